@@ -1,0 +1,48 @@
+# sw_guest_token: issue SignalWire guest tokens from SQL.  "make help" lists
+# what can be made.
+
+EXTENSION    = sw_guest_token
+EXTVERSION   = $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" $(EXTENSION).control)
+MODULE_big   = $(EXTENSION)
+OBJS         = src/codec.o src/engine.o src/functions.o src/http.o src/mux.o \
+	src/settings.o src/text.o src/tokens.o src/trigger.o
+DATA         = $(wildcard sql/*--*.sql)
+DOCS         = README.md
+
+# pg_regress talks to the stand-in API, which the launcher starts for each file
+REGRESS      = $(patsubst sql/%.sql,%,$(filter-out $(DATA),$(sort $(wildcard sql/*.sql))))
+REGRESS_OPTS = --load-extension=$(EXTENSION) \
+	--launcher='$(CURDIR)/sandbox/signalwire_sandbox.py --run'
+TAP_TESTS    = 1
+EXTRA_CLEAN  = tmp_check
+
+# libcurl 7.87 is the oldest that can abandon a name look-up
+ifeq ($(filter help indent lint clean distclean,$(MAKECMDGOALS)),)
+ifneq ($(shell pkg-config --exists 'libcurl >= 7.87' && echo yes),yes)
+$(error libcurl 7.87 or newer is missing: install libcurl4-openssl-dev (Debian, Ubuntu) or libcurl-devel (Red Hat))
+endif
+ifneq ($(shell pkg-config --exists json-c && echo yes),yes)
+$(error json-c is missing: install libjson-c-dev (Debian, Ubuntu) or json-c-devel (Red Hat))
+endif
+endif
+PG_CPPFLAGS  = $(shell pkg-config --cflags libcurl json-c) -DSGT_VERSION='"$(EXTVERSION)"'
+SHLIB_LINK   = $(shell pkg-config --libs libcurl json-c)
+
+PG_CONFIG   ?= pg_config
+PGXS        := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+$(OBJS): $(wildcard src/*.h) $(EXTENSION).control
+
+.PHONY: help indent lint
+help:
+	@echo 'make               build the library'
+	@echo 'make install       install the extension (PG_CONFIG=... chooses the server)'
+	@echo 'make installcheck  run the tests against a running server and the installed extension'
+	@echo 'make indent        format the C sources'
+	@echo 'make lint          check formatting, warnings, scripts'
+	@echo 'make clean         remove what was built'
+indent:
+	script/lint --fix
+lint:
+	script/lint

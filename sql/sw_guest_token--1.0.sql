@@ -1,0 +1,78 @@
+/* sw_guest_token--1.0.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION sw_guest_token" to load this file. \quit
+
+CREATE TYPE sw_guest_token AS (
+	token text,
+	refresh_token text
+);
+COMMENT ON TYPE sw_guest_token IS
+'a guest token and the token that refreshes it';
+
+CREATE TYPE sw_guest_token_request AS (
+	addresses uuid[],
+	expire_at int,
+	region text,
+	ch text
+);
+COMMENT ON TYPE sw_guest_token_request IS
+'what one guest token is asked for';
+
+-- What reaches outside costs more than PL/pgSQL's 100, so that cheap filters
+-- run first, but not so much that queries are compiled for its sake.
+
+CREATE FUNCTION sw_create_guest_token(
+	addresses uuid[],
+	expire_at int DEFAULT NULL,
+	region text DEFAULT NULL,
+	ch text DEFAULT NULL)
+RETURNS sw_guest_token
+AS 'MODULE_PATHNAME', 'sw_create_guest_token'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION sw_create_guest_token(uuid[], int, text, text) IS
+'asks SignalWire for a guest token';
+
+CREATE FUNCTION sw_create_guest_tokens(
+	requests sw_guest_token_request[])
+RETURNS TABLE (
+	ordinality int,
+	token text,
+	refresh_token text,
+	error_code text,
+	error text)
+AS 'MODULE_PATHNAME', 'sw_create_guest_tokens'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION sw_create_guest_tokens(sw_guest_token_request[]) IS
+'asks SignalWire for many guest tokens at once';
+
+CREATE FUNCTION sw_refresh_guest_token(
+	refresh_token text)
+RETURNS sw_guest_token
+AS 'MODULE_PATHNAME', 'sw_refresh_guest_token'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION sw_refresh_guest_token(text) IS
+'trades a refresh token for a new pair';
+
+CREATE FUNCTION sw_guest_token_trigger()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'sw_guest_token_trigger'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION sw_guest_token_trigger() IS
+'issues a guest token as a row is inserted or updated';
+
+CREATE FUNCTION sw_token_header(
+	token text)
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'sw_token_header'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION sw_token_header(text) IS
+'decodes the header of a token, which is not encrypted';
+
+-- Whoever may call these spends the project's money.
+REVOKE EXECUTE ON FUNCTION
+	sw_create_guest_token(uuid[], int, text, text),
+	sw_create_guest_tokens(sw_guest_token_request[]),
+	sw_refresh_guest_token(text),
+	sw_guest_token_trigger()
+FROM PUBLIC;

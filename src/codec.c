@@ -1,0 +1,554 @@
+/*-------------------------------------------------------------------------
+ * codec.c
+ *		Writes the API's request bodies and judges its response bodies.
+ *
+ * Knows the API's JSON; knows nothing of PostgreSQL (json-c's json_object
+ * collides with a function of the server), of HTTP or of SQLSTATEs.  What
+ * cannot raise can leak nothing over a longjmp, and can be fuzzed alone.
+ *
+ * 1. Results come from the caller's allocator, which returns NULL when memory
+ *    is short.  json-c's objects never outlive the call that made them.
+ * 2. A response is believed only as RFC 8259 has it.  json-c checks how the
+ *    tokens of the text fit together, check_json() the tokens themselves,
+ *    where even json-c's strict mode lets too much pass.
+ * 3. No text from outside leaves this file for a message except through
+ *    sgt_clean(), which bounds it, blanks secrets and drops what does not print.
+ *-------------------------------------------------------------------------
+ */
+#include <json-c/json.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "codec.h"
+#include "text.h"
+
+/* Far beyond any real response, and shallow enough for json-c's recursion. */
+#define MAX_JSON_DEPTH		64
+
+/* How many entries of a 422 are shown. */
+#define MAX_SHOWN_ERRORS	10
+
+static bool add_member(json_object *object, const char *key,
+					   json_object *value);
+static char *finish_body(json_object *object, bool ok, CodecAlloc alloc);
+static CodecStatus parse_object(const char *body, size_t length,
+								json_object **object);
+static const char *check_json(const char *body, size_t length,
+							  size_t *n_members);
+static const char *check_string(const char **pos, const char *end,
+								bool *has_nul);
+static bool check_number(const char **pos, const char *end);
+static bool check_literal(const char **pos, const char *end);
+static size_t count_members(json_object *value);
+static const char *read_token(json_object *object, const char *key,
+							  const char *missing, const char *unfit,
+							  CodecAlloc alloc, char **token);
+static void show_member(json_object *entry, const char *key,
+						const SecretList *secrets, char *dst);
+static bool is_digit(char c);
+
+/*
+ * Requests
+ */
+
+/*
+ * The body that asks for a guest token, or NULL if memory is short.
+ */
+char	   *
+sgt_write_guest_token_body(const GuestTokenBody *request, CodecAlloc alloc)
+{
+	json_object *object = json_object_new_object();
+	json_object *addresses = json_object_new_array_ext(SGT_MAX_ADDRESSES);
+	bool		ok = addresses != NULL;
+
+	for (int i = 0; ok && i < request->n_addresses; i++)
+	{
+		json_object *address = json_object_new_string(request->addresses[i]);
+
+		ok = address != NULL && json_object_array_add(addresses, address) == 0;
+		if (!ok)
+			json_object_put(address);
+	}
+	if (ok)
+		ok = add_member(object, "allowed_addresses", addresses);
+	else
+		json_object_put(addresses);
+	if (ok && request->has_expire_at)
+		ok = add_member(object, "expire_at",
+						json_object_new_int64(request->expire_at));
+	if (ok && request->region)
+		ok = add_member(object, "region",
+						json_object_new_string(request->region));
+	if (ok && request->ch)
+		ok = add_member(object, "ch", json_object_new_string(request->ch));
+
+	return finish_body(object, ok, alloc);
+}
+
+/*
+ * The body that trades a refresh token for a new pair, or NULL if memory is
+ * short.
+ */
+char	   *
+sgt_write_refresh_body(const char *refresh_token, CodecAlloc alloc)
+{
+	json_object *object = json_object_new_object();
+	bool		ok = add_member(object, "refresh_token",
+								json_object_new_string(refresh_token));
+
+	return finish_body(object, ok, alloc);
+}
+
+/*
+ * Takes over "value", which is lost when this returns false.  Both may be
+ * NULL: json-c's way to say that memory is short.
+ */
+static bool
+add_member(json_object *object, const char *key, json_object *value)
+{
+	if (object && value && json_object_object_add(object, key, value) == 0)
+		return true;
+	json_object_put(value);
+	return false;
+}
+
+/*
+ * Prints the object and disposes of it.
+ */
+static char *
+finish_body(json_object *object, bool ok, CodecAlloc alloc)
+{
+	size_t		length;
+	const char *str = NULL;
+	char	   *body = NULL;
+
+	if (ok)
+		str = json_object_to_json_string_length(object,
+												JSON_C_TO_STRING_PLAIN |
+												JSON_C_TO_STRING_NOSLASHESCAPE,
+												&length);
+
+	if (str)
+		body = alloc(length + 1);
+	if (body)
+		memcpy(body, str, length + 1);
+	json_object_put(object);
+	return body;
+}
+
+/*
+ * Responses
+ */
+
+/*
+ * Judges the body of a 201.
+ *
+ * Believed is an object with the members "token" and "refresh_token", each a
+ * string of printable ASCII; members that are not known are passed over.  If
+ * the answer is CODEC_MALFORMED, *problem says what is wrong in a sentence
+ * that quotes nothing: the body may hold tokens.
+ */
+CodecStatus
+sgt_read_token_pair(const char *body, size_t length, CodecAlloc alloc,
+					TokenPair *pair, const char **problem)
+{
+	json_object *object;
+	size_t		n_members;
+	CodecStatus status;
+
+	*problem = check_json(body, length, &n_members);
+	if (*problem)
+		return CODEC_MALFORMED;
+
+	status = parse_object(body, length, &object);
+	if (status == CODEC_NO_MEMORY)
+		return status;
+	if (status != CODEC_OK)
+	{
+		*problem = "The body is not a JSON object.";
+		return CODEC_MALFORMED;
+	}
+
+	/* json-c keeps the last of equally named members: some would be missing */
+	if (count_members(object) != n_members)
+		*problem = "A member of the JSON object is repeated.";
+	if (!*problem)
+		*problem = read_token(object, "token",
+							  "The member \"token\" is missing or not a string.",
+							  "The member \"token\" is not a token.",
+							  alloc, &pair->token);
+	if (!*problem)
+		*problem = read_token(object, "refresh_token",
+							  "The member \"refresh_token\" is missing or not a string.",
+							  "The member \"refresh_token\" is not a token.",
+							  alloc, &pair->refresh_token);
+	json_object_put(object);
+
+	if (*problem)
+		return CODEC_MALFORMED;
+	return pair->token && pair->refresh_token ? CODEC_OK : CODEC_NO_MEMORY;
+}
+
+/*
+ * Reads the documented body of a 422, leniently: whatever can be shown of a
+ * refusal helps.  CODEC_MALFORMED means that the body has another shape.
+ */
+CodecStatus
+sgt_read_api_errors(const char *body, size_t length,
+					const SecretList *secrets, CodecAlloc alloc,
+					ApiErrors *errors)
+{
+	/* a line is "attribute: message (code)" and its end, bounded as a whole */
+	const size_t line_size = 3 * SGT_SHOWN_SIZE + 8;
+	json_object *object;
+	json_object *list;
+	json_object *first = NULL;
+	size_t		n = 0;
+	char	   *line;
+	char	   *end;
+	CodecStatus status = parse_object(body, length, &object);
+
+	if (status != CODEC_OK)
+		return status == CODEC_NO_MEMORY ? status : CODEC_MALFORMED;
+
+	if (json_object_object_get_ex(object, "errors", &list) &&
+		json_object_is_type(list, json_type_array))
+		n = json_object_array_length(list);
+	if (n > MAX_SHOWN_ERRORS)
+		n = MAX_SHOWN_ERRORS;
+	if (n > 0)
+		first = json_object_array_get_idx(list, 0);
+	if (!json_object_is_type(first, json_type_object) ||
+		!json_object_is_type(json_object_object_get(first, "message"),
+							 json_type_string))
+	{
+		json_object_put(object);
+		return CODEC_MALFORMED;
+	}
+
+	errors->message = alloc(SGT_SHOWN_SIZE);
+	errors->url = alloc(SGT_SHOWN_SIZE);
+	errors->details = alloc(n * (SGT_SHOWN_SIZE + 1) + 1);
+	line = alloc(line_size);
+	if (!errors->message || !errors->url || !errors->details || !line)
+	{
+		json_object_put(object);
+		return CODEC_NO_MEMORY;
+	}
+
+	show_member(first, "message", secrets, errors->message);
+	show_member(first, "url", secrets, errors->url);
+	if (!errors->url[0])
+		errors->url = NULL;
+
+	end = errors->details;
+	for (size_t i = 0; i < n; i++)
+	{
+		json_object *entry = json_object_array_get_idx(list, i);
+		char		attribute[SGT_SHOWN_SIZE];
+		char		message[SGT_SHOWN_SIZE];
+		char		code[SGT_SHOWN_SIZE];
+
+		show_member(entry, "attribute", secrets, attribute);
+		show_member(entry, "message", secrets, message);
+		show_member(entry, "code", secrets, code);
+		snprintf(line, line_size, "%s%s%s%s%s%s",
+				 attribute, attribute[0] ? ": " : "",
+				 message,
+				 code[0] ? " (" : "", code, code[0] ? ")" : "");
+		if (line[0] == '\0')
+			continue;
+		if (end > errors->details)
+			*end++ = '\n';
+		end += sgt_clean(end, line, strlen(line), secrets);
+	}
+	*end = '\0';
+	json_object_put(object);
+	return CODEC_OK;
+}
+
+/*
+ * Judges a text that is to be one JSON object.
+ */
+CodecStatus
+sgt_check_json_object(const char *str, size_t length)
+{
+	json_object *object;
+	size_t		n_members;
+	CodecStatus status;
+
+	if (check_json(str, length, &n_members) != NULL)
+		return CODEC_MALFORMED;
+	status = parse_object(str, length, &object);
+	if (status == CODEC_OK)
+		json_object_put(object);
+	return status;
+}
+
+/*
+ * Parses a text that must be one JSON object and nothing else.
+ */
+static CodecStatus
+parse_object(const char *body, size_t length, json_object **object)
+{
+	json_tokener *tokener = json_tokener_new_ex(MAX_JSON_DEPTH);
+	enum json_tokener_error error;
+	bool		whole;
+
+	if (!tokener)
+		return CODEC_NO_MEMORY;
+
+	/* json-c stops at the object's end, so white space after it is not seen */
+	while (length > 0 && sgt_is_space(body[length - 1]))
+		length--;
+
+	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
+	*object = json_tokener_parse_ex(tokener, body, (int) length);
+	error = json_tokener_get_error(tokener);
+	whole = json_tokener_get_parse_end(tokener) == length;
+	json_tokener_free(tokener);
+
+	if (error == json_tokener_success && whole &&
+		json_object_is_type(*object, json_type_object))
+		return CODEC_OK;
+
+	/* up to 0.16 a lack of memory looks like a null value */
+	json_object_put(*object);
+	return error == json_tokener_error_depth ? CODEC_TOO_DEEP : CODEC_MALFORMED;
+}
+
+/*
+ * Goes through the tokens of a JSON text, and counts its objects' members.
+ * Returns what is wrong, or NULL.
+ *
+ * json-c's strict mode lets pass: NaN and Infinity; overlong UTF-8 and
+ * encoded surrogates; some numbers that RFC 8259 does not know; control
+ * characters in strings; NULs, at which it cuts off a member's name.  How the
+ * tokens follow each other is left to json-c.
+ */
+static const char *
+check_json(const char *body, size_t length, size_t *n_members)
+{
+	const char *pos = body;
+	const char *end = body + length;
+	bool		has_nul = false;	/* an escaped one, in the last string */
+	const char *problem;
+
+	*n_members = 0;
+	while (pos < end)
+	{
+		if (sgt_is_space(*pos) || strchr("{}[],", *pos))
+		{
+			/* strchr() finds the terminator, too */
+			if (*pos == '\0')
+				return "The body holds a NUL byte.";
+			pos++;
+		}
+		else if (*pos == ':')
+		{
+			if (has_nul)
+				return "The name of a JSON member holds a NUL character.";
+			(*n_members)++;
+			pos++;
+		}
+		else if (*pos == '"')
+		{
+			problem = check_string(&pos, end, &has_nul);
+			if (problem)
+				return problem;
+		}
+		else if (!check_number(&pos, end) && !check_literal(&pos, end))
+			return "The body is not JSON.";
+	}
+	return NULL;
+}
+
+static const char *
+check_string(const char **pos, const char *end, bool *has_nul)
+{
+	const char *p = *pos + 1;
+
+	*has_nul = false;
+	while (p < end && *p != '"')
+	{
+		unsigned char c = (unsigned char) *p;
+
+		if (c < 0x20)
+			return "A JSON string holds a control character.";
+		if (c >= 0x80)
+		{
+			size_t		n = sgt_utf8_length((const unsigned char *) p, end - p);
+
+			if (n == 0)
+				return "The body is not UTF-8.";
+			p += n;
+		}
+		else if (c != '\\')
+			p++;
+		else if (p + 1 < end && p[1] == 'u')
+		{
+			int			unit = sgt_read_hex4(p + 2, end);
+
+			p += 6;
+			if (unit == 0)
+				*has_nul = true;
+
+			/* a high surrogate and a low one make a character together */
+			if (unit >= 0xD800 && unit <= 0xDBFF &&
+				end - p >= 2 && p[0] == '\\' && p[1] == 'u')
+			{
+				int			low = sgt_read_hex4(p + 2, end);
+
+				unit = low >= 0xDC00 && low <= 0xDFFF ? 0x10000 : -1;
+				p += 6;
+			}
+			if (unit < 0 || (unit >= 0xD800 && unit <= 0xDFFF))
+				return "A JSON string holds an invalid escape.";
+		}
+		else if (p + 1 < end && p[1] != '\0' && strchr("\"\\/bfnrt", p[1]))
+			p += 2;
+		else
+			return "A JSON string holds an invalid escape.";
+	}
+	if (p >= end)
+		return "The body is cut off in a JSON string.";
+	*pos = p + 1;
+	return NULL;
+}
+
+/* RFC 8259, section 6: [-] int [frac] [exp] */
+static bool
+check_number(const char **pos, const char *end)
+{
+	const char *p = *pos;
+
+	if (p < end && *p == '-')
+		p++;
+	if (p >= end || !is_digit(*p))
+		return false;
+	if (*p == '0' && p + 1 < end && is_digit(p[1]))
+		return false;
+	while (p < end && is_digit(*p))
+		p++;
+	if (p < end && *p == '.')
+	{
+		p++;
+		if (p >= end || !is_digit(*p))
+			return false;
+		while (p < end && is_digit(*p))
+			p++;
+	}
+	if (p < end && (*p == 'e' || *p == 'E'))
+	{
+		p++;
+		if (p < end && (*p == '+' || *p == '-'))
+			p++;
+		if (p >= end || !is_digit(*p))
+			return false;
+		while (p < end && is_digit(*p))
+			p++;
+	}
+	*pos = p;
+	return true;
+}
+
+static bool
+check_literal(const char **pos, const char *end)
+{
+	static const char *const literals[] = {"true", "false", "null"};
+
+	for (int i = 0; i < 3; i++)
+	{
+		size_t		length = strlen(literals[i]);
+
+		if ((size_t) (end - *pos) >= length &&
+			memcmp(*pos, literals[i], length) == 0)
+		{
+			*pos += length;
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * The members of all objects in a value.  The recursion ends with
+ * MAX_JSON_DEPTH, beyond which nothing was parsed.
+ */
+static size_t
+count_members(json_object *value)
+{
+	size_t		n = 0;
+
+	if (json_object_is_type(value, json_type_object))
+	{
+		json_object_object_foreach(value, key, member)
+		{
+			(void) key;
+			n += 1 + count_members(member);
+		}
+	}
+	else if (json_object_is_type(value, json_type_array))
+	{
+		for (size_t i = 0; i < json_object_array_length(value); i++)
+			n += count_members(json_object_array_get_idx(value, i));
+	}
+	return n;
+}
+
+/*
+ * Copies a token out of the response.  Returns what is wrong, or NULL; the
+ * copy is NULL if memory is short.
+ */
+static const char *
+read_token(json_object *object, const char *key, const char *missing,
+		   const char *unfit, CodecAlloc alloc, char **token)
+{
+	json_object *value;
+	const char *str;
+	size_t		length;
+
+	if (!json_object_object_get_ex(object, key, &value) ||
+		!json_object_is_type(value, json_type_string))
+		return missing;
+
+	str = json_object_get_string(value);
+
+	length = (size_t) json_object_get_string_len(value);
+	if (length == 0 || length > SGT_MAX_TOKEN_LENGTH)
+		return unfit;
+	for (size_t i = 0; i < length; i++)
+	{
+		if (str[i] < 0x20 || str[i] > 0x7E)
+			return unfit;
+	}
+
+	*token = alloc(length + 1);
+	if (*token)
+		memcpy(*token, str, length + 1);
+	return NULL;
+}
+
+/*
+ * Writes a string member of an error entry, cleaned, to "dst" of SGT_SHOWN_SIZE
+ * bytes; writes nothing where there is none.
+ */
+static void
+show_member(json_object *entry, const char *key, const SecretList *secrets,
+			char *dst)
+{
+	json_object *value = NULL;
+
+	dst[0] = '\0';
+	if (json_object_is_type(entry, json_type_object) &&
+		json_object_object_get_ex(entry, key, &value) &&
+		json_object_is_type(value, json_type_string))
+		sgt_clean(dst, json_object_get_string(value),
+				  (size_t) json_object_get_string_len(value), secrets);
+}
+
+static bool
+is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}

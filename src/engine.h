@@ -1,0 +1,85 @@
+/*-------------------------------------------------------------------------
+ * engine.h
+ *		libcurl in a backend: its handles, sockets, timer and signals.
+ *
+ * For http.c alone, which decides what is sent and when.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SGT_ENGINE_H
+#define SGT_ENGINE_H
+
+#include "postgres.h"
+
+#include <curl/curl.h>
+#include <signal.h>
+
+#include "http.h"
+
+/* The one status that brings what was asked for. */
+#define SUCCESS_STATUS		201
+
+#define NEVER				PG_INT64_MAX
+
+typedef enum TransferState
+{
+	TRANSFER_FREE,
+	TRANSFER_PAUSED,			/* until resume_us, or for a descriptor */
+	TRANSFER_RUNNING,			/* libcurl has it */
+	TRANSFER_FINISHED			/* its outcome waits to be handed out */
+} TransferState;
+
+/* One request on its way.  Lives in malloc's memory, as libcurl's own does. */
+typedef struct Transfer
+{
+	/* the request as a whole: http.c's */
+	TransferState state;
+	HttpRequest request;
+	HttpOutcome outcome;		/* of the last attempt */
+	int			attempts;
+	int64		deadline_us;	/* 0: not sent yet */
+	int64		resume_us;		/* the end of a pause */
+	bool		wants_descriptor;	/* the pause ends when others finish */
+	bool		wants_fresh;	/* use no kept-alive connection */
+
+	/* the handle, and the generation of the configuration that it has */
+	CURL	   *easy;
+	uint64		generation;
+
+	/* the present attempt, as libcurl's callbacks see it */
+	bool		got_bytes;
+	bool		no_descriptor;
+	bool		no_memory;
+	bool		too_large;
+	int			status;			/* set when all headers are there */
+	size_t		header_length;
+	size_t		body_length;
+	size_t		body_size;		/* what "body" has room for */
+	char	   *body;
+	char		reason[CURL_ERROR_SIZE];
+} Transfer;
+
+/* All transfers that there are; sgt_take_transfer() makes more. */
+extern Transfer **sgt_transfers;
+extern int	sgt_n_transfers;
+
+/* These may raise, and are called with signals open. */
+extern void sgt_engine_open(void);
+extern Transfer *sgt_take_transfer(void);
+extern bool sgt_engine_wait(int64 wake_us);
+extern void sgt_engine_check(void);
+
+/* These raise nothing, and are called with signals open. */
+extern void sgt_engine_tidy(void);
+extern void sgt_engine_discard(void);
+extern void sgt_block_signals(sigset_t *saved);
+extern void sgt_restore_signals(const sigset_t *saved);
+extern int64 sgt_now_us(void);
+
+/* These enter libcurl: they raise nothing, and want signals blocked. */
+extern bool sgt_transfer_start(Transfer *t, const HttpConfig *config,
+							   bool wait_for_others);
+extern void sgt_transfer_stop(Transfer *t);
+extern void sgt_engine_perform(bool sockets_ready, int max_connections);
+extern Transfer *sgt_engine_next_done(CURLcode *code);
+
+#endif							/* SGT_ENGINE_H */

@@ -1,0 +1,338 @@
+/*-------------------------------------------------------------------------
+ * functions.c
+ *		The SQL-callable functions, and the library's entry point.
+ *
+ * Knows fmgr's conventions and rows; no libcurl, no JSON but for what the
+ * server itself makes of it.
+ *
+ * Result types come from the call, never from a look-up by name: whoever
+ * controls the search_path must not choose them.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "common/base64.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/tuplestore.h"
+#include "utils/typcache.h"
+
+#include "compat.h"
+#include "settings.h"
+#include "tokens.h"
+
+SGT_MODULE_MAGIC("sw_guest_token", SGT_VERSION);
+
+/* The columns of sw_create_guest_tokens() */
+enum
+{
+	COLUMN_ORDINALITY,
+	COLUMN_TOKEN,
+	COLUMN_REFRESH_TOKEN,
+	COLUMN_ERROR_CODE,
+	COLUMN_ERROR,
+	N_COLUMNS
+};
+
+/* The attributes of sw_guest_token_request */
+enum
+{
+	REQUEST_ADDRESSES,
+	REQUEST_EXPIRE_AT,
+	REQUEST_REGION,
+	REQUEST_CH,
+	N_REQUEST_ATTRIBUTES
+};
+
+/* One call of sw_create_guest_tokens() */
+typedef struct RequestScan
+{
+	ArrayIterator iterator;
+	TupleDesc	desc;			/* of the requests */
+	ReturnSetInfo *result;
+} RequestScan;
+
+PGDLLEXPORT void _PG_init(void);
+
+PG_FUNCTION_INFO_V1(sw_create_guest_token);
+PG_FUNCTION_INFO_V1(sw_create_guest_tokens);
+PG_FUNCTION_INFO_V1(sw_refresh_guest_token);
+PG_FUNCTION_INFO_V1(sw_token_header);
+
+static Datum make_pair(FunctionCallInfo fcinfo, const TokenPair *pair);
+static TupleDesc get_request_desc(Oid type);
+static bool next_request(void *arg, GuestTokenArgs *args);
+static void put_result(void *arg, int ordinality, const TokenPair *pair,
+					   const CallError *error);
+static char *decode_base64url(const char *str, int length,
+							  int *result_length);
+static void refuse_header(const char *detail) pg_attribute_noreturn();
+
+void
+_PG_init(void)
+{
+	sgt_define_settings();
+}
+
+/*
+ * sw_create_guest_token(addresses uuid[], expire_at int, region text, ch text)
+ *		returns sw_guest_token
+ */
+Datum
+sw_create_guest_token(PG_FUNCTION_ARGS)
+{
+	GuestTokenArgs args = {0};
+	TokenPair	pair;
+
+	if (!PG_ARGISNULL(0))
+		args.addresses = PG_GETARG_ARRAYTYPE_P(0);
+	args.has_expire_at = !PG_ARGISNULL(1);
+	if (args.has_expire_at)
+		args.expire_at = PG_GETARG_INT32(1);
+	if (!PG_ARGISNULL(2))
+		args.region = PG_GETARG_TEXT_PP(2);
+	if (!PG_ARGISNULL(3))
+		args.ch = PG_GETARG_TEXT_PP(3);
+
+	sgt_create_guest_token(&args, &pair);
+	return make_pair(fcinfo, &pair);
+}
+
+/*
+ * sw_refresh_guest_token(refresh_token text) returns sw_guest_token
+ */
+Datum
+sw_refresh_guest_token(PG_FUNCTION_ARGS)
+{
+	TokenPair	pair;
+
+	sgt_refresh_guest_token(PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0),
+							&pair);
+	return make_pair(fcinfo, &pair);
+}
+
+static Datum
+make_pair(FunctionCallInfo fcinfo, const TokenPair *pair)
+{
+	TupleDesc	desc;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
+		desc->natts != lengthof(values))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("function result type must have %d columns",
+						(int) lengthof(values))));
+	values[0] = CStringGetTextDatum(pair->token);
+	values[1] = CStringGetTextDatum(pair->refresh_token);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values,
+											 nulls));
+}
+
+/*
+ * sw_create_guest_tokens(requests sw_guest_token_request[])
+ *		returns table (ordinality int, token text, refresh_token text,
+ *					   error_code text, error text)
+ *
+ * Rows go into a tuplestore, which spills beyond work_mem.
+ */
+Datum
+sw_create_guest_tokens(PG_FUNCTION_ARGS)
+{
+	RequestScan scan = {0};
+	ArrayType  *requests;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("requests must not be null")));
+	requests = PG_GETARG_ARRAYTYPE_P(0);
+	if (ARR_NDIM(requests) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("requests must have one dimension")));
+
+	InitMaterializedSRF(fcinfo, 0);
+	scan.result = (ReturnSetInfo *) fcinfo->resultinfo;
+	scan.desc = get_request_desc(ARR_ELEMTYPE(requests));
+	scan.iterator = array_create_iterator(requests, 0, NULL);
+
+	sgt_create_guest_tokens(next_request, put_result, &scan);
+
+	array_free_iterator(scan.iterator);
+	ReleaseTupleDesc(scan.desc);
+	return (Datum) 0;
+}
+
+/*
+ * The row type of the requests, pinned.
+ */
+static TupleDesc
+get_request_desc(Oid type)
+{
+	static const Oid types[N_REQUEST_ATTRIBUTES] = {
+		UUIDARRAYOID, INT4OID, TEXTOID, TEXTOID
+	};
+	TupleDesc	desc = lookup_rowtype_tupdesc(type, -1);
+	bool		fits = desc->natts == N_REQUEST_ATTRIBUTES;
+
+	for (int i = 0; fits && i < N_REQUEST_ATTRIBUTES; i++)
+		fits = TupleDescAttr(desc, i)->atttypid == types[i];
+	if (!fits)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("type %s has been altered", format_type_be(type))));
+	return desc;
+}
+
+static bool
+next_request(void *arg, GuestTokenArgs *args)
+{
+	RequestScan *scan = arg;
+	Datum		request;
+	HeapTupleData tuple;
+	Datum		values[N_REQUEST_ATTRIBUTES];
+	bool		nulls[N_REQUEST_ATTRIBUTES];
+
+	if (!array_iterate(scan->iterator, &request, &args->is_null))
+		return false;
+	if (args->is_null)
+		return true;
+
+	tuple.t_data = DatumGetHeapTupleHeader(request);
+	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	heap_deform_tuple(&tuple, scan->desc, values, nulls);
+
+	if (!nulls[REQUEST_ADDRESSES])
+		args->addresses = DatumGetArrayTypeP(values[REQUEST_ADDRESSES]);
+	args->has_expire_at = !nulls[REQUEST_EXPIRE_AT];
+	if (args->has_expire_at)
+		args->expire_at = DatumGetInt32(values[REQUEST_EXPIRE_AT]);
+	if (!nulls[REQUEST_REGION])
+		args->region = DatumGetTextPP(values[REQUEST_REGION]);
+	if (!nulls[REQUEST_CH])
+		args->ch = DatumGetTextPP(values[REQUEST_CH]);
+	return true;
+}
+
+static void
+put_result(void *arg, int ordinality, const TokenPair *pair,
+		   const CallError *error)
+{
+	RequestScan *scan = arg;
+	Datum		values[N_COLUMNS] = {0};
+	bool		nulls[N_COLUMNS] = {false, true, true, true, true};
+
+	values[COLUMN_ORDINALITY] = Int32GetDatum(ordinality);
+	if (pair)
+	{
+		values[COLUMN_TOKEN] = CStringGetTextDatum(pair->token);
+		values[COLUMN_REFRESH_TOKEN] = CStringGetTextDatum(pair->refresh_token);
+		nulls[COLUMN_TOKEN] = nulls[COLUMN_REFRESH_TOKEN] = false;
+	}
+	else
+	{
+		values[COLUMN_ERROR_CODE] =
+			CStringGetTextDatum(unpack_sql_state(error->sqlstate));
+		values[COLUMN_ERROR] = CStringGetTextDatum(error->message);
+		nulls[COLUMN_ERROR_CODE] = nulls[COLUMN_ERROR] = false;
+	}
+	tuplestore_putvalues(scan->result->setResult, scan->result->setDesc,
+						 values, nulls);
+}
+
+/*
+ * sw_token_header(token text) returns jsonb
+ *
+ * Decodes what a JWE says of itself; the rest is encrypted.
+ */
+Datum
+sw_token_header(PG_FUNCTION_ARGS)
+{
+	text	   *token = PG_GETARG_TEXT_PP(0);
+	const char *start = VARDATA_ANY(token);
+	const char *dot = memchr(start, '.', VARSIZE_ANY_EXHDR(token));
+	char	   *json;
+	int			length;
+
+	if (dot == NULL)
+		refuse_header("It has no dot.");
+	json = decode_base64url(start, dot - start, &length);
+	if (json == NULL)
+		refuse_header("What stands before the first dot is not base64url.");
+
+	switch (sgt_check_json_object(json, length))
+	{
+		case CODEC_OK:
+			break;
+		case CODEC_NO_MEMORY:
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("out of memory")));
+			break;
+		case CODEC_TOO_DEEP:
+			ereport(ERROR,
+					(errcode(ERRCODE_STATEMENT_TOO_COMPLEX),
+					 errmsg("header of the token is nested too deeply")));
+			break;
+		case CODEC_MALFORMED:
+			refuse_header("What stands before the first dot does not encode a JSON object.");
+	}
+
+	/* 22P05 if the database's encoding lacks a character */
+	json = pg_any_to_server(json, length, PG_UTF8);
+	PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(json)));
+}
+
+/*
+ * Decodes base64url without padding, as tokens have it, into a terminated
+ * string; NULL if the text is none.
+ */
+static char *
+decode_base64url(const char *str, int length, int *result_length)
+{
+	static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	"abcdefghijklmnopqrstuvwxyz0123456789-_";
+	char	   *base64 = palloc(length + 4);
+	char	   *result;
+	int			size;
+	int			n = length;
+
+	for (int i = 0; i < length; i++)
+	{
+		if (str[i] == '\0' || strchr(alphabet, str[i]) == NULL)
+			return NULL;
+		base64[i] = str[i] == '-' ? '+' : str[i] == '_' ? '/' : str[i];
+	}
+	while (n % 4 != 0)
+		base64[n++] = '=';
+
+	size = pg_b64_dec_len(n);
+	result = palloc(size + 1);
+
+	/* the result is an array of char up to 17, of uint8 from 18 */
+	*result_length = pg_b64_decode(base64, n, (void *) result, size);
+	if (*result_length < 0)
+		return NULL;
+	result[*result_length] = '\0';
+	return result;
+}
+
+static void
+refuse_header(const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("token has no valid header"),
+			 errdetail_internal("%s", detail)));
+}

@@ -1,0 +1,531 @@
+/*-------------------------------------------------------------------------
+ * http.c
+ *		Runs a batch of HTTP requests to their end, or until interrupted.
+ *
+ * Knows HTTP, time and retries; knows nothing of tokens or SQL types, and
+ * leaves libcurl's habits to engine.c.  A single request is a batch of one.
+ *
+ * The loop: take requests in, give libcurl a turn, hand outcomes out, wait.
+ *
+ * 1. Interrupts are served in the loop and nowhere else.
+ * 2. An error in the loop, be it a cancel or the caller's, throws the engine
+ *    away: connections that wait for an answer are of no use to anybody.
+ *    FATAL need not: the process ends.
+ * 3. Each request has one deadline, which is kept here; libcurl keeps only
+ *    that of a single connection attempt.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+#include <curl/curl.h>
+#include <time.h>
+
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+
+#include "engine.h"
+#include "http.h"
+
+/* Backoff: full jitter, doubling from the first to the second. */
+#define MIN_BACKOFF_US		(100 * 1000)
+#define MAX_BACKOFF_US		(2000 * 1000)
+
+/* One run. */
+typedef struct Batch
+{
+	const HttpConfig *config;
+	HttpNext	next;
+	HttpDone	done;
+	void	   *arg;
+	bool		exhausted;		/* "next" has nothing more */
+	bool		stopped;		/* "done" wants nothing more sent */
+	bool		connect_failed; /* do not wait for others' connections */
+	int			limit;			/* requests in flight */
+	int			n_taken;		/* transfers that are not free */
+	int			n_running;
+} Batch;
+
+static bool busy = false;		/* a batch is running */
+
+static void run_batch(Batch *batch);
+static void take_requests(Batch *batch);
+static void run_turn(Batch *batch, bool sockets_ready);
+static void start_transfers(Batch *batch, int64 now);
+static void start_attempt(Batch *batch, Transfer *t, int64 now);
+static void collect_finished(Batch *batch);
+static void expire_transfers(Batch *batch);
+static void end_attempt(Batch *batch, Transfer *t, HttpResult result);
+static HttpResult classify(const Transfer *t, CURLcode code);
+static bool is_retryable(const HttpOutcome *outcome);
+static int64 choose_pause(const Transfer *t);
+static bool read_retry_after(CURL *easy, int64 *pause_us);
+static const char *describe_phase(const Transfer *t);
+static int	hand_out(Batch *batch);
+static int64 next_wake(void);
+
+/*
+ * Runs the requests that "next" gives, max_concurrency at a time, and hands
+ * each outcome to "done" as it comes; both get "arg" and may raise.  Raises
+ * what interrupts raise, and what concerns the engine as a whole.
+ *
+ * config->timeout_ms bounds a request from the moment that it is first sent,
+ * with all its attempts and the pauses between them.
+ */
+void
+sgt_http_run(const HttpConfig *config, HttpNext next, HttpDone done, void *arg)
+{
+	Batch		batch = {
+		.config = config,
+		.next = next,
+		.done = done,
+		.arg = arg,
+		.limit = config->max_concurrency
+	};
+
+	Assert(!busy);
+	sgt_engine_open();
+
+	busy = true;
+	PG_TRY();
+	{
+		run_batch(&batch);
+		sgt_engine_tidy();
+	}
+	PG_CATCH();
+	{
+		sgt_engine_discard();
+		busy = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	busy = false;
+}
+
+/*
+ * The loop
+ */
+
+static void
+run_batch(Batch *batch)
+{
+	bool		sockets_ready = false;
+
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+
+		take_requests(batch);
+		if (batch->n_taken == 0)
+			break;
+
+		run_turn(batch, sockets_ready);
+		sockets_ready = false;
+
+		/* a place that became free is worth more than what may be ready */
+		if (hand_out(batch) == 0)
+			sockets_ready = sgt_engine_wait(next_wake());
+	}
+}
+
+/*
+ * Fills the places that are free.
+ */
+static void
+take_requests(Batch *batch)
+{
+	while (!batch->exhausted && !batch->stopped &&
+		   batch->n_taken < batch->limit)
+	{
+		Transfer   *t = sgt_take_transfer();
+
+		if (!batch->next(batch->arg, &t->request))
+		{
+			batch->exhausted = true;
+			break;
+		}
+		t->state = TRANSFER_PAUSED;
+		t->attempts = 0;
+		t->deadline_us = 0;
+		t->resume_us = 0;
+		t->wants_descriptor = false;
+		t->wants_fresh = false;
+		memset(&t->outcome, 0, sizeof(t->outcome));
+		batch->n_taken++;
+	}
+}
+
+/*
+ * Gives libcurl a turn.  Everything that enters libcurl during a batch is
+ * called from here, behind blocked signals.
+ */
+static void
+run_turn(Batch *batch, bool sockets_ready)
+{
+	sigset_t	saved;
+
+	sgt_block_signals(&saved);
+
+	start_transfers(batch, sgt_now_us());
+	sgt_engine_perform(sockets_ready, batch->exhausted ? 0 : batch->limit);
+	collect_finished(batch);
+	expire_transfers(batch);
+
+	sgt_restore_signals(&saved);
+	sgt_engine_check();
+}
+
+/*
+ * Starts what has paused long enough, and what can have a descriptor again.
+ */
+static void
+start_transfers(Batch *batch, int64 now)
+{
+	for (int i = 0; i < sgt_n_transfers; i++)
+	{
+		Transfer   *t = sgt_transfers[i];
+
+		if (t->state != TRANSFER_PAUSED)
+			continue;
+		if (batch->stopped)
+		{
+			/* what was sent before ends with the outcome that it has */
+			if (t->attempts == 0)
+				t->outcome.result = HTTP_NOT_SENT;
+			t->state = TRANSFER_FINISHED;
+		}
+		else if (t->wants_descriptor ? batch->n_running < batch->limit :
+				 t->resume_us <= now)
+			start_attempt(batch, t, now);
+	}
+}
+
+static void
+start_attempt(Batch *batch, Transfer *t, int64 now)
+{
+	const HttpConfig *config = batch->config;
+
+	t->attempts++;
+	t->wants_descriptor = false;
+	if (t->deadline_us == 0)
+		t->deadline_us = now + config->timeout_ms * INT64CONST(1000);
+
+	/*
+	 * Once a connection attempt has failed, none waits for another any more:
+	 * one that hangs must not take the time of those behind it.
+	 */
+	if (sgt_transfer_start(t, config, !batch->connect_failed))
+	{
+		t->state = TRANSFER_RUNNING;
+		batch->n_running++;
+	}
+	else
+		end_attempt(batch, t, HTTP_NO_MEMORY);
+}
+
+static void
+collect_finished(Batch *batch)
+{
+	Transfer   *t;
+	CURLcode	code;
+
+	while ((t = sgt_engine_next_done(&code)) != NULL)
+	{
+		HttpResult	result = classify(t, code);
+
+		/* where libcurl's words would mislead */
+		if (t->too_large)
+			strlcpy(t->reason, "too much came", sizeof(t->reason));
+		else if (result == HTTP_MALFORMED && code == CURLE_OUT_OF_MEMORY)
+			strlcpy(t->reason, "a header is too long", sizeof(t->reason));
+		else if (result == HTTP_BROKEN && code == CURLE_OK)
+			strlcpy(t->reason, "the headers ended early", sizeof(t->reason));
+		end_attempt(batch, t, result);
+	}
+}
+
+static void
+expire_transfers(Batch *batch)
+{
+	int64		now = sgt_now_us();
+
+	for (int i = 0; i < sgt_n_transfers; i++)
+	{
+		Transfer   *t = sgt_transfers[i];
+
+		if (t->state == TRANSFER_RUNNING && t->deadline_us <= now)
+			end_attempt(batch, t, HTTP_TIMED_OUT);
+	}
+}
+
+/*
+ * Takes the transfer away from libcurl, and decides how it goes on.
+ */
+static void
+end_attempt(Batch *batch, Transfer *t, HttpResult result)
+{
+	HttpOutcome *outcome = &t->outcome;
+	long		n_connects = 0;
+	int64		now = sgt_now_us();
+	int64		pause_us;
+
+	outcome->phase = describe_phase(t);
+	if (t->easy)
+		curl_easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &n_connects);
+	if (t->state == TRANSFER_RUNNING)
+	{
+		sgt_transfer_stop(t);
+		batch->n_running--;
+	}
+
+	/* others hold descriptors: go on with fewer, this one when it can */
+	if (result == HTTP_NO_DESCRIPTOR && batch->n_running > 0)
+	{
+		batch->limit = batch->n_running;
+		t->wants_descriptor = true;
+		if (--t->attempts == 0)
+			t->deadline_us = 0;
+		t->state = TRANSFER_PAUSED;
+		return;
+	}
+
+	/*
+	 * Nothing came on a kept-alive connection: the server may have closed it
+	 * meanwhile.  libcurl tries again by itself, but not for ever.
+	 */
+	if (result == HTTP_BROKEN && !t->got_bytes && n_connects == 0 &&
+		!t->wants_fresh && !batch->stopped)
+	{
+		t->wants_fresh = true;
+		t->attempts--;
+		t->resume_us = now;
+		t->state = TRANSFER_PAUSED;
+		return;
+	}
+	t->wants_fresh = false;
+
+	if (result == HTTP_NOT_CONNECTED || result == HTTP_CONNECT_TIMED_OUT)
+		batch->connect_failed = true;
+
+	outcome->result = result;
+	outcome->attempts = t->attempts;
+	outcome->reason = t->reason;
+	if (t->status != 0)
+		outcome->status = t->status;
+	outcome->body = t->body;
+	outcome->body_length = t->body_length;
+	outcome->content_type = NULL;
+	if (t->easy)
+		curl_easy_getinfo(t->easy, CURLINFO_CONTENT_TYPE,
+						  &outcome->content_type);
+	t->state = TRANSFER_FINISHED;
+
+	if (is_retryable(outcome) && t->attempts <= batch->config->max_retries &&
+		!batch->stopped)
+	{
+		pause_us = choose_pause(t);
+		if (pause_us < t->deadline_us - now)
+		{
+			t->resume_us = now + pause_us;
+			t->state = TRANSFER_PAUSED;
+		}
+	}
+}
+
+/*
+ * Outcomes
+ */
+
+static HttpResult
+classify(const Transfer *t, CURLcode code)
+{
+	curl_off_t	sent_us = 0;
+
+	if (t->no_memory)
+		return HTTP_NO_MEMORY;
+
+	/* a refusal is one, however its body ends */
+	if (t->status != 0 && t->status != SUCCESS_STATUS)
+		return HTTP_ANSWERED;
+	if (code == CURLE_OK)
+		return t->status != 0 ? HTTP_ANSWERED : HTTP_BROKEN;
+	if (t->too_large)
+		return HTTP_MALFORMED;
+
+	/* set when the connection stands, proxy and TLS included */
+	curl_easy_getinfo(t->easy, CURLINFO_PRETRANSFER_TIME_T, &sent_us);
+
+	switch (code)
+	{
+		case CURLE_PEER_FAILED_VERIFICATION:
+		case CURLE_SSL_ISSUER_ERROR:
+		case CURLE_SSL_INVALIDCERTSTATUS:
+			return HTTP_BAD_CERTIFICATE;
+		case CURLE_SSL_CACERT_BADFILE:
+			return HTTP_BAD_CA_FILE;
+		case CURLE_OPERATION_TIMEDOUT:
+			return HTTP_CONNECT_TIMED_OUT;
+		case CURLE_OUT_OF_MEMORY:
+			/* libcurl's word for a header line that is too long, too */
+			return t->got_bytes ? HTTP_MALFORMED : HTTP_NO_MEMORY;
+		case CURLE_UNSUPPORTED_PROTOCOL:
+		case CURLE_WEIRD_SERVER_REPLY:
+		case CURLE_BAD_CONTENT_ENCODING:
+			return HTTP_MALFORMED;
+		default:
+			if (t->no_descriptor)
+				return HTTP_NO_DESCRIPTOR;
+			return sent_us > 0 ? HTTP_BROKEN : HTTP_NOT_CONNECTED;
+	}
+}
+
+static bool
+is_retryable(const HttpOutcome *outcome)
+{
+	switch (outcome->result)
+	{
+		case HTTP_ANSWERED:
+			return outcome->status == 429 || outcome->status == 500 ||
+				(outcome->status >= 502 && outcome->status <= 504);
+		case HTTP_NOT_CONNECTED:
+		case HTTP_CONNECT_TIMED_OUT:
+		case HTTP_BROKEN:
+		case HTTP_NO_DESCRIPTOR:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * How long to wait before the next attempt, in microseconds: as long as the
+ * server says, else a random time, so that many clients that failed together
+ * do not come back together.
+ */
+static int64
+choose_pause(const Transfer *t)
+{
+	int64		pause_us;
+	int			doublings = Min(t->attempts - 1, 16);
+
+	if (t->outcome.result == HTTP_ANSWERED &&
+		read_retry_after(t->easy, &pause_us))
+		return pause_us;
+
+	pause_us = Min((int64) MIN_BACKOFF_US << doublings, MAX_BACKOFF_US);
+	return (int64) (pg_prng_double(&pg_global_prng_state) * pause_us);
+}
+
+/*
+ * Reads Retry-After: seconds or an HTTP date.  Anything else counts as
+ * absent; curl_getdate() alone would take a great deal for a date.
+ */
+static bool
+read_retry_after(CURL *easy, int64 *pause_us)
+{
+	static const char *const days[] = {
+		"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"
+	};
+	struct curl_header *header;
+	const char *value;
+	int64		seconds = 0;
+
+	if (curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1,
+						 &header) != CURLHE_OK)
+		return false;
+	value = header->value;
+
+	if (isdigit((unsigned char) value[0]))
+	{
+		size_t		n_digits = strspn(value, "0123456789");
+
+		if (value[n_digits] != '\0')
+			return false;
+		/* beyond nine digits any value is beyond any deadline */
+		seconds = n_digits > 9 ? 1000000000 : atoi(value);
+	}
+	else
+	{
+		bool		is_date = false;
+		time_t		date;
+
+		for (int i = 0; i < (int) lengthof(days); i++)
+			is_date |= strncmp(value, days[i], strlen(days[i])) == 0;
+		date = is_date ? curl_getdate(value, NULL) : -1;
+		if (date == -1)
+			return false;
+		seconds = Max((int64) date - (int64) time(NULL), 0);
+	}
+	*pause_us = seconds * INT64CONST(1000000);
+	return true;
+}
+
+/*
+ * What the attempt is doing, to complete "while ...".
+ */
+static const char *
+describe_phase(const Transfer *t)
+{
+	curl_off_t	resolved_us = 0;
+	curl_off_t	connected_us = 0;
+	curl_off_t	sent_us = 0;
+
+	if (t->easy)
+	{
+		curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
+		curl_easy_getinfo(t->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
+		curl_easy_getinfo(t->easy, CURLINFO_PRETRANSFER_TIME_T, &sent_us);
+	}
+	if (t->got_bytes)
+		return "receiving the response";
+	if (sent_us > 0)
+		return "waiting for the response";
+	if (connected_us > 0)
+		return "negotiating TLS";
+	if (resolved_us > 0)
+		return "connecting";
+	return "resolving the host name";
+}
+
+/*
+ * Hands the finished transfers' outcomes out, and returns how many.
+ */
+static int
+hand_out(Batch *batch)
+{
+	int			n = 0;
+
+	for (int i = 0; i < sgt_n_transfers; i++)
+	{
+		Transfer   *t = sgt_transfers[i];
+
+		if (t->state != TRANSFER_FINISHED)
+			continue;
+		if (!batch->done(batch->arg, &t->request, &t->outcome))
+			batch->stopped = true;
+		t->state = TRANSFER_FREE;
+		batch->n_taken--;
+		n++;
+	}
+	return n;
+}
+
+/*
+ * When the batch wants to go on, whatever happens until then.
+ */
+static int64
+next_wake(void)
+{
+	int64		wake_us = NEVER;
+
+	for (int i = 0; i < sgt_n_transfers; i++)
+	{
+		Transfer   *t = sgt_transfers[i];
+
+		if (t->state == TRANSFER_RUNNING)
+			wake_us = Min(wake_us, t->deadline_us);
+		else if (t->state == TRANSFER_PAUSED && !t->wants_descriptor)
+			wake_us = Min(wake_us, t->resume_us);
+	}
+	return wake_us;
+}

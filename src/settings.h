@@ -1,0 +1,25 @@
+/*-------------------------------------------------------------------------
+ * settings.h
+ *		The sw_guest_token.* settings, and the credentials.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SGT_SETTINGS_H
+#define SGT_SETTINGS_H
+
+#include "postgres.h"
+
+#include "codec.h"
+#include "http.h"
+
+/* What a call needs to know; all of it lives until the next call. */
+typedef struct Settings
+{
+	HttpConfig	http;
+	const char *base_url;		/* without a slash at its end */
+	SecretList	secrets;		/* the API token, the proxy's password, ... */
+} Settings;
+
+extern void sgt_define_settings(void);
+extern const Settings *sgt_load_settings(void);
+
+#endif							/* SGT_SETTINGS_H */

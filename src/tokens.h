@@ -1,0 +1,53 @@
+/*-------------------------------------------------------------------------
+ * tokens.h
+ *		Guest tokens: from checked arguments to the API's answer.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SGT_TOKENS_H
+#define SGT_TOKENS_H
+
+#include "postgres.h"
+
+#include "utils/array.h"
+
+#include "codec.h"
+
+/* The arguments of one request; NULL pointers are SQL's NULL. */
+typedef struct GuestTokenArgs
+{
+	bool		is_null;		/* the request itself is NULL */
+	ArrayType  *addresses;		/* uuid[] */
+	bool		has_expire_at;
+	int64		expire_at;
+	text	   *region;
+	text	   *ch;
+} GuestTokenArgs;
+
+/* What an ereport() needs, or a row of a batch. */
+typedef struct CallError
+{
+	int			sqlstate;
+	char	   *message;
+	char	   *detail;			/* NULL: none */
+	char	   *hint;			/* NULL: none */
+} CallError;
+
+/*
+ * Gives the next request's arguments, or returns false if there is none.
+ * Called in a memory context that is reset from one request to the next.
+ */
+typedef bool (*GuestTokenSource) (void *arg, GuestTokenArgs *args);
+
+/* Takes a result: either pair or error is NULL.  Called likewise. */
+typedef void (*GuestTokenSink) (void *arg, int ordinality,
+								const TokenPair *pair,
+								const CallError *error);
+
+extern void sgt_create_guest_token(const GuestTokenArgs *args,
+								   TokenPair *pair);
+extern void sgt_create_guest_tokens(GuestTokenSource source,
+									GuestTokenSink sink, void *arg);
+extern void sgt_refresh_guest_token(const text *refresh_token,
+									TokenPair *pair);
+
+#endif							/* SGT_TOKENS_H */
