@@ -1,0 +1,68 @@
+--
+-- What an ordinary role may do, see and set.
+--
+LOAD 'sw_guest_token';
+\getenv sandbox_url SANDBOX_URL
+\getenv sandbox_project_id SANDBOX_PROJECT_ID
+\getenv sandbox_api_token SANDBOX_API_TOKEN
+SET sw_guest_token.base_url = :'sandbox_url';
+SET sw_guest_token.project_id = :'sandbox_project_id';
+SET sw_guest_token.api_token = :'sandbox_api_token';
+SELECT p.oid::regprocedure AS function, provolatile, proparallel, procost, proisstrict,
+	   has_function_privilege('public', p.oid, 'EXECUTE') AS public
+FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.deptype = 'e'
+	 JOIN pg_extension e ON e.oid = d.refobjid
+WHERE e.extname = 'sw_guest_token' AND d.classid = 'pg_proc'::regclass
+ORDER BY p.oid::regprocedure::text COLLATE "C";
+-- the server's wording differs between versions: its codes do not
+\set VERBOSITY sqlstate
+CREATE ROLE regress_sw_guest_token;
+SET ROLE regress_sw_guest_token;
+-- without EXECUTE
+SELECT sw_create_guest_token(ARRAY['11111111-1111-1111-1111-111111111111']::uuid[]);
+SELECT * FROM sw_create_guest_tokens('{}');
+SELECT sw_refresh_guest_token('token');
+SELECT sw_token_header('eyJhbGciOiJkaXIifQ.');
+-- with it, and nothing more
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION sw_create_guest_token TO regress_sw_guest_token;
+SET ROLE regress_sw_guest_token;
+SELECT token ~ '^eyJ' AS ok FROM sw_create_guest_token(ARRAY['11111111-1111-1111-1111-111111111111']::uuid[]);
+-- secrets are not shown
+SHOW sw_guest_token.api_token;
+SELECT current_setting('sw_guest_token.api_token_file');
+SELECT current_setting('sw_guest_token.proxy', true);
+SELECT name FROM pg_settings WHERE name LIKE 'sw\_guest\_token.%' ORDER BY name;
+-- who could point the credentials elsewhere could read them
+SET sw_guest_token.base_url = 'http://127.0.0.1:1';
+SET sw_guest_token.space_name = 'example';
+SET sw_guest_token.project_id = 'project';
+SET sw_guest_token.api_token = 'PTother';
+SET sw_guest_token.api_token_file = '/etc/passwd';
+SET sw_guest_token.ca_file = '/tmp/ca.pem';
+SET sw_guest_token.proxy = 'http://127.0.0.1:1';
+SELECT set_config('sw_guest_token.base_url', 'http://127.0.0.1:1', false);
+-- time and number are anybody's
+SET sw_guest_token.connect_timeout = '1s';
+SET sw_guest_token.timeout = '9s';
+SET sw_guest_token.max_retries = 0;
+SET sw_guest_token.max_concurrency = 1;
+-- a look-alike type on the search_path changes nothing
+RESET ROLE;
+CREATE SCHEMA regress_lookalike AUTHORIZATION regress_sw_guest_token;
+SET ROLE regress_sw_guest_token;
+CREATE TYPE regress_lookalike.sw_guest_token AS (token int);
+SET search_path = regress_lookalike, public;
+SELECT pg_typeof(t) = 'public.sw_guest_token'::regtype AS ok
+FROM public.sw_create_guest_token(ARRAY['11111111-1111-1111-1111-111111111111']::uuid[]) t;
+RESET search_path;
+-- pg_read_all_settings may see
+RESET ROLE;
+GRANT pg_read_all_settings TO regress_sw_guest_token;
+SET ROLE regress_sw_guest_token;
+SELECT count(*) FROM pg_settings WHERE name LIKE 'sw\_guest\_token.%';
+RESET ROLE;
+DROP TYPE regress_lookalike.sw_guest_token;
+DROP SCHEMA regress_lookalike;
+DROP OWNED BY regress_sw_guest_token;
+DROP ROLE regress_sw_guest_token;

@@ -1,0 +1,55 @@
+--
+-- One token at a time.
+--
+LOAD 'sw_guest_token';
+\getenv sandbox_url SANDBOX_URL
+\getenv sandbox_project_id SANDBOX_PROJECT_ID
+\getenv sandbox_api_token SANDBOX_API_TOKEN
+SET sw_guest_token.base_url = :'sandbox_url';
+SET sw_guest_token.project_id = :'sandbox_project_id';
+SET sw_guest_token.api_token = :'sandbox_api_token';
+\set address '11111111-1111-1111-1111-111111111111'
+\d sw_guest_token
+\d sw_guest_token_request
+SELECT length(token) BETWEEN 600 AND 900 AS token,
+	   length(refresh_token) BETWEEN 600 AND 900 AS refresh_token,
+	   sw_token_header(token), sw_token_header(refresh_token)
+FROM sw_create_guest_token(ARRAY[:'address']::uuid[]);
+-- all arguments, by name
+SELECT sw_token_header(token)->>'ch' AS ch
+FROM sw_create_guest_token(addresses => ARRAY[:'address', :'address']::uuid[],
+						   expire_at => extract(epoch FROM now())::int + 60,
+						   region => 'us-central',
+						   ch => 'us-central');
+-- ten addresses, and any lower bound
+SELECT token <> refresh_token AS ok
+FROM sw_create_guest_token(array_fill(:'address'::uuid, '{10}', '{7}'));
+-- every call issues a token of its own
+SELECT count(DISTINCT (t).token)
+FROM (SELECT sw_create_guest_token(ARRAY[:'address']::uuid[]) t FROM generate_series(1, 5) OFFSET 0) s;
+-- nothing is written to the database
+BEGIN READ ONLY;
+SELECT token IS NOT NULL AS ok FROM sw_create_guest_token(ARRAY[:'address']::uuid[]);
+COMMIT;
+-- from PL/pgSQL, and from a trigger that is written in it
+CREATE TEMP TABLE visitor (address uuid, token text, refresh_token text);
+CREATE FUNCTION pg_temp.issue() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	SELECT t.token, t.refresh_token INTO NEW.token, NEW.refresh_token
+	FROM sw_create_guest_token(ARRAY[NEW.address]) t;
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER issue BEFORE INSERT ON visitor FOR EACH ROW EXECUTE FUNCTION pg_temp.issue();
+INSERT INTO visitor (address) SELECT gen_random_uuid() FROM generate_series(1, 3);
+SELECT count(DISTINCT token), count(DISTINCT refresh_token) FROM visitor;
+-- a path prefix, and a slash at its end
+SELECT set_config('sw_guest_token.base_url', :'sandbox_url' || '/script/201/', false) IS NOT NULL AS set;
+SELECT token IS NOT NULL AS ok FROM sw_create_guest_token(ARRAY[:'address']::uuid[]);
+-- the extension can be moved
+CREATE SCHEMA regress_elsewhere;
+ALTER EXTENSION sw_guest_token SET SCHEMA regress_elsewhere;
+SELECT token IS NOT NULL AS ok FROM regress_elsewhere.sw_create_guest_token(ARRAY[:'address']::uuid[]);
+SELECT error_code FROM regress_elsewhere.sw_create_guest_tokens(ARRAY[ROW(NULL, NULL, NULL, NULL)]::regress_elsewhere.sw_guest_token_request[]);
+ALTER EXTENSION sw_guest_token SET SCHEMA public;
+DROP SCHEMA regress_elsewhere;
