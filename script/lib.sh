@@ -1,0 +1,425 @@
+# shellcheck shell=bash
+#
+# What the scripts beside this file share; they source it, nobody runs it.
+#
+# All of them work on throw-away copies in one temporary directory: the source
+# tree is copied there and built there, and so is the PostgreSQL installation,
+# which finds its files relative to its own binaries.  `make install` goes into
+# that copy and servers start from it, so the system's PostgreSQL, its clusters
+# and the checkout stay as they are, and none of it needs root.
+#
+# PostgreSQL refuses to run as root.  When root calls, everything that builds
+# or runs our code does so as an unprivileged user through as_server_user.
+#
+# A script calls, in this order:
+#   start_work                      the directory, and its removal at the end
+#   need ...; install_missing       what must be on the machine
+#   copy_tree                       the source tree, into $tree
+#   copy_server; build_and_install  PostgreSQL, into $copy, with the extension
+#   start_server [CONFIG-LINE...]   a server; sets PGHOST, PGPORT, PGUSER
+
+set -euo pipefail
+# shellcheck disable=SC2034      # some variables are for the scripts
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+me="${0##*/}"
+work='' tree='' copy='' job=''
+wanted=${PG_CONFIG:-}           # the caller's choice
+pids=()                         # background processes to end
+missing=()                      # packages that `need` found to be absent
+admin=()                        # the words before a command for the administrator
+updated=''                      # are the package lists fresh?
+as_user=()                      # the words before a command for the server user
+
+# The system's tools, whose Perl and Python know the system's packages.
+export PATH="/usr/bin:/bin:/usr/sbin:/sbin:$PATH"
+
+say() {
+    printf '==> %s\n' "$*"
+}
+
+die() {
+    printf '%s: %s\n' "$me" "$*" >&2
+    exit 1
+}
+
+# Prints the comment that opens the calling script, for --help.
+usage() {
+    sed -n '3,/^$/ { s/^# \{0,1\}//p; }' "$0"
+}
+
+#
+# The work directory and its end
+#
+
+start_work() {
+    local base=${TMPDIR:-/tmp}
+
+    # root's TMPDIR may be closed to the server's user.  A socket's path has
+    # 107 bytes at most, and the tests nest theirs.
+    if [ "$(id -u)" -eq 0 ] || [ ${#base} -gt 40 ] || [ ! -w "$base" ]; then
+        base=/tmp
+    fi
+    trap clean_up EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    work=$(mktemp -d "$base/sw_guest_token.XXXXXX")
+}
+
+clean_up() {
+    local status=$? pid file
+
+    trap '' HUP INT TERM
+    set +e
+    allow_services
+    for pid in "${pids[@]}"; do
+        kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
+    done
+    end_job
+    cd /
+    # Our own server and, after an interruption, those of the tests.
+    while IFS= read -r -d '' file; do
+        as_server_user "$bindir/pg_ctl" -D "${file%/*}" -m immediate stop \
+            >/dev/null 2>&1
+    done < <(find "$work" -name postmaster.pid -print0 2>/dev/null)
+    rm -rf "$work"
+    exit "$status"
+}
+
+# Ends the process group that `run` is waiting for; politely at first.
+end_job() {
+    if [ -z "$job" ]; then
+        return
+    fi
+    kill -- "-$job"
+    for _ in {1..50}; do
+        kill -0 -- "-$job" || return
+        sleep 0.1
+    done 2>/dev/null
+    kill -KILL -- "-$job"
+}
+
+# Runs a command as a process group of its own.  bash runs a trap only after a
+# foreground command has ended, but interrupts `wait` for it, so that clean_up
+# can end the whole group at once.
+run() {
+    local status=0
+
+    set -m
+    "$@" </dev/null &
+    job=$!
+    set +m
+    wait "$job" || status=$?
+    job=''
+    return "$status"
+}
+
+# The same, silent: the output is shown when the command fails.
+run_quietly() {
+    if ! run "$@" >"$work/output" 2>&1; then
+        cat "$work/output" >&2
+        return 1
+    fi
+}
+
+#
+# Who runs what, and with which environment
+#
+
+# The caller's proxies, locale, PG* and make variables must not change what a
+# server or a test does.  apt still needs them.
+plain_environment() {
+    local name
+
+    for name in http_proxy https_proxy ftp_proxy all_proxy no_proxy \
+        HTTP_PROXY HTTPS_PROXY FTP_PROXY ALL_PROXY NO_PROXY \
+        MAKEFLAGS MFLAGS MAKELEVEL MAKEFILES LANGUAGE TZ \
+        "${!LC_@}" "${!PG@}"; do
+        unset "$name"
+    done
+    export LANG=C.UTF-8 LC_ALL=C.UTF-8
+}
+
+# Decides who runs the server, and hands the work directory to that user.
+choose_server_user() {
+    local user group
+
+    as_user=(env "HOME=$work" "TMPDIR=$work")
+    if [ "$(id -u)" -eq 0 ]; then
+        user=nobody
+        if id postgres >/dev/null 2>&1; then
+            user=postgres
+        fi
+        group=$(id -g "$user")
+        as_user+=(setpriv "--reuid=$user" "--regid=$group" --init-groups)
+        chown "$user:$group" "$work"
+    fi
+}
+
+as_server_user() {
+    "${as_user[@]}" "$@"
+}
+
+#
+# What must be on the machine
+#
+
+# need PACKAGE CHECK...: notes the Debian package as missing unless the command
+# CHECK succeeds.  It is the thing itself that is looked for, not the package:
+# another package or a build from source may have brought it.
+need() {
+    if ! "${@:2}" >/dev/null 2>&1; then
+        missing+=("$1")
+    fi
+}
+
+has_headers() {
+    echo '#include <stdio.h>' | gcc -E -
+}
+
+has_python() {
+    /usr/bin/python3 -c "import $1"
+}
+
+# A server's pg_config in $pg_config: the one that the user names in PG_CONFIG,
+# else the newest complete installation, else the newest server.  /usr/bin's on
+# Debian may be libpq's and know no server.
+find_pg_config() {
+    local candidate first=''
+
+    pg_config=''
+    if [ -n "$wanted" ]; then
+        pg_config=$(command -v "$wanted") || die "PG_CONFIG: no such command: $wanted"
+        return
+    fi
+    for candidate in $(printf '%s\n' /usr/lib/postgresql/*/bin/pg_config | sort -rV) \
+        "$(command -v pg_config || true)"; do
+        if [ -x "$candidate" ] && [ -x "$("$candidate" --bindir)/postgres" ]; then
+            first=${first:-$candidate}
+            if [ -f "$("$candidate" --pgxs)" ]; then
+                pg_config=$candidate
+                return
+            fi
+        fi
+    done
+    pg_config=$first
+}
+
+has_server() {
+    [ -n "$pg_config" ] && [ -x "$("$pg_config" --bindir)/initdb" ]
+}
+
+has_pgxs() {
+    [ -n "$pg_config" ] && [ -f "$("$pg_config" --pgxs)" ]
+}
+
+# What every script needs: a compiler, PostgreSQL, libcurl, json-c.
+need_build() {
+    local major
+
+    find_pg_config
+    need make command -v make
+    need gcc command -v gcc
+    need libc6-dev has_headers
+    need pkg-config command -v pkg-config
+    need libcurl4-openssl-dev pkg-config --exists libcurl
+    need libjson-c-dev pkg-config --exists json-c
+    if has_server && has_pgxs; then
+        return
+    fi
+    if [ -n "$pg_config" ]; then
+        major=$("$pg_config" --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+    else
+        update_package_lists
+        major=$(apt-cache depends postgresql 2>/dev/null |
+            sed -n 's/.*Depends: postgresql-\([0-9][0-9]*\)$/\1/p')
+    fi
+    need "postgresql${major:+-$major}" has_server
+    need "postgresql-server-dev-${major:-all}" has_pgxs
+}
+
+# What the tests and the sandbox need on top.
+need_tests() {
+    need perl command -v prove
+    need libipc-run-perl perl -MIPC::Run -e 1
+    need_sandbox
+}
+
+need_sandbox() {
+    need python3 command -v python3
+    need python3-aiohttp has_python aiohttp
+    need python3-jwcrypto has_python jwcrypto
+}
+
+# After install_missing: the server that all else is about.
+require_server() {
+    find_pg_config
+    has_server || die "missing: a PostgreSQL server (PG_CONFIG can name its pg_config)"
+    has_pgxs || die "missing: the development files of $("$pg_config" --version)"
+    bindir=$("$pg_config" --bindir)
+}
+
+# Installs what `need` noted, or says in one line what is missing.
+install_missing() {
+    if [ ${#missing[@]} -gt 0 ]; then
+        update_package_lists
+        if [ ${#admin[@]} -eq 0 ]; then
+            die "missing, as Debian calls it: ${missing[*]} (install these packages, or run as root)"
+        fi
+        say "Installing ${missing[*]}"
+        forbid_services
+        apt_get install -y --no-install-recommends "${missing[@]}" ||
+            die "could not install ${missing[*]}"
+        allow_services
+    fi
+    plain_environment
+    choose_server_user
+}
+
+# Finds out how packages are installed here: the words before such a command
+# go into $admin, none if we cannot.  Then fetches apt's lists, once.
+update_package_lists() {
+    if [ -n "$updated" ]; then
+        return 0
+    fi
+    updated=yes
+    if ! command -v apt-get >/dev/null; then
+        return 0
+    elif [ "$(id -u)" -eq 0 ]; then
+        admin=(env)
+    elif command -v sudo >/dev/null &&
+        { sudo -n true 2>/dev/null || { [ -t 0 ] && sudo -v; }; }; then
+        admin=(sudo env)
+    else
+        return 0
+    fi
+    say "Updating the package lists"
+    # Lists that are there already may do if this fails.
+    apt_get update || say "Could not update the package lists, going on without"
+}
+
+# apt-get without questions; its output is shown when it fails.  libc's and
+# other services are not restarted on the way.
+apt_get() {
+    "${admin[@]}" DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
+        apt-get -q -o DPkg::Lock::Timeout=300 "$@" \
+        </dev/null >"$work/apt.log" 2>&1 || { cat "$work/apt.log" >&2; return 1; }
+}
+
+# Debian's postgresql-N creates a cluster and starts it, and so may other
+# packages with their services.  Two files keep them from it while we install.
+policy=/usr/sbin/policy-rc.d
+cluster_conf=/etc/postgresql-common/createcluster.d/sw_guest_token.conf
+forbidden=''
+
+forbid_services() {
+    forbidden=yes
+    "${admin[@]}" mkdir -p "${cluster_conf%/*}"
+    echo 'create_main_cluster = false' | "${admin[@]}" tee "$cluster_conf" >/dev/null
+    if [ ! -e "$policy" ]; then
+        forbidden=policy
+        printf '#!/bin/sh\nexit 101\n' | "${admin[@]}" tee "$policy" >/dev/null
+        "${admin[@]}" chmod 755 "$policy"
+    fi
+}
+
+allow_services() {
+    if [ -z "$forbidden" ]; then
+        return
+    fi
+    "${admin[@]}" rm -f "$cluster_conf"
+    "${admin[@]}" rmdir -p --ignore-fail-on-non-empty "${cluster_conf%/*}"
+    if [ "$forbidden" = policy ]; then
+        "${admin[@]}" rm -f "$policy"
+    fi
+    forbidden=''
+}
+
+#
+# The copies
+#
+
+# The source tree into $tree: what git knows or would add.  Without git, all
+# but what a build has left.
+copy_tree() {
+    tree=$work/tree
+    as_server_user mkdir "$tree"
+    if [ -e "$root/.git" ] && command -v git >/dev/null; then
+        (cd "$root" && list_files | tar -c --null -T -)
+    else
+        tar -C "$root" -c --exclude=./.git --exclude='*.o' --exclude='*.so' \
+            --exclude='*.bc' --exclude=./tmp_check --exclude=./results .
+    fi | as_server_user tar -C "$tree" -x --no-same-owner
+    cd "$tree"
+}
+
+# The checkout may belong to somebody else; git lists deleted files as well.
+list_files() {
+    local file
+
+    git -c safe.directory="$root" ls-files -z --cached --others --exclude-standard |
+        while IFS= read -r -d '' file; do
+            if [ -e "$file" ] || [ -L "$file" ]; then
+                printf '%s\0' "$file"
+            fi
+        done
+}
+
+# The PostgreSQL installation into $copy, every directory at its own path, so
+# that they find one another as before.  From here on $pg_config is the copy's.
+copy_server() {
+    local option dir program
+
+    require_server
+    copy=$work/pg
+    say "Copying $("$pg_config" --version) to a temporary directory"
+    as_server_user mkdir -p "$copy$bindir"
+    # The directory may be /usr/bin: only what is PostgreSQL's.
+    for program in "$bindir"/{postgres,initdb,psql,pg_*,create{db,user},drop{db,user},vacuumdb}; do
+        if [ -x "$program" ]; then
+            as_server_user cp -L "$program" "$copy$bindir"
+        fi
+    done
+    for option in pkglibdir sharedir; do
+        dir=$("$pg_config" "--$option")
+        as_server_user mkdir -p "$copy$dir"
+        as_server_user cp -a "$dir/." "$copy$dir"
+    done
+    # Headers are only read.
+    for option in includedir pkgincludedir includedir-server; do
+        dir=$("$pg_config" "--$option")
+        if [ ! -e "$copy$dir" ]; then
+            as_server_user mkdir -p "$copy${dir%/*}"
+            as_server_user ln -s "$dir" "$copy$dir"
+        fi
+    done
+    bindir=$copy$bindir
+    pg_config=$bindir/pg_config
+    case $("$pg_config" --pkglibdir) in
+        "$copy"/*) ;;
+        *) die "this PostgreSQL cannot be copied: it looks for its files in $("$pg_config" --pkglibdir)" ;;
+    esac
+}
+
+build_and_install() {
+    say "Building, and installing into the copy"
+    run_quietly as_server_user make -s -j"$(nproc)" PG_CONFIG="$pg_config" all install ||
+        die "the build failed"
+}
+
+# start_server [CONFIG-LINE...]: a server that only $work/.s.PGSQL.5432 reaches.
+start_server() {
+    local data=$work/data
+
+    say "Starting a throw-away PostgreSQL"
+    run_quietly as_server_user "$bindir/initdb" -D "$data" -U postgres -A trust \
+        -E UTF8 --locale=C.UTF-8 --no-sync || die "initdb failed"
+    printf '%s\n' "listen_addresses = ''" "unix_socket_directories = '$work'" \
+        'fsync = off' "$@" | as_server_user tee -a "$data/postgresql.conf" >/dev/null
+    if ! run_quietly as_server_user "$bindir/pg_ctl" -D "$data" -l "$work/server.log" \
+        -o '-p 5432' -w start; then
+        tail -n 20 "$work/server.log" >&2
+        die "PostgreSQL did not start"
+    fi
+    export PGHOST=$work PGPORT=5432 PGUSER=postgres PGDATABASE=postgres
+}
