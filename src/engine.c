@@ -321,7 +321,8 @@ bool
 sgt_transfer_start(Transfer *t, const HttpConfig *config,
 				   bool wait_for_others)
 {
-	t->got_bytes = false;
+	t->socket = CURL_SOCKET_BAD;
+	t->is_connected = false;
 	t->no_descriptor = false;
 	t->no_memory = false;
 	t->too_large = false;
@@ -564,7 +565,6 @@ write_body(char *data, size_t size, size_t n, void *arg)
 	Transfer   *t = arg;
 	size_t		length = size * n;
 
-	t->got_bytes = true;
 	if (length > MAX_BODY_LENGTH - t->body_length)
 	{
 		t->too_large = true;
@@ -602,7 +602,6 @@ read_header(char *line, size_t size, size_t n, void *arg)
 	size_t		length = size * n;
 	long		status = 0;
 
-	t->got_bytes = true;
 	t->header_length += length;
 	if (t->header_length > MAX_HEADER_LENGTH)
 	{
@@ -639,6 +638,7 @@ open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
 	}
 	(void) fcntl(sock, F_SETFD, FD_CLOEXEC);
 	engine.n_sockets++;
+	t->socket = sock;
 	return sock;
 }
 
@@ -660,13 +660,18 @@ watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 {
 	int			old_events = (int) (intptr_t) socket_arg;
 	int			events = 0;
+	Transfer   *t = NULL;
 
-	(void) easy;
 	(void) arg;
 	if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
 		events |= MUX_READ;
 	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
 		events |= MUX_WRITE;
+
+	/* it is read from only when it is connected, which libcurl does not tell */
+	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &t);
+	if (t && t->socket == sock && events & MUX_READ)
+		t->is_connected = true;
 
 	if (events != old_events &&
 		!sgt_mux_watch(engine.mux, sock, events, old_events))

@@ -46,7 +46,8 @@ typedef struct Transfer
 	uint64		generation;
 
 	/* the present attempt, as libcurl's callbacks see it */
-	bool		got_bytes;
+	curl_socket_t socket;		/* the last that was opened for it */
+	bool		is_connected;	/* that one is; TLS may be to come */
 	bool		no_descriptor;
 	bool		no_memory;
 	bool		too_large;

@@ -60,6 +60,7 @@ static HttpResult classify(const Transfer *t, CURLcode code);
 static bool is_retryable(const HttpOutcome *outcome);
 static int64 choose_pause(const Transfer *t);
 static bool read_retry_after(CURL *easy, int64 *pause_us);
+static bool has_begun(const Transfer *t);
 static const char *describe_phase(const Transfer *t);
 static int	hand_out(Batch *batch);
 static int64 next_wake(void);
@@ -211,10 +212,12 @@ start_attempt(Batch *batch, Transfer *t, int64 now)
 		t->deadline_us = now + config->timeout_ms * INT64CONST(1000);
 
 	/*
-	 * Once a connection attempt has failed, none waits for another any more:
-	 * one that hangs must not take the time of those behind it.
+	 * Without TLS there is no HTTP/2 to wait for.  And once a connection
+	 * attempt has failed, none waits for another any more: one that hangs
+	 * must not take the time of those behind it.
 	 */
-	if (sgt_transfer_start(t, config, !batch->connect_failed))
+	if (sgt_transfer_start(t, config,
+						   config->is_https && !batch->connect_failed))
 	{
 		t->state = TRANSFER_RUNNING;
 		batch->n_running++;
@@ -293,7 +296,7 @@ end_attempt(Batch *batch, Transfer *t, HttpResult result)
 	 * Nothing came on a kept-alive connection: the server may have closed it
 	 * meanwhile.  libcurl tries again by itself, but not for ever.
 	 */
-	if (result == HTTP_BROKEN && !t->got_bytes && n_connects == 0 &&
+	if (result == HTTP_BROKEN && t->header_length == 0 && n_connects == 0 &&
 		!t->wants_fresh && !batch->stopped)
 	{
 		t->wants_fresh = true;
@@ -367,7 +370,7 @@ classify(const Transfer *t, CURLcode code)
 			return HTTP_CONNECT_TIMED_OUT;
 		case CURLE_OUT_OF_MEMORY:
 			/* libcurl's word for a header line that is too long, too */
-			return t->got_bytes ? HTTP_MALFORMED : HTTP_NO_MEMORY;
+			return has_begun(t) ? HTTP_MALFORMED : HTTP_NO_MEMORY;
 		case CURLE_UNSUPPORTED_PROTOCOL:
 		case CURLE_WEIRD_SERVER_REPLY:
 		case CURLE_BAD_CONTENT_ENCODING:
@@ -461,26 +464,37 @@ read_retry_after(CURL *easy, int64 *pause_us)
 }
 
 /*
+ * Whether the response has begun, be it only with its end.
+ */
+static bool
+has_begun(const Transfer *t)
+{
+	curl_off_t	begun_us = 0;
+
+	if (t->easy)
+		curl_easy_getinfo(t->easy, CURLINFO_STARTTRANSFER_TIME_T, &begun_us);
+	return begun_us > 0;
+}
+
+/*
  * What the attempt is doing, to complete "while ...".
  */
 static const char *
 describe_phase(const Transfer *t)
 {
 	curl_off_t	resolved_us = 0;
-	curl_off_t	connected_us = 0;
 	curl_off_t	sent_us = 0;
 
 	if (t->easy)
 	{
 		curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
-		curl_easy_getinfo(t->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
 		curl_easy_getinfo(t->easy, CURLINFO_PRETRANSFER_TIME_T, &sent_us);
 	}
-	if (t->got_bytes)
+	if (has_begun(t))
 		return "receiving the response";
 	if (sent_us > 0)
 		return "waiting for the response";
-	if (connected_us > 0)
+	if (t->is_connected)
 		return "negotiating TLS";
 	if (resolved_us > 0)
 		return "connecting";

@@ -49,31 +49,46 @@ sgt_mux_watch(int mux, int fd, int events, int old_events)
 {
 #ifdef __linux__
 	struct epoll_event event = {0};
-	int			op = EPOLL_CTL_MOD;
+	int			op = old_events == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+
+	/* a socket that is closed already is watched no more */
+	if (events == 0)
+	{
+		(void) epoll_ctl(mux, EPOLL_CTL_DEL, fd, &event);
+		return true;
+	}
 
 	if (events & MUX_READ)
 		event.events |= EPOLLIN;
 	if (events & MUX_WRITE)
 		event.events |= EPOLLOUT;
 	event.data.fd = fd;
+	if (epoll_ctl(mux, op, fd, &event) == 0)
+		return true;
 
-	if (events == 0)
-		op = EPOLL_CTL_DEL;
-	else if (old_events == 0)
-		op = EPOLL_CTL_ADD;
-	return epoll_ctl(mux, op, fd, &event) == 0;
+	/* the number may have been another socket's meanwhile */
+	if (op == EPOLL_CTL_MOD && errno == ENOENT)
+		return epoll_ctl(mux, EPOLL_CTL_ADD, fd, &event) == 0;
+	if (op == EPOLL_CTL_ADD && errno == EEXIST)
+		return epoll_ctl(mux, EPOLL_CTL_MOD, fd, &event) == 0;
+	return false;
 #else
-	struct kevent changes[2];
-	int			n = 0;
-	int			toggled = events ^ old_events;
+	static const int filters[2][2] = {
+		{MUX_READ, EVFILT_READ}, {MUX_WRITE, EVFILT_WRITE}
+	};
+	struct kevent change;
 
-	if (toggled & MUX_READ)
-		EV_SET(&changes[n++], fd, EVFILT_READ,
-			   events & MUX_READ ? EV_ADD : EV_DELETE, 0, 0, 0);
-	if (toggled & MUX_WRITE)
-		EV_SET(&changes[n++], fd, EVFILT_WRITE,
-			   events & MUX_WRITE ? EV_ADD : EV_DELETE, 0, 0, 0);
-	return n == 0 || kevent(mux, changes, n, NULL, 0, NULL) == 0;
+	(void) old_events;
+	for (int i = 0; i < 2; i++)
+	{
+		bool		wanted = events & filters[i][0];
+
+		/* what is not watched, or closed already, need not be deleted */
+		EV_SET(&change, fd, filters[i][1], wanted ? EV_ADD : EV_DELETE, 0, 0, 0);
+		if (kevent(mux, &change, 1, NULL, 0, NULL) != 0 && wanted)
+			return false;
+	}
+	return true;
 #endif
 }
 

@@ -1,0 +1,72 @@
+# Connections are kept alive for the session, and replaced when the server has
+# closed them meanwhile.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use SwTest;
+use Test::More;
+
+my $node = start_server('connections');
+my $sandbox = start_sandbox();
+use_sandbox($node, $sandbox);
+
+my $use = sub { "SET sw_guest_token.base_url = '" . $sandbox->script($_[0]) . "'" };
+
+run_session($node, ($ONE) x 10);
+is($sandbox->attempts . ' ' . $sandbox->journal->{connections},
+	'10 1', 'ten calls of a session use one connection');
+
+$sandbox->reset;
+run_session($node, $ONE, "SET sw_guest_token.timeout = '9s'", $ONE, &$use('404'), $ONE,
+	'RESET sw_guest_token.base_url', 'BEGIN', $ONE, 'ROLLBACK', $ONE);
+is($sandbox->attempts . ' ' . $sandbox->journal->{connections},
+	'5 1', 'so do calls with other settings, after errors and in other transactions');
+
+# a connection that the server has closed is no failure: with max_retries = 0
+# an attempt would be
+$sandbox->reset;
+my $session = run_session($node, 'SET sw_guest_token.max_retries = 0', &$use('then-close'), ($ONE) x 5);
+is($session->{err} . $session->{out},
+	"token true\n" x 5, 'a connection that was closed meanwhile is replaced');
+is($sandbox->journal->{connections}, 5, 'by a fresh one each time');
+
+$sandbox->reset;
+$session = run_session($node, 'SET sw_guest_token.max_retries = 0',
+	&$use('201-then-close-then-201'), ($ONE) x 2);
+is($session->{err} . $session->{out}, "token true\n" x 2,
+	'a kept-alive connection that dies as it is used is replaced');
+
+# many stale ones at once: libcurl by itself gives up after the first and five
+# more
+$sandbox->reset;
+$session = run_session($node, 'SET sw_guest_token.max_retries = 0',
+	&$use('hold,n=12'),
+	"SELECT count(token) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{12}'))",
+	&$use(join '-then-', ('close') x 6, '201'),
+	"SELECT 'all the same'", $ONE);
+is($session->{err} . $session->{out}, "12\nall the same\ntoken true\n",
+	'six kept-alive connections that die one after the other are no failure');
+
+# with a fresh connection that dies the attempt has failed
+$sandbox->reset;
+$session = run_session($node, 'SET sw_guest_token.max_retries = 0', &$use('close'), $ONE);
+is(sql_state($session->{err}) . ' ' . $sandbox->attempts,
+	'08006 1', 'a fresh connection that dies is a failed attempt');
+
+# Connection: close is obeyed
+$sandbox->reset;
+$session = run_session($node, &$use('201,close=1'), ($ONE) x 3);
+is($session->{err} . $session->{out}, "token true\n" x 3, 'Connection: close is no failure');
+is($sandbox->journal->{connections}, 3, 'and is obeyed');
+
+# nothing is left open
+$session = run_session($node, $ONE, count_descriptors(), &$use('404'), ($ONE) x 50,
+	&$use('close'), ($ONE) x 5, 'RESET sw_guest_token.base_url', $ONE, count_descriptors());
+my ($before, $after) = $session->{out} =~ /descriptors (\d+)/g;
+is($after, $before, 'failures leave no descriptor open');
+
+done_testing();

@@ -1,0 +1,148 @@
+# Many at once, as the server counts them.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use SwTest;
+use Test::More;
+
+my $node = start_server('batch', <<'EOC');
+sw_guest_token.timeout = '100s'
+EOC
+my $sandbox = start_sandbox();
+use_sandbox($node, $sandbox);
+
+my $use = sub { "SET sw_guest_token.base_url = '" . $sandbox->script($_[0]) . "'" };
+my $request = "ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request";
+
+# SQL for a batch of N equal requests.
+sub batch
+{
+	my ($n, $columns) = @_;
+
+	$columns //= 'count(*), count(token), count(DISTINCT token), count(DISTINCT ordinality)';
+	return "SELECT $columns FROM sw_create_guest_tokens(array_fill($request, '{$n}'))";
+}
+
+# Concurrency: the server answers nobody until as many are there as it waits
+# for, so that fewer than that would never end.
+foreach my $concurrency (1, 2, 16, 64, 256)
+{
+	$sandbox->reset;
+	my $n = 2 * $concurrency;
+	my $session = run_session($node, "SET sw_guest_token.max_concurrency = $concurrency",
+		&$use("hold,n=$concurrency"), batch($n));
+	is($session->{err} . $session->{out}, "$n|$n|$n|$n\n",
+		"$concurrency at a time: every request gets its token");
+	is($sandbox->journal->{max_in_flight}, $concurrency,
+		"$concurrency at a time: that many, and never more");
+	cmp_ok($sandbox->journal->{connections}, '<=', $concurrency,
+		"$concurrency at a time: over no more connections");
+}
+
+$sandbox->reset;
+my $session = run_session($node, &$use('hold,n=16'), batch(32));
+is($sandbox->journal->{max_in_flight}, 16, 'by default 16 at a time');
+
+# rows come in order of completion
+$sandbox->reset;
+$session = run_session($node, &$use('201,delay=1000-then-201'), 'SET sw_guest_token.max_concurrency = 2',
+	batch(3, "string_agg(ordinality::text, ' ')"));
+like($session->{out}, qr/^[123] [123] [123]$/, 'each has its row');
+isnt($session->{out}, "1 2 3\n", 'rows come in order of completion');
+
+# after a 401 nothing more is sent, retries included; what is in flight ends
+# as it ends
+$sandbox->reset;
+$session = run_session($node, &$use('503,retry-after=50-then-201,delay=1000-then-401,delay=200-then-201'),
+	'SET sw_guest_token.max_concurrency = 3',
+	batch(100, "error_code, count(*)") . ' GROUP BY error_code ORDER BY error_code');
+is($session->{out}, "28000|98\n58000|1\n|1\n",
+	'a 401 stops the batch: the rest carries its error, what was sent its own');
+is($sandbox->attempts, 3, 'and nothing more is sent, retries included');
+
+# other failures stop nothing
+$sandbox->reset;
+$session = run_session($node,
+	&$use('404-then-422-then-cut-then-201,body=x-then-503,retry-after=0-then-201'),
+	'SET sw_guest_token.max_concurrency = 1', 'SET sw_guest_token.max_retries = 0',
+	batch(10, "string_agg(coalesce(error_code, 'token'), ' ' ORDER BY ordinality)"));
+is($session->{out}, "42704 22023 08006 08P01 58000 token token token token token\n",
+	'failures are rows');
+
+# each request is tried again for itself, and has its own time
+$sandbox->reset;
+$session = run_session($node, &$use(join '-then-', ('503,retry-after=0') x 20, '201'), batch(20));
+is($session->{out}, "20|20|20|20\n", 'each request is tried again for itself');
+is($sandbox->attempts, 40, 'as often as it needs');
+$sandbox->reset;
+$session = run_session($node, &$use('hang-then-201'), "SET sw_guest_token.timeout = '1s'",
+	batch(50, "error_code, count(*)") . ' GROUP BY error_code ORDER BY error_code');
+is($session->{out}, "08006|1\n|49\n", 'one that hangs takes no time of the others');
+
+# a port that does not answer costs each request its own time only
+my ($full, $port) = listen_dumbly();
+$session = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$port'",
+	"SET sw_guest_token.connect_timeout = '300ms'", 'SET sw_guest_token.max_retries = 1',
+	batch(16, "error_code, count(*), min(error)") . ' GROUP BY error_code');
+is($session->{out}, "08006|16|request to SignalWire timed out\n",
+	'a TLS port that hangs fails each request with its own attempts');
+
+# cancel in the middle: no token is lost without an error, the session goes on
+$sandbox->reset;
+my $descriptors = count_descriptors();
+$session = session($node, $ONE, $descriptors, &$use('201-then-hang'),
+	'SET sw_guest_token.max_concurrency = 50', batch(1000),
+	'RESET sw_guest_token.base_url', batch(5), $descriptors);
+$sandbox->journal(51);
+wait_for_call($node);
+$node->safe_psql('postgres',
+	"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
+$session->finish;
+is(sql_state($session->{err}), '57014', 'a batch can be cancelled');
+like($session->{out}, qr/^5\|5\|5\|5$/m, 'and the session goes on');
+
+# whoever wants few rows may leave
+$session = run_session($node, "SELECT count(*) FROM (SELECT * FROM sw_create_guest_tokens(array_fill($request, '{40}')) LIMIT 3) s");
+is($session->{out}, "3\n", 'LIMIT');
+
+# an error of the caller in the middle of the rows
+$session = run_session($node, "SELECT 1 / (ordinality - 3) FROM sw_create_guest_tokens(array_fill($request, '{40}'))", $ONE);
+is(sql_state($session->{err}) . ' ' . ($session->{out} =~ /token true/),
+	'22012 1', 'an error of the query leaves the session whole');
+
+# descriptors: no more are left open than a batch of the default size needs
+$session = run_session($node, $descriptors, 'SET sw_guest_token.max_concurrency = 256', batch(1000),
+	$descriptors, batch(256), $descriptors, $ONE);
+my ($before, @after) = $session->{out} =~ /descriptors (\d+)/g;
+cmp_ok($_, '<=', $before + 24, 'a large batch leaves few connections open') foreach @after;
+
+# descriptors run out: fewer at a time
+$node->append_conf('postgresql.conf', "max_files_per_process = 64");
+$node->restart;
+$sandbox->reset;
+$session = run_session($node, 'SET sw_guest_token.max_concurrency = 256', batch(500), $ONE);
+is($session->{err} . $session->{out}, "500|500|500|500\ntoken true\n",
+	'where descriptors are few, fewer requests are in flight and none fails');
+cmp_ok($sandbox->journal->{max_in_flight}, '<', 256, 'as the server sees it');
+$node->append_conf('postgresql.conf', "max_files_per_process = 1000");
+$node->restart;
+
+# memory does not grow with the number of requests: a batch of 20,000 needs no
+# more than one of 2,000, but for the array of the requests
+SKIP:
+{
+	skip 'no /proc', 1 unless -r '/proc/self/statm';
+	my $rss = "SELECT 'rss ' || (string_to_array(pg_read_file('/proc/' || pg_backend_pid() || '/statm'), ' '))[2]::bigint * 4096";
+
+	$session = run_session($node, "SET work_mem = '1MB'", batch(2000), $rss, batch(20000), $rss);
+	my ($small, $large) = $session->{out} =~ /rss (\d+)/g;
+	like($session->{out}, qr/^20000\|20000\|20000\|20000$/m, '20,000 requests, 20,000 tokens');
+	note("RSS after 2,000: $small, after 20,000: $large");
+	cmp_ok($large - $small, '<', 16 * 1024 * 1024, 'in bounded memory');
+}
+
+done_testing();

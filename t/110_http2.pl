@@ -1,0 +1,132 @@
+# HTTP/2, which the sandbox does not speak: nginx does.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use SwTest;
+use Test::More;
+
+my ($nginx) = grep { -x } qw(/usr/sbin/nginx /usr/bin/nginx /usr/local/sbin/nginx);
+plan skip_all => 'nginx is not installed' unless $nginx;
+
+my $directory = PostgreSQL::Test::Utils::tempdir;
+my ($h2, $h1) = map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. 2;
+my ($out, $err) = ('', '');
+
+IPC::Run::run(
+	[   'openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256',
+		'-nodes', '-days', 30, '-subj', '/CN=localhost', '-addext', 'subjectAltName = IP:127.0.0.1',
+		'-keyout', "$directory/key.pem", '-out', "$directory/cert.pem" ],
+	'>', \$out, '2>', \$err) or die $err;
+
+open my $handle, '>', "$directory/nginx.conf" or die $!;
+print $handle <<"EOC";
+daemon off;
+pid $directory/nginx.pid;
+error_log $directory/error.log;
+worker_processes 1;
+events { worker_connections 1000; }
+http {
+	log_format counted '\$connection \$server_protocol \$status';
+	access_log $directory/access.log counted;
+	client_body_temp_path $directory/body;
+	proxy_temp_path $directory/proxy;
+	fastcgi_temp_path $directory/fastcgi;
+	uwsgi_temp_path $directory/uwsgi;
+	scgi_temp_path $directory/scgi;
+	default_type application/json;
+	ssl_certificate $directory/cert.pem;
+	ssl_certificate_key $directory/key.pem;
+	keepalive_requests 300;
+	location_placeholder;
+}
+EOC
+close $handle;
+my $servers = join "\n", map {
+	"server { listen 127.0.0.1:$_->[0] ssl$_->[1];
+		location /ok/ { return 201 '{\"token\":\"a\",\"refresh_token\":\"b\"}'; }
+		location /401/ { return 401 '{\"error\":\"Unauthorized\"}'; }
+		location /503/ { return 503; } }"
+} ([ $h2, ' http2' ], [ $h1, '' ]);
+my $configuration = slurp_file("$directory/nginx.conf") =~ s/\tlocation_placeholder;/$servers/r;
+open $handle, '>', "$directory/nginx.conf" or die $!;
+print $handle $configuration;
+close $handle;
+
+my $server = IPC::Run::start(
+	[ $nginx, '-e', "$directory/error.log", '-p', $directory, '-c', "$directory/nginx.conf" ],
+	'<', \undef, '>', \$out, '2>', \$err);
+for (1 .. 1800)
+{
+	last if IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $h1);
+	BAIL_OUT("nginx did not start: $err " . slurp_file("$directory/error.log"))
+	  unless $server->pumpable;
+	select undef, undef, undef, 0.1;
+}
+
+my $node = start_server('http2', <<"EOC");
+sw_guest_token.project_id = 'project'
+sw_guest_token.api_token = 'PTsecret'
+sw_guest_token.ca_file = '$directory/cert.pem'
+sw_guest_token.max_retries = 0
+EOC
+
+# count(PORT, PATH, SQL...): the session's output, the connections, the
+# protocols and statuses that nginx saw
+sub count
+{
+	my ($port, $path, @sql) = @_;
+	my $start = -s "$directory/access.log" // 0;
+	my $session = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$port/$path'", @sql);
+
+	# nginx writes its log as it answers, so it is complete
+	open my $log, '<', "$directory/access.log" or die $!;
+	seek $log, $start, 0;
+	my (%connections, %kinds);
+	while (<$log>)
+	{
+		my ($connection, $protocol, $status) = split;
+		$connections{$connection} = 1;
+		$kinds{"$protocol $status"}++;
+	}
+	return ($session, scalar keys %connections, join ', ', map { "$kinds{$_} $_" } sort keys %kinds);
+}
+
+sub batch
+{
+	return "SELECT count(token), min(error_code) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{$_[0]}'))";
+}
+
+my ($session, $connections, $kinds) = count($h2, 'ok', ($ONE) x 5);
+is($session->{err} . $session->{out}, "token true\n" x 5, 'HTTP/2 is spoken where the server offers it');
+is("$connections: $kinds", '1: 5 HTTP/2.0 201', 'over one connection');
+
+($session, $connections, $kinds) = count($h2, 'ok', 'SET sw_guest_token.max_concurrency = 100', batch(250));
+is($session->{err} . $session->{out}, "250|\n", 'a batch is multiplexed');
+is("$connections: $kinds", '1: 250 HTTP/2.0 201', 'over one connection');
+
+# the server says goodbye every 300 requests, with others in flight
+($session, $connections, $kinds) = count($h2, 'ok', 'SET sw_guest_token.max_concurrency = 50', batch(2000), $ONE);
+is($session->{err} . $session->{out}, "2000|\ntoken true\n", 'a GOAWAY in the middle of a batch fails nothing');
+like($kinds, qr/^20\d\d HTTP\/2\.0 201$/, 'as the server sees it');
+cmp_ok($connections, '<', 200, 'over far fewer connections than requests');
+
+($session, $connections, $kinds) = count($h2, '401', 'SET sw_guest_token.max_concurrency = 4', batch(100));
+is($session->{out}, "0|28000\n", 'a 401 stops a multiplexed batch');
+like($kinds, qr/^[1-4] HTTP\/2\.0 401$/, 'and no more is sent');
+
+($session) = count($h2, '503', $ONE);
+is(sql_state($session->{err}), '58000', 'a status is a status in HTTP/2, too');
+
+($session, $connections, $kinds) = count($h1, 'ok', batch(100), $ONE);
+is($session->{err} . $session->{out}, "100|\ntoken true\n", 'HTTP/1.1 over TLS where the server offers nothing else');
+is($kinds, '101 HTTP/1.1 201', 'as the server sees it');
+cmp_ok($connections, '<=', 16, 'over no more connections than requests in flight');
+
+$server->signal('TERM');
+$server->finish;
+done_testing();

@@ -1,0 +1,42 @@
+# Works where nothing can be written: on a hot standby, in a read-only
+# transaction, in single-user mode.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use SwTest;
+use Test::More;
+
+my $primary = start_server('primary', '', allows_streaming => 1);
+my $sandbox = start_sandbox();
+use_sandbox($primary, $sandbox);
+my $many =
+  "SELECT count(token) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{20}'))";
+
+my $session = run_session($primary, 'BEGIN READ ONLY', $ONE, $many, 'COMMIT');
+is($session->{err} . $session->{out}, "token true\n20\n", 'in a read-only transaction');
+
+$primary->backup('backup');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($primary, 'backup', has_streaming => 1);
+$standby->start;
+$session = run_session($standby, 'SELECT pg_is_in_recovery()', $ONE, $many, $ONE);
+is($session->{err} . $session->{out}, "t\ntoken true\n20\ntoken true\n", 'on a hot standby');
+$standby->stop;
+
+$primary->stop;
+my ($out, $err) = ('', '');
+IPC::Run::run(
+	[ $primary->installed_command('postgres'), '--single', '-F', '-D', $primary->data_dir,
+	  '-c', 'exit_on_error=off', 'postgres' ],
+	'<', \"$ONE\n$many\nSELECT sw_create_guest_token(NULL)\n$ONE\n",
+	'>', \$out, '2>', \$err, IPC::Run::timeout(180));
+is(() = $out =~ /= "token true"/g, 2, 'in single-user mode');
+like($out, qr/count = "20"/, 'a batch as well');
+like($err . $out, qr/addresses must not be null/, 'and errors end the statement, not the process');
+
+done_testing();

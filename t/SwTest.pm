@@ -1,0 +1,237 @@
+# What the TAP tests share: a server with the extension, and the sandbox that
+# stands in for SignalWire's API.
+
+package SwTest;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use File::Temp;
+use HTTP::Tiny;
+use IPC::Run;
+use JSON::PP;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+our @EXPORT = qw(
+  $ADDRESS $ONE start_server start_sandbox use_sandbox session run_session
+  wait_for_call count_descriptors listen_dumbly sql_state
+);
+
+# An address, and the call that asks for a token for it.
+our $ADDRESS = '11111111-1111-1111-1111-111111111111';
+our $ONE =
+  "SELECT 'token ' || (token IS NOT NULL) FROM sw_create_guest_token('{$ADDRESS}')";
+
+# Nothing in the environment may lead the calls elsewhere.
+delete @ENV{
+	qw(http_proxy https_proxy HTTPS_PROXY all_proxy ALL_PROXY no_proxy NO_PROXY)
+};
+
+my @sandboxes;
+
+# start_server(NAME, [CONFIGURATION], %init): a running server with the
+# extension created.  The library is preloaded unless the configuration says
+# otherwise.
+sub start_server
+{
+	my ($name, $configuration, %init) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init(extra => [ '--locale=C', '--encoding=UTF8' ], %init);
+	$node->append_conf('postgresql.conf',
+		"shared_preload_libraries = 'sw_guest_token'\n"
+		  . ($configuration // ''));
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION sw_guest_token');
+	return $node;
+}
+
+# start_sandbox(OPTION...): a running sandbox.
+sub start_sandbox
+{
+	my @options = @_;
+	my $self = bless {
+		out => '',
+		in => '',
+		http => HTTP::Tiny->new(timeout => 300),
+	}, 'SwTest::Sandbox';
+
+	$self->{process} = IPC::Run::start(
+		[ 'sandbox/signalwire_sandbox.py', '--stop-on-eof', @options ],
+		'<', \$self->{in}, '>', \$self->{out},
+		IPC::Run::timeout(180));
+	$self->{process}->pump until $self->{out} =~ /\n/;
+	($self->{url}) = $self->{out} =~ m{listening on (\S+)}
+	  or BAIL_OUT("the sandbox did not start: $self->{out}");
+	push @sandboxes, $self;
+	return $self;
+}
+
+# use_sandbox(SERVER, SANDBOX): makes the server call the sandbox.
+sub use_sandbox
+{
+	my ($node, $sandbox) = @_;
+
+	$node->append_conf('postgresql.conf', <<"EOC");
+sw_guest_token.base_url = '$sandbox->{url}'
+sw_guest_token.project_id = '00000000-0000-4000-8000-000000000000'
+sw_guest_token.api_token = 'PTsandbox'
+EOC
+	$node->reload;
+
+	# a reload takes effect when the postmaster has read it
+	$node->poll_query_until('postgres',
+		"SELECT current_setting('sw_guest_token.base_url') = '$sandbox->{url}'"
+	) or die "the server did not read its configuration";
+	return;
+}
+
+# session(SERVER, SQL...): starts a session that runs the statements, errors
+# or not.  run_session() waits for its end as well; both return an object with
+# the texts {out} and {err}.
+sub session
+{
+	my ($node, @statements) = @_;
+	my $self = bless { out => '', err => '' }, 'SwTest::Session';
+	my @command = (
+		$node->installed_command('psql'), '-XAtq',
+		'-v', 'VERBOSITY=verbose',
+		'-d', $node->connstr('postgres') . ' application_name=victim');
+
+	$self->{process} = IPC::Run::start(
+		[ @command, map { ('-c', $_) } @statements ],
+		'<', \undef, '>', \$self->{out}, '2>', \$self->{err},
+		IPC::Run::timeout(300));
+	return $self;
+}
+
+sub run_session
+{
+	return session(@_)->finish;
+}
+
+# wait_for_call(SERVER): waits until the session waits for the network.
+sub wait_for_call
+{
+	my ($node) = @_;
+
+	$node->poll_query_until('postgres', <<'EOQ')
+SELECT count(*) > 0 FROM pg_stat_activity
+WHERE application_name = 'victim' AND wait_event_type = 'Extension'
+EOQ
+	  or die "the session does not wait";
+	return;
+}
+
+# SQL for the number of descriptors that the session's process has open.
+sub count_descriptors
+{
+	return
+	  "SELECT 'descriptors ' || count(*) FROM pg_ls_dir('/proc/' || pg_backend_pid() || '/fd')";
+}
+
+# A listening socket that nobody reads from.
+sub listen_dumbly
+{
+	my $socket = IO::Socket::INET->new(
+		LocalAddr => '127.0.0.1',
+		Proto => 'tcp',
+		Listen => $_[0] // 100) or die "could not listen: $!";
+	return ($socket, $socket->sockport);
+}
+
+# The SQLSTATEs of psql's verbose errors, in order.
+sub sql_state
+{
+	return join ' ', $_[0] =~ /(?:ERROR|FATAL):  ([0-9A-Z]{5}):/g;
+}
+
+END
+{
+	# the exit status is the test's, not that of what is stopped here
+	local $?;
+	$_->stop foreach @sandboxes;
+}
+
+package SwTest::Session;
+
+sub finish
+{
+	my ($self) = @_;
+
+	$self->{process}->finish;
+	return $self;
+}
+
+package SwTest::Sandbox;
+
+# The URL of a script of faults, such as '503-then-201'.
+sub script
+{
+	my ($self, $script) = @_;
+
+	return "$self->{url}/script/$script";
+}
+
+# The requests that came since the last reset; journal(N) first waits for N.
+sub journal
+{
+	my ($self, $n) = @_;
+
+	return $self->control('GET', 'journal' . ($n ? "?wait=$n" : ''));
+}
+
+sub attempts
+{
+	my ($self) = @_;
+
+	return scalar @{ $self->journal->{requests} };
+}
+
+sub reset
+{
+	my ($self) = @_;
+
+	$self->control('DELETE', 'journal');
+	return;
+}
+
+# What is in a token.
+sub decrypt
+{
+	my ($self, $token) = @_;
+
+	return $self->control('POST', 'decrypt', { token => $token });
+}
+
+sub control
+{
+	my ($self, $method, $path, $content) = @_;
+	my $response = $self->{http}->request(
+		$method,
+		"$self->{url}/_sandbox/$path",
+		$content
+		? { content => JSON::PP::encode_json($content),
+			headers => { 'Content-Type' => 'application/json' } }
+		: {});
+
+	$response->{success}
+	  or die "the sandbox says $response->{status}: $response->{content}";
+	return JSON::PP::decode_json($response->{content});
+}
+
+sub stop
+{
+	my ($self) = @_;
+
+	return unless $self->{process};
+	$self->{process}->signal('TERM');
+	$self->{process}->finish;
+	delete $self->{process};
+	return;
+}
+
+1;
