@@ -242,6 +242,8 @@ need_build() {
 need_tests() {
     need perl command -v prove
     need libipc-run-perl perl -MIPC::Run -e 1
+    need openssl command -v openssl
+    need nginx-light command -v nginx
     need_sandbox
 }
 
