@@ -1,0 +1,42 @@
+# Every SQL block of the README does what it says.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use SwTest;
+use Test::More;
+
+my $node = start_server('readme');
+my $sandbox = start_sandbox();
+use_sandbox($node, $sandbox);
+$node->safe_psql('postgres', 'DROP EXTENSION sw_guest_token');
+
+my @blocks = slurp_file("$FindBin::RealBin/../README.md") =~ /^```sql\n(.*?)^```/msg;
+cmp_ok(scalar @blocks, '>=', 6, 'the README has SQL');
+
+# the reader creates the extension after having seen the first query
+my ($create) = grep { /CREATE EXTENSION/ } @blocks;
+foreach my $block ($create, grep { $_ ne $create } @blocks)
+{
+	my ($first) = $block =~ /^(.*)/;
+	my ($rc, $out, $err) = $node->psql('postgres', $block);
+
+	is("$rc $err", '0 ', "without an error: $first");
+}
+is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT token) FROM visitor'),
+	'100|100', 'the batch has issued a token for each row');
+is($node->safe_psql('postgres', q{SELECT sw_token_header(token)->>'typ' FROM guest}),
+	'SAT', 'the trigger has issued one');
+
+# the tables of settings and of SQLSTATEs are complete
+my $readme = slurp_file("$FindBin::RealBin/../README.md");
+foreach my $name (split /\n/,
+	$node->safe_psql('postgres', "LOAD 'sw_guest_token'; SELECT name FROM pg_settings WHERE name ~ '^sw_guest_token'"))
+{
+	like($readme, qr/^\| `\Q$name\E` \|/m, "$name is in the table");
+}
+
+done_testing();
