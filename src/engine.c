@@ -76,14 +76,14 @@ static struct
 	bool		initialized;	/* libcurl as a whole, once */
 	CURLM	   *multi;
 	struct curl_slist *headers;
-	int			mux;
+	Mux			mux;
 	bool		descriptors_booked;
 	WaitEventSet *wait_set;
 	uint32		wait_event;
 	int			n_sockets;		/* that libcurl has open */
 	int64		timer_us;		/* when libcurl wants a turn anyway */
 	bool		failed;			/* to watch a socket: cannot go on */
-}			engine = {.mux = -1,.timer_us = NEVER};
+}			engine = {.mux.fd = -1,.timer_us = NEVER};
 
 static const char *open_engine(void);
 static void free_transfer(Transfer *t);
@@ -144,7 +144,7 @@ sgt_engine_open(void)
 	engine.wait_set = sgt_create_wait_event_set(3);
 	AddWaitEventToSet(engine.wait_set, WL_LATCH_SET, PGINVALID_SOCKET,
 					  MyLatch, NULL);
-	AddWaitEventToSet(engine.wait_set, WL_SOCKET_READABLE, engine.mux,
+	AddWaitEventToSet(engine.wait_set, WL_SOCKET_READABLE, engine.mux.fd,
 					  NULL, NULL);
 	if (IsUnderPostmaster)		/* breaks the set in single-user mode */
 		AddWaitEventToSet(engine.wait_set, WL_EXIT_ON_PM_DEATH,
@@ -174,8 +174,7 @@ open_engine(void)
 	for (int i = 0; i < ENGINE_DESCRIPTORS; i++)
 		ReserveExternalFD();
 	engine.descriptors_booked = true;
-	engine.mux = sgt_mux_open();
-	if (engine.mux < 0)
+	if (!sgt_mux_open(&engine.mux))
 		return "no descriptor is left";
 	engine.multi = curl_multi_init();
 	if (engine.multi == NULL)
@@ -207,19 +206,22 @@ open_engine(void)
 void
 sgt_engine_tidy(void)
 {
+	Transfer   *kept = sgt_n_transfers > 0 ? sgt_transfers[0] : NULL;
 	sigset_t	saved;
 
-	sgt_block_signals(&saved);
-	while (sgt_n_transfers > 1)
-		free_transfer(sgt_transfers[--sgt_n_transfers]);
-	if (sgt_n_transfers > 0 &&
-		sgt_transfers[0]->body_size > MAX_KEPT_BUFFER)
+	if (sgt_n_transfers > 1)
 	{
-		free(sgt_transfers[0]->body);
-		sgt_transfers[0]->body = NULL;
-		sgt_transfers[0]->body_size = 0;
+		sgt_block_signals(&saved);
+		while (sgt_n_transfers > 1)
+			free_transfer(sgt_transfers[--sgt_n_transfers]);
+		sgt_restore_signals(&saved);
 	}
-	sgt_restore_signals(&saved);
+	if (kept && kept->body_size > MAX_KEPT_BUFFER)
+	{
+		free(kept->body);
+		kept->body = NULL;
+		kept->body_size = 0;
+	}
 
 	/* connections that ended together were not closed as the batch drained */
 	if (engine.n_sockets > MAX_KEPT_CONNECTIONS)
@@ -250,9 +252,7 @@ sgt_engine_discard(void)
 	if (engine.wait_set)
 		FreeWaitEventSet(engine.wait_set);
 	engine.wait_set = NULL;
-	if (engine.mux >= 0)
-		close(engine.mux);
-	engine.mux = -1;
+	sgt_mux_close(&engine.mux);
 	for (int i = 0; engine.descriptors_booked && i < ENGINE_DESCRIPTORS; i++)
 		ReleaseExternalFD();
 	engine.descriptors_booked = false;
@@ -454,7 +454,7 @@ static void
 perform_sockets(void)
 {
 	MuxEvent	ready[MAX_READY];
-	int			n = sgt_mux_ready(engine.mux, ready, MAX_READY);
+	int			n = sgt_mux_ready(&engine.mux, ready, MAX_READY);
 	int			n_running;
 
 	for (int i = 0; i < n; i++)
@@ -467,7 +467,7 @@ perform_sockets(void)
 			what |= CURL_CSELECT_OUT;
 		if (ready[i].events & MUX_ERROR)
 			what |= CURL_CSELECT_ERR;
-		if (curl_multi_socket_action(engine.multi, ready[i].fd, what,
+		if (curl_multi_socket_action(engine.multi, ready[i].socket, what,
 									 &n_running) != CURLM_OK)
 			engine.failed = true;
 	}
@@ -636,6 +636,13 @@ open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
 		ReleaseExternalFD();
 		return CURL_SOCKET_BAD;
 	}
+	if (!sgt_mux_add(&engine.mux, sock))
+	{
+		t->no_memory = true;
+		close(sock);
+		ReleaseExternalFD();
+		return CURL_SOCKET_BAD;
+	}
 	(void) fcntl(sock, F_SETFD, FD_CLOEXEC);
 	engine.n_sockets++;
 	t->socket = sock;
@@ -646,23 +653,21 @@ static int
 close_socket(void *arg, curl_socket_t sock)
 {
 	(void) arg;
+	sgt_mux_remove(&engine.mux, sock);
 	engine.n_sockets--;
 	ReleaseExternalFD();
 	return close(sock);
 }
 
-/*
- * The socket's argument holds the events that it is watched for.
- */
 static int
 watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 			 void *socket_arg)
 {
-	int			old_events = (int) (intptr_t) socket_arg;
 	int			events = 0;
 	Transfer   *t = NULL;
 
 	(void) arg;
+	(void) socket_arg;
 	if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
 		events |= MUX_READ;
 	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
@@ -673,11 +678,8 @@ watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 	if (t && t->socket == sock && events & MUX_READ)
 		t->is_connected = true;
 
-	if (events != old_events &&
-		!sgt_mux_watch(engine.mux, sock, events, old_events))
+	if (!sgt_mux_watch(&engine.mux, sock, events))
 		engine.failed = true;
-	if (what != CURL_POLL_REMOVE)
-		curl_multi_assign(engine.multi, sock, (void *) (intptr_t) events);
 	return 0;
 }
 

@@ -138,13 +138,16 @@ take_requests(Batch *batch)
 	while (!batch->exhausted && !batch->stopped &&
 		   batch->n_taken < batch->limit)
 	{
-		Transfer   *t = sgt_take_transfer();
+		HttpRequest request;
+		Transfer   *t;
 
-		if (!batch->next(batch->arg, &t->request))
+		if (!batch->next(batch->arg, &request))
 		{
 			batch->exhausted = true;
 			break;
 		}
+		t = sgt_take_transfer();
+		t->request = request;
 		t->state = TRANSFER_PAUSED;
 		t->attempts = 0;
 		t->deadline_us = 0;

@@ -1,16 +1,25 @@
 /*-------------------------------------------------------------------------
  * mux.c
- *		Hides epoll (Linux) and kqueue (BSD, macOS) behind three functions.
+ *		Hides epoll (Linux) and kqueue (BSD, macOS) behind a few functions.
  *
  * PostgreSQL waits on one descriptor, however many sockets libcurl has: a
  * WaitEventSet cannot lose a member again, while both facilities let their
  * descriptor be waited on like a socket.
+ *
+ * libcurl stops to watch a socket when its request is done, and watches it
+ * again for the next.  A socket whose end is known beforehand therefore stays
+ * registered while nothing is wanted of it, until it reports something all
+ * the same.  That saves two system calls a request; where there is but one
+ * socket, a third one is saved, for it must be the one that is ready.
  *
  * Plain C; nothing raises.  errno tells why something failed.
  *-------------------------------------------------------------------------
  */
 #include <errno.h>
 #include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 #ifdef __linux__
 #include <sys/epoll.h>
 #else
@@ -24,83 +33,91 @@
 
 #define MAX_READY	64
 
-/*
- * Opens a multiplexer, which close() closes.  Returns -1 if it cannot.
- */
-int
-sgt_mux_open(void)
-{
-#ifdef __linux__
-	return epoll_create1(EPOLL_CLOEXEC);
-#else
-	int			mux = kqueue();
-
-	if (mux >= 0)
-		(void) fcntl(mux, F_SETFD, FD_CLOEXEC);
-	return mux;
-#endif
-}
+static MuxSocket *find_socket(Mux *mux, int socket);
+static bool register_socket(Mux *mux, int socket, int events);
 
 /*
- * Watches a socket for "events" instead of "old_events"; 0 means not at all.
+ * Opens a multiplexer; false if that is not possible.
  */
 bool
-sgt_mux_watch(int mux, int fd, int events, int old_events)
+sgt_mux_open(Mux *mux)
 {
+	memset(mux, 0, sizeof(*mux));
 #ifdef __linux__
-	struct epoll_event event = {0};
-	int			op = old_events == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
-
-	/* a socket that is closed already is watched no more */
-	if (events == 0)
-	{
-		(void) epoll_ctl(mux, EPOLL_CTL_DEL, fd, &event);
-		return true;
-	}
-
-	if (events & MUX_READ)
-		event.events |= EPOLLIN;
-	if (events & MUX_WRITE)
-		event.events |= EPOLLOUT;
-	event.data.fd = fd;
-	if (epoll_ctl(mux, op, fd, &event) == 0)
-		return true;
-
-	/* the number may have been another socket's meanwhile */
-	if (op == EPOLL_CTL_MOD && errno == ENOENT)
-		return epoll_ctl(mux, EPOLL_CTL_ADD, fd, &event) == 0;
-	if (op == EPOLL_CTL_ADD && errno == EEXIST)
-		return epoll_ctl(mux, EPOLL_CTL_MOD, fd, &event) == 0;
-	return false;
+	mux->fd = epoll_create1(EPOLL_CLOEXEC);
 #else
-	static const int filters[2][2] = {
-		{MUX_READ, EVFILT_READ}, {MUX_WRITE, EVFILT_WRITE}
-	};
-	struct kevent change;
-
-	(void) old_events;
-	for (int i = 0; i < 2; i++)
-	{
-		bool		wanted = events & filters[i][0];
-
-		/* what is not watched, or closed already, need not be deleted */
-		EV_SET(&change, fd, filters[i][1], wanted ? EV_ADD : EV_DELETE, 0, 0, 0);
-		if (kevent(mux, &change, 1, NULL, 0, NULL) != 0 && wanted)
-			return false;
-	}
-	return true;
+	mux->fd = kqueue();
+	if (mux->fd >= 0)
+		(void) fcntl(mux->fd, F_SETFD, FD_CLOEXEC);
 #endif
+	return mux->fd >= 0;
+}
+
+void
+sgt_mux_close(Mux *mux)
+{
+	if (mux->fd >= 0)
+		close(mux->fd);
+	free(mux->sockets);
+	memset(mux, 0, sizeof(*mux));
+	mux->fd = -1;
 }
 
 /*
- * Fills in what is ready now, without waiting, and returns how many.  What
- * does not fit is reported by the next call: both facilities report a
- * condition, not its change.
+ * Announces a socket that sgt_mux_remove() will be called for before it is
+ * closed; false if memory is short.
+ */
+bool
+sgt_mux_add(Mux *mux, int socket)
+{
+	MuxSocket  *s = find_socket(mux, socket);
+
+	if (s == NULL)
+		return false;
+	s->is_owned = true;
+	return true;
+}
+
+void
+sgt_mux_remove(Mux *mux, int socket)
+{
+	if (socket < mux->n_sockets)
+	{
+		/* closing does the rest, at least for the kernel */
+		if (mux->sockets[socket].registered)
+			mux->n_registered--;
+		memset(&mux->sockets[socket], 0, sizeof(MuxSocket));
+	}
+}
+
+/*
+ * Watches a socket for these events from now on; for none if they are 0.
+ * False if that is not possible.
+ */
+bool
+sgt_mux_watch(Mux *mux, int socket, int events)
+{
+	MuxSocket  *s = find_socket(mux, socket);
+
+	if (s == NULL)
+		return false;
+	s->wanted = (unsigned char) events;
+	if (s->registered == events || (events == 0 && s->is_owned))
+		return true;
+	return register_socket(mux, socket, events);
+}
+
+/*
+ * Fills in which sockets are ready now, without waiting, and returns how
+ * many.  To be called when the multiplexer's descriptor is ready.  What does
+ * not fit is reported by the next call: both facilities report a condition,
+ * not its change.
  */
 int
-sgt_mux_ready(int mux, MuxEvent *events, int max_events)
+sgt_mux_ready(Mux *mux, MuxEvent *events, int max_events)
 {
 	int			n;
+	int			n_wanted = 0;
 #ifdef __linux__
 	struct epoll_event ready[MAX_READY];
 #else
@@ -108,31 +125,115 @@ sgt_mux_ready(int mux, MuxEvent *events, int max_events)
 	struct timespec no_time = {0, 0};
 #endif
 
+	if (mux->n_registered == 1)
+	{
+		/* reading or writing in vain would do no harm */
+		for (int i = 0; i < mux->n_sockets; i++)
+		{
+			if (mux->sockets[i].registered && mux->sockets[i].wanted)
+			{
+				events[0].socket = i;
+				events[0].events = mux->sockets[i].wanted;
+				return 1;
+			}
+		}
+	}
+
 	if (max_events > MAX_READY)
 		max_events = MAX_READY;
 #ifdef __linux__
-	n = epoll_wait(mux, ready, max_events, 0);
-	for (int i = 0; i < n; i++)
-	{
-		events[i].fd = ready[i].data.fd;
-		events[i].events = 0;
-		if (ready[i].events & EPOLLIN)
-			events[i].events |= MUX_READ;
-		if (ready[i].events & EPOLLOUT)
-			events[i].events |= MUX_WRITE;
-		if (ready[i].events & (EPOLLERR | EPOLLHUP))
-			events[i].events |= MUX_ERROR;
-	}
+	n = epoll_wait(mux->fd, ready, max_events, 0);
 #else
-	n = kevent(mux, NULL, 0, ready, max_events, &no_time);
+	n = kevent(mux->fd, NULL, 0, ready, max_events, &no_time);
+#endif
 	for (int i = 0; i < n; i++)
 	{
-		events[i].fd = (int) ready[i].ident;
-		events[i].events =
-			ready[i].filter == EVFILT_WRITE ? MUX_WRITE : MUX_READ;
+		MuxEvent	event = {0};
+
+#ifdef __linux__
+		event.socket = ready[i].data.fd;
+		if (ready[i].events & EPOLLIN)
+			event.events |= MUX_READ;
+		if (ready[i].events & EPOLLOUT)
+			event.events |= MUX_WRITE;
+		if (ready[i].events & (EPOLLERR | EPOLLHUP))
+			event.events |= MUX_ERROR;
+#else
+		event.socket = (int) ready[i].ident;
+		event.events = ready[i].filter == EVFILT_WRITE ? MUX_WRITE : MUX_READ;
 		if (ready[i].flags & EV_ERROR)
-			events[i].events |= MUX_ERROR;
-	}
+			event.events |= MUX_ERROR;
 #endif
-	return n > 0 ? n : 0;
+		if (mux->sockets[event.socket].wanted)
+			events[n_wanted++] = event;
+		else
+			(void) register_socket(mux, event.socket, 0);
+	}
+	return n_wanted;
+}
+
+/*
+ * The socket's entry, or NULL if memory is short.
+ */
+static MuxSocket *
+find_socket(Mux *mux, int socket)
+{
+	if (socket >= mux->n_sockets)
+	{
+		int			n = socket + 16;
+		MuxSocket  *sockets = realloc(mux->sockets, n * sizeof(MuxSocket));
+
+		if (sockets == NULL)
+			return NULL;
+		memset(sockets + mux->n_sockets, 0,
+			   (n - mux->n_sockets) * sizeof(MuxSocket));
+		mux->sockets = sockets;
+		mux->n_sockets = n;
+	}
+	return &mux->sockets[socket];
+}
+
+/*
+ * Tells the kernel.  A socket that was closed already needs not be taken out,
+ * and its number may be another's by now.
+ */
+static bool
+register_socket(Mux *mux, int socket, int events)
+{
+	MuxSocket  *s = &mux->sockets[socket];
+	bool		ok = true;
+#ifdef __linux__
+	struct epoll_event event = {0};
+
+	if (events & MUX_READ)
+		event.events |= EPOLLIN;
+	if (events & MUX_WRITE)
+		event.events |= EPOLLOUT;
+	event.data.fd = socket;
+	if (events == 0)
+		(void) epoll_ctl(mux->fd, EPOLL_CTL_DEL, socket, &event);
+	else
+		ok = epoll_ctl(mux->fd, s->registered ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
+					   socket, &event) == 0 ||
+			(errno == ENOENT &&
+			 epoll_ctl(mux->fd, EPOLL_CTL_ADD, socket, &event) == 0) ||
+			(errno == EEXIST &&
+			 epoll_ctl(mux->fd, EPOLL_CTL_MOD, socket, &event) == 0);
+#else
+	struct kevent change;
+
+	EV_SET(&change, socket, EVFILT_READ,
+		   events & MUX_READ ? EV_ADD : EV_DELETE, 0, 0, 0);
+	ok &= kevent(mux->fd, &change, 1, NULL, 0, NULL) == 0 ||
+		!(events & MUX_READ);
+	EV_SET(&change, socket, EVFILT_WRITE,
+		   events & MUX_WRITE ? EV_ADD : EV_DELETE, 0, 0, 0);
+	ok &= kevent(mux->fd, &change, 1, NULL, 0, NULL) == 0 ||
+		!(events & MUX_WRITE);
+#endif
+	if (!ok)
+		events = 0;
+	mux->n_registered += (events != 0) - (s->registered != 0);
+	s->registered = (unsigned char) events;
+	return ok;
 }

@@ -14,12 +14,31 @@
 
 typedef struct MuxEvent
 {
-	int			fd;
+	int			socket;
 	int			events;
 } MuxEvent;
 
-extern int	sgt_mux_open(void);
-extern bool sgt_mux_watch(int mux, int fd, int events, int old_events);
-extern int	sgt_mux_ready(int mux, MuxEvent *events, int max_events);
+/* What is known of a socket; one that is not known is all zero. */
+typedef struct MuxSocket
+{
+	unsigned char wanted;		/* the events that are waited for */
+	unsigned char registered;	/* those that the kernel reports */
+	bool		is_owned;		/* sgt_mux_remove() comes before its end */
+} MuxSocket;
+
+typedef struct Mux
+{
+	int			fd;				/* -1: closed */
+	MuxSocket  *sockets;		/* by their number */
+	int			n_sockets;
+	int			n_registered;
+} Mux;
+
+extern bool sgt_mux_open(Mux *mux);
+extern void sgt_mux_close(Mux *mux);
+extern bool sgt_mux_add(Mux *mux, int socket);
+extern void sgt_mux_remove(Mux *mux, int socket);
+extern bool sgt_mux_watch(Mux *mux, int socket, int events);
+extern int	sgt_mux_ready(Mux *mux, MuxEvent *events, int max_events);
 
 #endif							/* SGT_MUX_H */
