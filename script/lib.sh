@@ -26,6 +26,7 @@ work='' tree='' copy='' job=''
 wanted=${PG_CONFIG:-}           # the caller's choice
 pids=()                         # background processes to end
 missing=()                      # packages that `need` found to be absent
+major=''                        # the server's, as in its packages' names
 admin=()                        # the words before a command for the administrator
 updated=''                      # are the package lists fresh?
 as_user=()                      # the words before a command for the server user
@@ -173,8 +174,29 @@ need() {
     fi
 }
 
+# want PACKAGE CHECK...: the same for what can be done without: where we cannot
+# install it, or Debian has none, it is not missing.
+want() {
+    if ! "${@:2}" >/dev/null 2>&1; then
+        update_package_lists
+        if [ ${#admin[@]} -gt 0 ] && apt-cache show "$1" >/dev/null 2>&1; then
+            missing+=("$1")
+        fi
+    fi
+}
+
 has_headers() {
     echo '#include <stdio.h>' | gcc -E -
+}
+
+# Debian's file, or Red Hat's.
+has_authorities() {
+    test -e /etc/ssl/certs/ca-certificates.crt || test -e /etc/pki/tls/certs/ca-bundle.crt
+}
+
+has_libfuzzer() {
+    echo 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return 0; }' |
+        clang -fsanitize=fuzzer,address -x c -o /dev/null -
 }
 
 has_python() {
@@ -209,14 +231,19 @@ has_server() {
     [ -n "$pg_config" ] && [ -x "$("$pg_config" --bindir)/initdb" ]
 }
 
+# Debian's packages are for Debian's servers: another one has all it can get.
+has_cron() {
+    [ -n "$pg_config" ] &&
+        { [ -f "$("$pg_config" --sharedir)/extension/pg_cron.control" ] ||
+            [ "$("$pg_config" --bindir)" != "/usr/lib/postgresql/$major/bin" ]; }
+}
+
 has_pgxs() {
     [ -n "$pg_config" ] && [ -f "$("$pg_config" --pgxs)" ]
 }
 
 # What every script needs: a compiler, PostgreSQL, libcurl, json-c.
 need_build() {
-    local major
-
     find_pg_config
     need make command -v make
     need gcc command -v gcc
@@ -224,9 +251,6 @@ need_build() {
     need pkg-config command -v pkg-config
     need libcurl4-openssl-dev pkg-config --exists libcurl
     need libjson-c-dev pkg-config --exists json-c
-    if has_server && has_pgxs; then
-        return
-    fi
     if [ -n "$pg_config" ]; then
         major=$("$pg_config" --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
     else
@@ -243,8 +267,19 @@ need_tests() {
     need perl command -v prove
     need libipc-run-perl perl -MIPC::Run -e 1
     need openssl command -v openssl
+    need ca-certificates has_authorities
     need nginx-light command -v nginx
+    want "postgresql-$major-cron" has_cron
     need_sandbox
+}
+
+# What fuzzing needs: clang and its run-time libraries, and a static json-c.
+need_fuzzer() {
+    need clang has_libfuzzer
+    need libclang-rt-dev has_libfuzzer
+    need libc6-dev has_headers
+    need pkg-config command -v pkg-config
+    need libjson-c-dev pkg-config --exists json-c
 }
 
 need_sandbox() {
@@ -261,8 +296,15 @@ require_server() {
     bindir=$("$pg_config" --bindir)
 }
 
-# Installs what `need` noted, or says in one line what is missing.
+# Installs what `need` noted, or says in one line what is missing.  What comes
+# after that is for the server and its user.
 install_missing() {
+    install_packages
+    plain_environment
+    choose_server_user
+}
+
+install_packages() {
     if [ ${#missing[@]} -gt 0 ]; then
         update_package_lists
         if [ ${#admin[@]} -eq 0 ]; then
@@ -274,8 +316,6 @@ install_missing() {
             die "could not install ${missing[*]}"
         allow_services
     fi
-    plain_environment
-    choose_server_user
 }
 
 # Finds out how packages are installed here: the words before such a command
@@ -403,10 +443,25 @@ copy_server() {
     esac
 }
 
+# build_and_install [VARIABLE=VALUE...]: the variables are make's.
 build_and_install() {
     say "Building, and installing into the copy"
-    run_quietly as_server_user make -s -j"$(nproc)" PG_CONFIG="$pg_config" all install ||
+    run_quietly as_server_user make -s -j"$(nproc)" PG_CONFIG="$pg_config" "$@" all install ||
         die "the build failed"
+}
+
+# wrap_server WORD...: whoever starts a server from the copy starts it with these
+# words before it.  What only answers a question, and initdb's, go without.
+wrap_server() {
+    as_server_user mv "$bindir/postgres" "$bindir/postgres.bin"
+    as_server_user tee "$bindir/postgres" >/dev/null <<WRAPPER
+#!/bin/sh
+case "\$1" in
+    -V | --version | --boot | --check | --single) exec "\$0.bin" "\$@" ;;
+esac
+exec$(printf " '%s'" "$@") "\$0.bin" "\$@"
+WRAPPER
+    as_server_user chmod 755 "$bindir/postgres"
 }
 
 # start_server [CONFIG-LINE...]: a server that only $work/.s.PGSQL.5432 reaches.
