@@ -504,9 +504,11 @@ class Sandbox(web.Server):
     a library that helps to speak HTTP cannot speak it badly on purpose."""
 
     def __init__(self, project, latency_ms=0, journal_file=None):
-        # Idle connections stay open: a test decides when one goes stale.
-        super().__init__(self.handle, keepalive_timeout=None, access_log=None,
-                         auto_decompress=False, max_line_size=LINE_LIMIT,
+        # Idle connections stay open, at least for a year: a test decides when
+        # one goes stale.  (None is not accepted by all versions of aiohttp.)
+        super().__init__(self.handle, keepalive_timeout=31536000,
+                         access_log=None, auto_decompress=False,
+                         max_line_size=LINE_LIMIT,
                          max_field_size=LINE_LIMIT)
         self.project = project
         self.latency_ms = latency_ms

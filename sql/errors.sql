@@ -41,7 +41,7 @@ $$ LANGUAGE plpgsql;
 \pset footer off
 -- statuses
 SELECT status, f.*
-FROM unnest(ARRAY[200, 202, 204, 301, 302, 304, 307, 400, 401, 402, 403, 404, 405, 408, 409, 413, 415, 422,
+FROM unnest(ARRAY[200, 202, 204, 301, 302, 304, 307, 400, 401, 402, 403, 404, 405, 408, 409, 410, 415, 422,
 				  429, 500, 501, 502, 503, 504, 505, 599]) status,
 	 LATERAL pg_temp.fail(status || ',retry-after=0') f;
 -- a status with a body, which may hold octal escapes

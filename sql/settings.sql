@@ -12,8 +12,11 @@ SET sw_guest_token.no_such_setting = 1;
 SET sw_guest_token.timeout = '1.5s';
 SHOW sw_guest_token.timeout;
 RESET sw_guest_token.timeout;
+-- PostgreSQL 17 and later name the range with its unit
+\set VERBOSITY sqlstate
 SET sw_guest_token.timeout = 0;
 SET sw_guest_token.connect_timeout = 0;
+\set VERBOSITY default
 SET sw_guest_token.max_retries = -1;
 SET sw_guest_token.max_concurrency = 0;
 SET sw_guest_token.max_concurrency = 257;

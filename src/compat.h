@@ -11,11 +11,7 @@
 #include "postgres.h"
 
 #include "fmgr.h"
-#if PG_VERSION_NUM >= 180000
-#include "storage/waiteventset.h"
-#else
 #include "storage/latch.h"
-#endif
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
@@ -44,10 +40,15 @@ sgt_new_wait_event(const char *name)
 
 /* Until 18 is the oldest: the magic block had no name and no version. */
 #if PG_VERSION_NUM >= 180000
-#define SGT_MODULE_MAGIC(name, version) \
-	PG_MODULE_MAGIC_EXT(.name = (name), .version = (version))
+#define SGT_MODULE_MAGIC(its_name, its_version) \
+	PG_MODULE_MAGIC_EXT(.name = its_name, .version = its_version)
 #else
-#define SGT_MODULE_MAGIC(name, version) PG_MODULE_MAGIC
+#define SGT_MODULE_MAGIC(its_name, its_version) PG_MODULE_MAGIC
+#endif
+
+/* Until 18 is the oldest: then pg_noreturn does it, before the declaration. */
+#if PG_VERSION_NUM >= 180000
+#define pg_attribute_noreturn() __attribute__((noreturn))
 #endif
 
 #endif							/* SGT_COMPAT_H */

@@ -611,8 +611,12 @@ read_header(char *line, size_t size, size_t n, void *arg)
 	if (length > 0 && (line[0] == '\r' || line[0] == '\n'))
 	{
 		curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-		if (status >= 200)
+		if (status >= 200 || status == 101)
 			t->status = (int) status;
+
+		/* what follows is no HTTP, and nobody has asked for it */
+		if (status == 101)
+			return 0;
 	}
 	return length;
 }

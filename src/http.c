@@ -378,6 +378,11 @@ classify(const Transfer *t, CURLcode code)
 		case CURLE_WEIRD_SERVER_REPLY:
 		case CURLE_BAD_CONTENT_ENCODING:
 			return HTTP_MALFORMED;
+		case CURLE_RECV_ERROR:
+			/* only the words tell a bad chunk from a connection that broke */
+			if (strstr(t->reason, "chunk"))
+				return HTTP_MALFORMED;
+			/* FALLTHROUGH */
 		default:
 			if (t->no_descriptor)
 				return HTTP_NO_DESCRIPTOR;

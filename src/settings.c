@@ -31,6 +31,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "compat.h"
 #include "settings.h"
 
 #define PREFIX				"sw_guest_token"

@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
 #include <time.h>
 
 #include "catalog/namespace.h"
@@ -24,6 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/uuid.h"
 
+#include "compat.h"
 #include "settings.h"
 #include "tokens.h"
 
@@ -678,10 +680,14 @@ static void
 describe_failure(const Call *call, const HttpOutcome *outcome, int sqlstate,
 				 const char *message, CallError *error)
 {
+	char	   *reason = show_text(call, outcome->reason,
+								   strlen(outcome->reason));
+	size_t		length = strlen(reason);
+
+	if (length > 0 && reason[length - 1] == '.')
+		reason[length - 1] = '\0';
 	set_error(error, sqlstate, "%s", message);
-	error->detail = psprintf("Attempt %d: %s.", outcome->attempts,
-							 show_text(call, outcome->reason,
-									   strlen(outcome->reason)));
+	error->detail = psprintf("Attempt %d: %s.", outcome->attempts, reason);
 }
 
 /*

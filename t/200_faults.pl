@@ -1,0 +1,191 @@
+# Whatever the server does, the call ends with the SQLSTATE that it must have,
+# after as many attempts, and the session's next call works.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use JSON::PP;
+use PostgreSQL::Test::Utils;
+use SwTest;
+use Test::More;
+
+# No fault may hold a call up: one that does runs into this, and shows 57014.
+my $node = start_server('faults', <<'EOC');
+statement_timeout = '60s'
+sw_guest_token.timeout = '3s'
+sw_guest_token.max_retries = 1
+EOC
+my $sandbox = start_sandbox();
+use_sandbox($node, $sandbox);
+my $directory = PostgreSQL::Test::Utils::tempdir;
+
+# The outcome of a call to a URL, and of one to the sandbox in the same session.
+sub outcome
+{
+	my ($url, @settings) = @_;
+	my $session = run_session($node, "SET sw_guest_token.base_url = '$url'",
+		(map { "SET sw_guest_token.$_" } @settings), $ONE,
+		'RESET ALL', $ONE);
+	my $state = sql_state($session->{err}) || 'none';
+
+	$session->{out} =~ /token true\n\z/ or $state .= ', and the next call fails';
+	return $state;
+}
+
+# Scripts of the sandbox: [script, SQLSTATE, attempts].
+my @scripted = (
+	(map { [ "$_", '08P01', 1 ] } 200, 202 .. 208, 226, 300 .. 308, 402, 405 .. 418, 421, 423 .. 426, 428, 431, 451, 600, 999),
+	[ '400', '22023', 1 ], [ '401', '28000', 1 ], [ '403', '42501', 1 ], [ '404', '42704', 1 ], [ '422', '22023', 1 ],
+	[ '429,retry-after=0', '53400', 2 ],
+	(map { [ "$_,retry-after=0", '58000', 2 ] } 500, 502, 503, 504),
+	(map { [ "$_,retry-after=0", '58000', 1 ] } 501, 505 .. 511, 599),
+	[ '307,location=http:%2F%2F127.0.0.1:1%2F', '08P01', 1 ],
+	[ '308,location=%2Fapi%2Ffabric%2Fguests%2Ftokens', '08P01', 1 ],
+	[ 'close', '08006', 2 ], [ 'reset', '08006', 2 ], [ 'cut', '08006', 2 ], [ 'cutheaders', '08006', 2 ],
+	[ 'cut,status=500', '58000', 2 ], [ 'cut,status=401', '28000', 1 ],
+	[ 'garbage', '08P01', 1 ], [ 'bigheader', '08P01', 1 ], [ 'endlessheaders', '08P01', 1 ], [ 'endless', '08P01', 1 ],
+	[ '201,size=1100000', '08P01', 1 ], [ '201,type=text%2Fplain', '08P01', 1 ],
+	[ 'drip,ms=1000', '08006', 1 ], [ 'hang', '08006', 1 ], [ '503,retry-after=60', '58000', 1 ],
+	[ 'early', 'none', 1 ], [ 'http10', 'none', 1 ], [ '201,close=1', 'none', 1 ], [ 'then-close', 'none', 1 ],
+	[ '201,header=Set-Cookie:a=b', 'none', 1 ], [ '201,header=Alt-Svc:h2=%22:1%22', 'none', 1 ],
+	[ '201,header=Strict-Transport-Security:max-age=1', 'none', 1 ],
+	[ '201,header=Location:http:%2F%2F127.0.0.1:1%2F', 'none', 1 ]);
+foreach my $case (@scripted)
+{
+	my ($script, $state, $attempts) = @$case;
+
+	# the call that follows is counted, too
+	$sandbox->reset;
+	is(outcome($sandbox->script($script)) . ' ' . ($sandbox->attempts - 1),
+		"$state $attempts", "the API answers $script");
+}
+
+# Bytes, name => [SQLSTATE, attempts, bytes, end].
+my $good = '{"token":"a","refresh_token":"b"}';
+my $length = length $good;
+my $type = "Content-Type: application/json\r\n";
+my $head = "HTTP/1.1 201 Created\r\n$type";
+my $chunk = sprintf "%x\r\n%s\r\n", $length, $good;
+my $gzip = pack 'H*', '1f8b08000000000000ffab562ac9cf4ecd53b2524a54d2512a4a4d2b4a2dce8897284b523254d2514aaa05008cf3f1f122000000';
+my $sized = sub { sprintf "Content-Length: %d\r\n\r\n%s", length $_[0], $_[0] };
+my %raw = (
+	'nothing' => [ '08006', 2, '' ],
+	'one byte' => [ '08006', 2, 'H' ],
+	'a reset before the headers' => [ '08006', 2, '', 'reset' ],
+	'half a status line' => [ '08006', 2, 'HTTP/1.1 20' ],
+	'a reset in the middle of the headers' => [ '08006', 2, "HTTP/1.1 201 Created\r\nContent-", 'reset' ],
+	'no empty line after the headers' => [ '08006', 2, $head ],
+	'a body that is too short' => [ '08006', 2, "${head}Content-Length: 1000\r\n\r\n$good" ],
+	'a reset in the middle of the body' => [ '08006', 2, "${head}Content-Length: 1000\r\n\r\n$good", 'reset' ],
+	'a body that stalls' => [ '08006', 1, "${head}Content-Length: 1000\r\n\r\n$good", 'keep' ],
+	'headers that stall' => [ '08006', 1, "HTTP/1.1 201 Created\r\nContent-", 'keep' ],
+	'chunks that stop' => [ '08006', 2, "${head}Transfer-Encoding: chunked\r\n\r\n$chunk" ],
+	'a chunk of a bad size' => [ '08P01', 1, "${head}Transfer-Encoding: chunked\r\n\r\nxyz\r\n$good\r\n0\r\n\r\n" ],
+	'an unknown transfer encoding' => [ '08P01', 1, "${head}Transfer-Encoding: rot13\r\n\r\n$good" ],
+	'compression that was not asked for' => [ '08P01', 1, "${head}Content-Encoding: gzip\r\n" . &$sized($gzip) ],
+	'a Content-Length that is too small' => [ '08P01', 1, "${head}Content-Length: 10\r\n\r\n$good" ],
+	'a negative Content-Length' => [ '08P01', 1, "${head}Content-Length: -1\r\n\r\n$good" ],
+	'a Content-Length that is no number' => [ '08P01', 1, "${head}Content-Length: x\r\n\r\n$good" ],
+	'no body' => [ '08P01', 1, "$head\r\n" ],
+	'only a 100' => [ '08006', 2, "HTTP/1.1 100 Continue\r\n\r\n" ],
+	'a 101' => [ '08P01', 1, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", 'keep' ],
+	'a status that is a word' => [ '08P01', 1, "HTTP/1.1 abc Created\r\n\r\n" ],
+	'a status of two digits' => [ '08P01', 1, "HTTP/1.1 20 Created\r\n$type" . &$sized($good) ],
+	'a status of four digits' => [ '08P01', 1, "HTTP/1.1 2010 Created\r\n$type" . &$sized($good) ],
+	'an unknown version of HTTP' => [ '08P01', 1, "HTTP/9.9 201 Created\r\n$type" . &$sized($good) ],
+	'another protocol that looks like HTTP' => [ '08P01', 1, "ICY 201 OK\r\n$type" . &$sized($good) ],
+	'an SMTP greeting' => [ '08P01', 1, "220 example.com ESMTP\r\n" ],
+	'a TLS alert in clear' => [ '08P01', 1, "\x15\x03\x01\x00\x02\x02\x28" ],
+	'all bytes that there are' => [ '08P01', 1, join '', map { chr } 0 .. 255 ],
+	'empty lines first' => [ '08P01', 1, "\r\n\r\n$head" . &$sized($good) ],
+	'a header without a colon' => [ '08P01', 1, "HTTP/1.1 201 Created\r\nwhat is this\r\n$type" . &$sized($good) ],
+	'a NUL in a header' => [ '08P01', 1, "HTTP/1.1 201 Created\r\nX: \0\r\n$type" . &$sized($good) ],
+	'a 401 that wants digests' => [ '28000', 1, qq{HTTP/1.1 401 No\r\nWWW-Authenticate: Digest realm="a", nonce="b"\r\n} . &$sized('') ],
+	'a 407' => [ '08P01', 1, qq{HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm="a"\r\n} . &$sized('') ],
+	'chunks' => [ 'none', 1, "${head}Transfer-Encoding: chunked\r\n\r\n${chunk}0\r\n\r\n" ],
+	'chunks and a trailer' => [ 'none', 1, "${head}Transfer-Encoding: chunked\r\n\r\n${chunk}0\r\nX: y\r\n\r\n" ],
+	'a body that ends with the connection' => [ 'none', 1, "$head\r\n$good" ],
+	'HTTP/1.0' => [ 'none', 1, "HTTP/1.0 201 Created\r\n$type\r\n$good" ],
+	'a 100 that was not asked for' => [ 'none', 1, "HTTP/1.1 100 Continue\r\n\r\n$head" . &$sized($good) ],
+	'hints first' => [ 'none', 1, "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n$head" . &$sized($good) ],
+	'no reason phrase' => [ 'none', 1, "HTTP/1.1 201\r\n$type" . &$sized($good) ],
+	'line feeds alone' => [ 'none', 1, "HTTP/1.1 201 Created\nContent-Type: application/json\nContent-Length: $length\n\n$good" ],
+	'more after the end' => [ 'none', 1, $head . &$sized($good) . "HTTP/1.1 500 Late\r\n\r\n" ]);
+
+# start_raw(ANSWERS, ARGUMENT...): a server of such bytes
+sub start_raw
+{
+	my ($answers, @arguments) = @_;
+	my $self = { in => '', out => '' };
+
+	open my $handle, '>', "$directory/answers.json" or die $!;
+	print $handle encode_json($answers);
+	close $handle;
+	$self->{process} = IPC::Run::start(
+		[ 't/raw_server.py', "$directory/answers.json", @arguments ],
+		'<', \$self->{in}, '>', \$self->{out}, IPC::Run::timeout(600));
+	$self->{process}->pump until $self->{out} =~ /^(\d+)\n/;
+	$self->{port} = $1;
+	return $self;
+}
+
+my @names = sort keys %raw;
+my $server = start_raw(
+	{   map {
+			(   "case$_" => {
+					bytes => unpack('H*', $raw{ $names[$_] }[2]),
+					end => $raw{ $names[$_] }[3] // 'close' })
+		} 0 .. $#names });
+foreach my $i (0 .. $#names)
+{
+	my ($state, $attempts) = @{ $raw{ $names[$i] } };
+	my $outcome = outcome("http://127.0.0.1:$server->{port}/case$i");
+
+	# the server says so before it answers
+	$server->{process}->pump_nb;
+	my $count = () = $server->{out} =~ /^case$i$/mg;
+	is("$outcome $count", "$state $attempts", "the server sends $names[$i]");
+}
+$server->{process}->finish;
+
+# HTTP/2
+my ($out, $err) = ('', '');
+IPC::Run::run(
+	[   'openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256',
+		'-nodes', '-days', 30, '-subj', '/CN=localhost', '-addext', 'subjectAltName = IP:127.0.0.1',
+		'-keyout', "$directory/key.pem", '-out', "$directory/cert.pem" ],
+	'>', \$out, '2>', \$err) or die $err;
+foreach my $case (
+	[ 'rst_stream', '08006' ], [ 'refused_stream', '08006' ], [ 'goaway', '08006' ],
+	[ 'close', '08006' ], [ 'cut', '08006' ], [ 'rst_in_body', '08006' ])
+{
+	my ($action, $state) = @$case;
+	my $h2 = start_raw({ '*' => $action }, "$directory/cert.pem", "$directory/key.pem");
+
+	is(outcome("https://127.0.0.1:$h2->{port}", "ca_file = '$directory/cert.pem'"),
+		$state, "in HTTP/2 the server does $action");
+	$h2->{process}->finish;
+}
+
+# no connection
+my ($dumb, $dumb_port) = listen_dumbly();
+my ($closed, $closed_port) = listen_dumbly();
+close $closed;
+is(outcome("http://127.0.0.1:$closed_port"), '08001', 'a closed port');
+is(outcome("https://127.0.0.1:$closed_port"), '08001', 'a closed port, with TLS');
+is(outcome('https://no-such-host.invalid'), '08001', 'a host that does not exist');
+is(outcome('https://' . join('.', ('a' x 63) x 4) . '.invalid'), '08001', 'a host name that is too long');
+is(outcome($sandbox->{url} =~ s/http:/https:/r), '08001', 'a port that speaks no TLS');
+is(outcome("https://127.0.0.1:$dumb_port", "connect_timeout = '100ms'"), '08006', 'a port that does not answer');
+
+# proxies: the sandbox refuses to be one, for it knows no such path
+is(outcome('https://example.invalid', "proxy = '$sandbox->{url}'"), '08001', 'a proxy that refuses the tunnel');
+is(outcome('https://example.invalid', "proxy = 'http://127.0.0.1:$closed_port'"), '08001', 'a proxy that is not there');
+is(outcome('https://example.invalid', "proxy = 'http://no-such-host.invalid'"), '08001', 'a proxy whose name does not exist');
+is(outcome('https://example.invalid', "proxy = 'socks5h://127.0.0.1:$closed_port'"), '08001', 'a SOCKS proxy that is not there');
+is(outcome('https://example.invalid', "proxy = 'http://127.0.0.1:$dumb_port'", "connect_timeout = '100ms'"),
+	'08006', 'a proxy that does not answer');
+
+done_testing();

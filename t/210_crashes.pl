@@ -1,0 +1,180 @@
+# The worst that can happen to a call: its process is killed, the server stops
+# at once, memory or descriptors run out, a name takes for ever to look up.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use SwTest;
+use Test::More;
+
+my $directory = PostgreSQL::Test::Utils::tempdir;
+my ($cc) = grep { defined && length } ($ENV{CC}, 'cc');
+my ($out, $err) = ('', '');
+my $has_shim = $^O eq 'linux' && eval {
+	IPC::Run::run([ $cc, '-shared', '-fPIC', '-o', "$directory/shim.so", 't/shim.c', '-ldl' ],
+		'>', \$out, '2>', \$err);
+};
+
+my $node = start_server('crashes', <<'EOC');
+restart_after_crash = on
+sw_guest_token.timeout = '1h'
+EOC
+my $sandbox = start_sandbox();
+use_sandbox($node, $sandbox);
+my $hang = "SET sw_guest_token.base_url = '" . $sandbox->script('hang') . "'";
+my $request = "ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request";
+my $batch = "SELECT count(token) FROM sw_create_guest_tokens(array_fill($request, '{100}'))";
+
+sub works
+{
+	my ($name) = @_;
+
+	is(run_session($node, $ONE, $batch, $ONE)->{out}, "token true\n100\ntoken true\n", $name);
+	return;
+}
+
+# kill -9 in a call and in a batch
+foreach my $call ($ONE, $batch)
+{
+	$sandbox->reset;
+	my $session = session($node, 'SELECT pg_backend_pid()', $hang, $call);
+	$sandbox->journal($call eq $ONE ? 1 : 16);
+	wait_for_call($node);
+	$session->{process}->pump until $session->{out} =~ /^(\d+)\n/;
+	kill 'KILL', $1;
+	$session->finish;
+	$node->poll_query_until('postgres', 'SELECT true');
+	works('a process that is killed in ' . ($call eq $ONE ? 'a call' : 'a batch') . ' takes nothing with it');
+}
+
+# an immediate shutdown
+$sandbox->reset;
+my $session = session($node, $hang, $batch);
+$sandbox->journal(16);
+$node->stop('immediate');
+$session->finish;
+$node->start;
+works('after an immediate shutdown in a batch the server works');
+
+# a restart with requests in flight
+$sandbox->reset;
+$session = session($node, $hang, $batch);
+$sandbox->journal(16);
+$node->restart;
+$session->finish;
+like($session->{err}, qr/FATAL:  57P01/, 'a restart ends a batch');
+works('and the server works');
+
+SKIP:
+{
+	skip 'no shim can be preloaded', 1 unless $has_shim;
+
+	$node->stop;
+	{
+		local $ENV{LD_PRELOAD} = "$directory/shim.so";
+		local $ENV{SHIM_DIRECTORY} = $directory;
+		$node->start;
+	}
+	works('with the shim, the server works');
+
+	# a look-up that takes a minute is abandoned at once
+	foreach my $case (
+		[ 'a cancel', qr/57014: canceling statement due to user request/, "SET sw_guest_token.timeout = '1h'" ],
+		[ 'statement_timeout', qr/57014: canceling statement due to statement timeout/, "SET statement_timeout = '100ms'" ],
+		[ 'timeout', qr/08006: .*\n.*"sw_guest_token\.timeout" \(100 ms\) ran out while resolving the host name/,
+			"SET sw_guest_token.timeout = '100ms'" ],
+		[ 'connect_timeout', qr/08006: .*\n.*"sw_guest_token\.connect_timeout" \(100 ms\) ran out while resolving the host name/,
+			"SET sw_guest_token.connect_timeout = '100ms'" ])
+	{
+		my ($name, $expected, $setting) = @$case;
+
+		$session = session($node, "SET sw_guest_token.base_url = 'https://slow.invalid'",
+			'SET sw_guest_token.max_retries = 0', $setting, $ONE, 'RESET ALL', $ONE,
+			"SELECT 'mask ' || substring(pg_read_file('/proc/self/status') FROM 'SigBlk:\\s*(\\S+)')");
+		if ($name eq 'a cancel')
+		{
+			wait_for_call($node);
+			$node->safe_psql('postgres',
+				"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
+		}
+		$session->finish;
+		like($session->{err}, $expected, "a slow name look-up: $name ends it");
+		like($session->{out}, qr/^token true\nmask \w+\n\z/, 'and the next call works');
+		state_of_mask($session->{out});
+	}
+
+	# no socket can be opened
+	open my $handle, '>', "$directory/fail_socket" or die $!;
+	close $handle;
+	$session = run_session($node, 'SET sw_guest_token.max_retries = 0', $ONE, $batch . " WHERE error_code = '08001'",
+		"SELECT DISTINCT error_code, error FROM sw_create_guest_tokens(array_fill($request, '{20}'))");
+	is(sql_state($session->{err}), '08001', 'no descriptor is left: no connection');
+	like($session->{err}, qr/No file descriptor is left\./, 'and the message says so');
+	like($session->{out}, qr/^08001\|could not connect to SignalWire$/m, 'in a batch as well');
+	unlink "$directory/fail_socket";
+	works('with descriptors again, the server works');
+
+	# each allocation fails once: no crash, and the next call works.  Every
+	# call makes a connection, so that this is part of it.
+	my $torture = <<"EOQ";
+DO \$\$
+DECLARE
+	n int := 0;
+	failures int := 0;
+	in_a_row int := 0;
+	codes text[] := '{}';
+BEGIN
+	WHILE in_a_row < 20 AND n < 5000 LOOP
+		n := n + 1;
+		EXECUTE format('COPY (SELECT %s) TO %L', n, '$directory/fail_alloc');
+		BEGIN
+			PERFORM * FROM CALL;
+			in_a_row := in_a_row + 1;
+		EXCEPTION WHEN OTHERS THEN
+			failures := failures + 1;
+			in_a_row := 0;
+			IF NOT SQLSTATE = ANY (codes) THEN
+				codes := codes || SQLSTATE;
+			END IF;
+		END;
+		-- whatever is left of the count is used up here
+		PERFORM pg_ls_dir('$directory');
+		EXECUTE format('COPY (SELECT 0) TO %L', '$directory/fail_alloc');
+		PERFORM sw_create_guest_token('{$ADDRESS}');
+	END LOOP;
+	RAISE NOTICE '% allocations, % failures, %', n, failures, (SELECT array_agg(c ORDER BY c) FROM unnest(codes) c);
+END
+\$\$
+EOQ
+	foreach my $call (
+		"sw_create_guest_token('{$ADDRESS}')",
+		"sw_refresh_guest_token('token')",
+		"sw_create_guest_tokens(array_fill($request, '{3}'))")
+	{
+		$session = run_session($node,
+			"SET sw_guest_token.base_url = '" . $sandbox->script('201,close=1,token=a,refresh=b') . "'",
+			'SET sw_guest_token.max_retries = 0',
+			"SET sw_guest_token.timeout = '10s'",
+			$torture =~ s/CALL/$call/r, "SELECT 'alive'");
+		my ($n, $failures) = $session->{err} =~ /NOTICE:  00000: (\d+) allocations, (\d+) failures/;
+		is($session->{out}, "alive\n", "each allocation of $call may fail: the session lives on");
+		cmp_ok($n // 5000, '<', 5000, 'and all of them were tried');
+		note($session->{err} =~ /NOTICE:  00000: (.*)/);
+		unlike($session->{err}, qr/ERROR/, 'and no other call failed');
+	}
+}
+
+done_testing();
+
+# The signals that the session blocks when it is idle: none of PostgreSQL's.
+sub state_of_mask
+{
+	my ($mask) = $_[0] =~ /mask (\w+)/;
+
+	is(hex(substr $mask, -8) & (1 << 1 | 1 << 9 | 1 << 13 | 1 << 14), 0,
+		'no signal of PostgreSQL is left blocked');
+	return;
+}

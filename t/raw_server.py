@@ -1,0 +1,168 @@
+#!/usr/bin/python3
+"""Answers in ways that no HTTP library would.
+
+    raw_server.py FILE
+        FILE is a JSON object that maps a name to an object with the members
+        "bytes" (in hexadecimal) and "end": "close", "reset", or "keep" until
+        the client goes.  A request to the path /NAME/... gets that answer.
+
+    raw_server.py FILE CERTIFICATE KEY
+        HTTP/2 over TLS.  FILE is a JSON object whose member "*" is what is
+        done to every stream; see serve_http2().
+
+Prints its port, then one line for each request.  Ends with its standard
+input.
+"""
+
+import json
+import os
+import socket
+import ssl
+import struct
+import sys
+import threading
+
+FRAME = {'headers': 1, 'rst_stream': 3, 'settings': 4, 'goaway': 7, 'data': 0}
+
+
+def say(text):
+    sys.stdout.write(text + '\n')
+    sys.stdout.flush()
+
+
+def finish(connection, end):
+    """Ends a connection as the answer says."""
+    if end == 'reset':
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                              struct.pack('ii', 1, 0))
+    elif end == 'keep':
+        while connection.recv(65536):
+            pass
+    else:
+        # A client that has more to send must not be reset.
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(1)
+        try:
+            while connection.recv(65536):
+                pass
+        except OSError:
+            pass
+    connection.close()
+
+
+def serve_http1(connection, answers):
+    """One request, one answer, and the end."""
+    request = b''
+    while b'\r\n\r\n' not in request:
+        some = connection.recv(65536)
+        if not some:
+            return
+        request += some
+    head, body = request.split(b'\r\n\r\n', 1)
+    length = next(int(line.split(b':')[1]) for line in head.split(b'\r\n')
+                  if line.lower().startswith(b'content-length'))
+    while len(body) < length:
+        body += connection.recv(65536)
+    name = head.split(b' ')[1].split(b'/')[1].decode()
+    say(name)
+    connection.sendall(bytes.fromhex(answers[name]['bytes']))
+    finish(connection, answers[name]['end'])
+
+
+def frame(kind, flags, stream, payload=b''):
+    return (struct.pack('>I', len(payload))[1:] +
+            bytes((FRAME[kind], flags)) + struct.pack('>I', stream) + payload)
+
+
+def serve_http2(connection, answers):
+    """Reads frames, and does to each stream what is asked for."""
+    data = b''
+
+    def need(n):
+        nonlocal data
+        while len(data) < n:
+            some = connection.recv(65536)
+            if not some:
+                raise EOFError
+            data += some
+        head, data = data[:n], data[n:]
+        return head
+
+    need(len(b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'))
+    connection.sendall(frame('settings', 0, 0))
+    while True:
+        head = need(9)
+        length = int.from_bytes(head[:3], 'big')
+        kind = head[3]
+        stream = int.from_bytes(head[5:9], 'big') & 0x7fffffff
+        need(length)
+        if kind != FRAME['headers']:
+            continue
+        say('*')
+        action = answers['*']
+        if action == 'rst_stream':
+            connection.sendall(frame('rst_stream', 0, stream,
+                                     struct.pack('>I', 2)))
+        elif action == 'refused_stream':
+            connection.sendall(frame('rst_stream', 0, stream,
+                                     struct.pack('>I', 7)))
+        elif action == 'goaway':
+            connection.sendall(frame('goaway', 0, 0,
+                                     struct.pack('>II', stream, 2)))
+            finish(connection, 'close')
+            return
+        elif action == 'garbage':
+            connection.sendall(b'\xff' * 100)
+        elif action == 'close':
+            finish(connection, 'close')
+            return
+        elif action == 'cut':
+            # :status 201 is not in the static table: a literal
+            connection.sendall(
+                frame('headers', 4, stream, b'\x08\x03201') +
+                frame('data', 0, stream, b'{"token":'))
+            finish(connection, 'close')
+            return
+        elif action == 'rst_in_body':
+            connection.sendall(
+                frame('headers', 4, stream, b'\x08\x03201') +
+                frame('data', 0, stream, b'{"token":') +
+                frame('rst_stream', 0, stream, struct.pack('>I', 2)))
+
+
+def main():
+    with open(sys.argv[1], encoding='ascii') as file:
+        answers = json.load(file)
+    context = None
+    if len(sys.argv) > 2:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(sys.argv[2], sys.argv[3])
+        context.set_alpn_protocols(['h2'])
+    listener = socket.create_server(('127.0.0.1', 0), backlog=100)
+
+    def serve(connection):
+        try:
+            if context:
+                connection = context.wrap_socket(connection, server_side=True)
+                serve_http2(connection, answers)
+            else:
+                serve_http1(connection, answers)
+        except (OSError, EOFError):
+            pass
+        finally:
+            connection.close()
+
+    def accept():
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=serve, args=(connection,),
+                             daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    say(str(listener.getsockname()[1]))
+    sys.stdin.read()
+    os._exit(0)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,129 @@
+/*-------------------------------------------------------------------------
+ * shim.c
+ *		Makes system calls fail, or take long, on demand.
+ *
+ * Preloaded into a server by the tests.  What is to fail is told by files in
+ * the directory that SHIM_DIRECTORY names:
+ *
+ * fail_alloc: holds a number; that allocation from now on fails, once, and
+ * only those count that sw_guest_token, libcurl and json-c make.  The file is
+ * removed as the counting begins.
+ *
+ * fail_socket: while it exists, no internet socket can be opened.
+ *
+ * A host name that begins with "slow." takes a minute to look up.
+ *-------------------------------------------------------------------------
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static long countdown = 0;
+
+static const char *
+path(const char *name)
+{
+	static char buffer[1024];
+	const char *directory = getenv("SHIM_DIRECTORY");
+
+	snprintf(buffer, sizeof(buffer), "%s/%s", directory ? directory : "/nonexistent", name);
+	return buffer;
+}
+
+static int
+fails(const void *caller)
+{
+	static __thread int busy = 0;
+	Dl_info		info;
+	int			result = 0;
+
+	if (busy)
+		return 0;
+	busy = 1;
+	if (dladdr(caller, &info) && info.dli_fname &&
+		(strstr(info.dli_fname, "sw_guest_token") ||
+		 strstr(info.dli_fname, "libcurl") ||
+		 strstr(info.dli_fname, "libjson-c")))
+	{
+		const char *file = path("fail_alloc");
+
+		if (access(file, R_OK) == 0)
+		{
+			FILE	   *f = fopen(file, "r");
+
+			if (f && fscanf(f, "%ld", &countdown) != 1)
+				countdown = 0;
+			if (f)
+				fclose(f);
+			unlink(file);
+		}
+		if (countdown > 0 && --countdown == 0)
+			result = 1;
+	}
+	busy = 0;
+	if (result)
+		errno = ENOMEM;
+	return result;
+}
+
+#define REAL(type, name, ...) \
+	static type (*real)(__VA_ARGS__) = NULL; \
+	if (real == NULL) \
+		real = (type (*)(__VA_ARGS__)) dlsym(RTLD_NEXT, name)
+
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t n, size_t size);
+extern void *__libc_realloc(void *p, size_t size);
+
+void *
+malloc(size_t size)
+{
+	return fails(__builtin_return_address(0)) ? NULL : __libc_malloc(size);
+}
+
+void *
+calloc(size_t n, size_t size)
+{
+	return fails(__builtin_return_address(0)) ? NULL : __libc_calloc(n, size);
+}
+
+void *
+realloc(void *p, size_t size)
+{
+	return fails(__builtin_return_address(0)) ? NULL : __libc_realloc(p, size);
+}
+
+int
+socket(int domain, int type, int protocol)
+{
+	REAL(int, "socket", int, int, int);
+
+	if ((domain == AF_INET || domain == AF_INET6) &&
+		access(path("fail_socket"), F_OK) == 0)
+	{
+		errno = EMFILE;
+		return -1;
+	}
+	return real(domain, type, protocol);
+}
+
+int
+getaddrinfo(const char *node, const char *service,
+			const struct addrinfo *hints, struct addrinfo **result)
+{
+	REAL(int, "getaddrinfo", const char *, const char *,
+		 const struct addrinfo *, struct addrinfo **);
+
+	if (node && strncmp(node, "slow.", 5) == 0)
+	{
+		sleep(60);
+		return EAI_NONAME;
+	}
+	return real(node, service, hints, result);
+}
