@@ -47,8 +47,8 @@ SELECT sw_refresh_guest_token('');
 \echo :LAST_ERROR_SQLSTATE
 SELECT sw_refresh_guest_token('token');
 \echo :LAST_ERROR_SQLSTATE
--- a batch: the array concerns the whole call, the settings come next, the
--- requests last
+-- a batch: the settings come first, then the array, which concerns the whole
+-- call, the requests last
 SELECT * FROM sw_create_guest_tokens(NULL);
 \echo :LAST_ERROR_SQLSTATE
 SELECT * FROM sw_create_guest_tokens(array_fill(NULL::sw_guest_token_request, '{2,2}'));

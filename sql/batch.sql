@@ -11,6 +11,11 @@ SET sw_guest_token.api_token = :'sandbox_api_token';
 -- no request, no row
 SELECT * FROM sw_create_guest_tokens('{}');
 SELECT * FROM sw_create_guest_tokens(ARRAY[]::sw_guest_token_request[]);
+-- what concerns the whole call
+SELECT * FROM sw_create_guest_tokens(NULL);
+\echo :LAST_ERROR_SQLSTATE
+SELECT * FROM sw_create_guest_tokens(array_fill(NULL::sw_guest_token_request, '{2,2}'));
+\echo :LAST_ERROR_SQLSTATE
 -- one row a request
 SELECT count(*), count(DISTINCT ordinality), min(ordinality), max(ordinality),
 	   count(DISTINCT token), count(DISTINCT refresh_token), count(error_code), count(error)

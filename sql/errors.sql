@@ -53,6 +53,7 @@ $$;
 SELECT f.* FROM pg_temp.answer('422', '{"errors":[{"message":"No."}]}') f;
 SELECT f.* FROM pg_temp.answer('422', '{"errors":[{"message":"First","attribute":null,"code":"a"},{"message":"Second","attribute":"ch","url":"u"}]}') f;
 SELECT f.* FROM pg_temp.answer('422', '{"errors":[{"message":"First","url":"https://example.com/a"},7,{}]}') f;
+SELECT f.* FROM pg_temp.answer('422', '{"errors":[{"message":""}]}') f;
 SELECT f.* FROM pg_temp.answer('422', '{"errors":[]}') f;
 SELECT f.* FROM pg_temp.answer('422', '{"errors":[7]}') f;
 SELECT f.* FROM pg_temp.answer('422', '{"errors":[{"message":7}]}') f;
@@ -150,5 +151,13 @@ SELECT f.code, f.message, f.detail FROM pg_temp.fail('503,retry-after=3600') f;
 SELECT f.* FROM pg_temp.fail('echo') f;
 SELECT f.* FROM pg_temp.fail('echo,raw=1,status=404') f;
 SELECT f.* FROM pg_temp.fail('echo,shape=errors,status=422') f;
+-- escaped, in another case, or cut off; and tokens that others were issued
+SET sw_guest_token.api_token = 'PT+secret/of%41+our=own';
+SELECT detail FROM unnest(ARRAY['PT+secret/of%41+our=own', '"PT+secret\\/of%41+our=own"', '\\"PT\\u002bsecret\\\\/of%2541+our=own\\"',
+								'PT%2Bsecret%2Fof%2541%2bour%3Down', 'PT&#43;secret&#x2f;of%41&#43;our&#61;own', 'pt+SECRET/of%41+our=own',
+								'PT+secret/of%41...', 'eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..iv.text.tag',
+								'eyAiYWxnIjoiZGlyIiwiZW5jIjoiQTI1NkdDTSJ9%2E%2Eiv%2Etext%2Etag', 'no secret: eye']::bytea[]) body,
+	 LATERAL pg_temp.answer('404', body);
+SET sw_guest_token.api_token = :'sandbox_api_token';
 -- and the session is as good as new
 SELECT token IS NOT NULL AS ok FROM sw_create_guest_token(ARRAY[:'address']::uuid[]);

@@ -35,6 +35,8 @@ SELECT sw_token_header(pg_temp.token('{"a": NaN}'));
 \echo :LAST_ERROR_SQLSTATE
 SELECT sw_token_header(pg_temp.token('{"a": ' || repeat('[', 100000) || repeat(']', 100000) || '}'));
 \echo :LAST_ERROR_SQLSTATE
+SELECT sw_token_header(repeat('A', 100000000) || '.');
+\echo :LAST_ERROR_SQLSTATE
 \set VERBOSITY terse
 SELECT sw_token_header(pg_temp.token('{"a": "\u0000"}'));
 \echo :LAST_ERROR_SQLSTATE

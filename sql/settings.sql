@@ -64,7 +64,8 @@ FROM unnest(ARRAY['example.com', 'ftp://127.0.0.1', 'file:///etc/passwd', 'https
 				  'https://127.0.0.1:99999', 'https://127.0.0.1:0', 'https://127.0.0.1:x',
 				  'http://example.com', 'http://128.0.0.1', 'http://127.0.0.1.example.com',
 				  'http://localhost.example.com', 'http://[::2]', 'http://2130706434000',
-				  'http://127.0.0.1\@example.com', 'http://0.0.0.0']) value;
+				  'http://127.0.0.1\@example.com', 'http://0.0.0.0', 'http:/127.0.0.1:1?q=://x',
+				  'http:/user:password@127.0.0.1:1/x://y']) value;
 SELECT value, pg_temp.judge('base_url', value)
 FROM unnest(ARRAY['http://127.0.0.1:1/', 'HTTP://127.0.0.1:1', 'http://LOCALHOST:1', 'http://[::1]:1',
 				  'http://127.1:1', 'http://0x7f000001:1', 'http://2130706433:1',
@@ -79,7 +80,8 @@ SELECT pg_temp.judge('api_token_file', '/etc/passwd');
 -- proxy: what libcurl does not know, and for http what is elsewhere
 SELECT value, pg_temp.judge('proxy', value)
 FROM unnest(ARRAY['ftp://user:hunter2@127.0.0.1:1', 'what://127.0.0.1:1', 'http://', E'http://127.0.0.1\r\n:1',
-				  'http://user:hunter2@192.0.2.1:1', '192.0.2.1:1']) value;
+				  'http://user:hunter2@192.0.2.1:1', '192.0.2.1:1', 'http:/user:hunter2@127.0.0.1:1/://x',
+				  'http://us%0aer:hunter2@127.0.0.1:1', 'http://user:hunter%002@127.0.0.1:1', 'http://127.0.0.1:1/path']) value;
 SELECT value, pg_temp.judge('proxy', value)
 FROM unnest(ARRAY['http://127.0.0.1:1', '127.0.0.1:1', 'http://user:password@localhost:1',
 				  'socks5h://127.0.0.1:1', 'socks4://127.0.0.1:1', 'https://127.0.0.1:1']) value;
@@ -101,6 +103,10 @@ ALTER FUNCTION pg_temp.f() SET sw_guest_token.api_token = 'PTsecret';
 ALTER ROLE regress_sw_guest_token SET sw_guest_token.proxy = 'http://user:hunter2@127.0.0.1:1';
 \echo :LAST_ERROR_SQLSTATE
 ALTER ROLE regress_sw_guest_token SET sw_guest_token.proxy = 'user:hunter2@127.0.0.1:1';
+\echo :LAST_ERROR_SQLSTATE
+ALTER ROLE regress_sw_guest_token SET sw_guest_token.proxy = 'http:/user:hunter2@127.0.0.1:1/://x';
+\echo :LAST_ERROR_SQLSTATE
+ALTER ROLE ALL SET sw_guest_token.api_token = 'PTsecret';
 \echo :LAST_ERROR_SQLSTATE
 SELECT count(*) FROM pg_db_role_setting WHERE setconfig::text LIKE '%sw_guest_token%';
 -- what is no secret may

@@ -82,10 +82,11 @@ static struct
 	uint32		wait_event;
 	int			n_sockets;		/* that libcurl has open */
 	int64		timer_us;		/* when libcurl wants a turn anyway */
-	bool		failed;			/* to watch a socket: cannot go on */
+	bool		failed;			/* cannot go on */
 }			engine = {.mux.fd = -1,.timer_us = NEVER};
 
 static const char *open_engine(void);
+static bool open_multi(void);
 static void free_transfer(Transfer *t);
 static bool configure(Transfer *t, const HttpConfig *config);
 static void perform_sockets(void);
@@ -176,8 +177,7 @@ open_engine(void)
 	engine.descriptors_booked = true;
 	if (!sgt_mux_open(&engine.mux))
 		return "no descriptor is left";
-	engine.multi = curl_multi_init();
-	if (engine.multi == NULL)
+	if (!open_multi())
 		return "libcurl is out of memory or descriptors";
 	for (int i = 0; i < (int) lengthof(headers); i++)
 	{
@@ -189,14 +189,26 @@ open_engine(void)
 		engine.headers = longer;
 	}
 
+	return NULL;
+}
+
+/*
+ * Makes the handle that has the connections; false if that is not possible.
+ */
+static bool
+open_multi(void)
+{
 	engine.timer_us = NEVER;
+	engine.multi = curl_multi_init();
+	if (engine.multi == NULL)
+		return false;
 	curl_multi_setopt(engine.multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
 	curl_multi_setopt(engine.multi, CURLMOPT_TIMERFUNCTION, set_timer);
 #if LIBCURL_VERSION_NUM >= 0x081400
 	/* never wait for the threads of name look-ups */
 	curl_multi_setopt(engine.multi, CURLMOPT_QUICK_EXIT, 1L);
 #endif
-	return NULL;
+	return true;
 }
 
 /*
@@ -422,6 +434,9 @@ configure(Transfer *t, const HttpConfig *config)
 		SET(CURLOPT_CAPATH, NULL);
 		SET(CURLOPT_PROXY_CAINFO, config->ca_file);
 		SET(CURLOPT_PROXY_CAPATH, NULL);
+
+		/* it may be replaced at any time: libcurl would remember it for a day */
+		SET(CURLOPT_CA_CACHE_TIMEOUT, 0L);
 	}
 #undef SET
 
@@ -516,6 +531,21 @@ sgt_engine_next_done(CURLcode *code)
 }
 
 /*
+ * Closes the connections that are kept alive, to be called when no attempt is
+ * running; false if there are none.
+ */
+bool
+sgt_engine_drop_idle(void)
+{
+	if (engine.n_sockets == 0)
+		return false;
+	curl_multi_cleanup(engine.multi);
+	if (!open_multi())
+		engine.failed = true;
+	return !engine.failed;
+}
+
+/*
  * Raises an error if libcurl cannot go on.
  */
 void
@@ -524,7 +554,7 @@ sgt_engine_check(void)
 	if (engine.failed)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("could not watch the sockets of HTTP connections")));
+				 errmsg("libcurl is out of memory or descriptors")));
 }
 
 /*

@@ -82,5 +82,6 @@ extern bool sgt_transfer_start(Transfer *t, const HttpConfig *config,
 extern void sgt_transfer_stop(Transfer *t);
 extern void sgt_engine_perform(bool sockets_ready, int max_connections);
 extern Transfer *sgt_engine_next_done(CURLcode *code);
+extern bool sgt_engine_drop_idle(void);
 
 #endif							/* SGT_ENGINE_H */

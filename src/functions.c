@@ -30,6 +30,9 @@
 
 SGT_MODULE_MAGIC("sw_guest_token", SGT_VERSION);
 
+/* The columns of sw_guest_token: token and refresh token */
+#define N_PAIR_COLUMNS	2
+
 /* The columns of sw_create_guest_tokens() */
 enum
 {
@@ -59,6 +62,9 @@ typedef struct RequestScan
 	ReturnSetInfo *result;
 } RequestScan;
 
+/* Where the arithmetic of base64 is still safe; far beyond any token. */
+#define MAX_HEADER_LENGTH	(64 * 1024 * 1024)
+
 PGDLLEXPORT void _PG_init(void);
 
 PG_FUNCTION_INFO_V1(sw_create_guest_token);
@@ -66,13 +72,15 @@ PG_FUNCTION_INFO_V1(sw_create_guest_tokens);
 PG_FUNCTION_INFO_V1(sw_refresh_guest_token);
 PG_FUNCTION_INFO_V1(sw_token_header);
 
-static Datum make_pair(FunctionCallInfo fcinfo, const TokenPair *pair);
+static TupleDesc get_pair_desc(FunctionCallInfo fcinfo);
+static Datum make_pair(TupleDesc desc, const TokenPair *pair);
 static TupleDesc get_request_desc(Oid type);
 static bool next_request(void *arg, GuestTokenArgs *args);
 static void put_result(void *arg, int ordinality, const TokenPair *pair,
 					   const CallError *error);
 static char *decode_base64url(const char *str, int length,
 							  int *result_length);
+static bool has_wide_escape(const char *json);
 static void refuse_header(const char *detail) pg_attribute_noreturn();
 
 void
@@ -88,6 +96,7 @@ _PG_init(void)
 Datum
 sw_create_guest_token(PG_FUNCTION_ARGS)
 {
+	TupleDesc	desc = get_pair_desc(fcinfo);
 	GuestTokenArgs args = {0};
 	TokenPair	pair;
 
@@ -102,7 +111,7 @@ sw_create_guest_token(PG_FUNCTION_ARGS)
 		args.ch = PG_GETARG_TEXT_PP(3);
 
 	sgt_create_guest_token(&args, &pair);
-	return make_pair(fcinfo, &pair);
+	return make_pair(desc, &pair);
 }
 
 /*
@@ -111,30 +120,40 @@ sw_create_guest_token(PG_FUNCTION_ARGS)
 Datum
 sw_refresh_guest_token(PG_FUNCTION_ARGS)
 {
+	TupleDesc	desc = get_pair_desc(fcinfo);
 	TokenPair	pair;
 
 	sgt_refresh_guest_token(PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0),
 							&pair);
-	return make_pair(fcinfo, &pair);
+	return make_pair(desc, &pair);
 }
 
-static Datum
-make_pair(FunctionCallInfo fcinfo, const TokenPair *pair)
+/*
+ * The result type, found before anything is sent.
+ */
+static TupleDesc
+get_pair_desc(FunctionCallInfo fcinfo)
 {
 	TupleDesc	desc;
-	Datum		values[2];
-	bool		nulls[2] = {false, false};
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
-		desc->natts != lengthof(values))
+		desc->natts != N_PAIR_COLUMNS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("function result type must have %d columns",
-						(int) lengthof(values))));
+						N_PAIR_COLUMNS)));
+	return BlessTupleDesc(desc);
+}
+
+static Datum
+make_pair(TupleDesc desc, const TokenPair *pair)
+{
+	Datum		values[N_PAIR_COLUMNS];
+	bool		nulls[N_PAIR_COLUMNS] = {false};
+
 	values[0] = CStringGetTextDatum(pair->token);
 	values[1] = CStringGetTextDatum(pair->refresh_token);
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values,
-											 nulls));
+	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }
 
 /*
@@ -149,6 +168,9 @@ sw_create_guest_tokens(PG_FUNCTION_ARGS)
 {
 	RequestScan scan = {0};
 	ArrayType  *requests;
+
+	/* a batch judges the settings before its requests, even if it has none */
+	(void) sgt_load_settings();
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -267,6 +289,8 @@ sw_token_header(PG_FUNCTION_ARGS)
 
 	if (dot == NULL)
 		refuse_header("It has no dot.");
+	if (dot - start > MAX_HEADER_LENGTH)
+		refuse_header("It is too long.");
 	json = decode_base64url(start, dot - start, &length);
 	if (json == NULL)
 		refuse_header("What stands before the first dot is not base64url.");
@@ -290,6 +314,11 @@ sw_token_header(PG_FUNCTION_ARGS)
 	}
 
 	/* 22P05 if the database's encoding lacks a character */
+	if (GetDatabaseEncoding() == PG_SQL_ASCII && has_wide_escape(json))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNTRANSLATABLE_CHARACTER),
+				 errmsg("header of the token has a character that encoding \"%s\" lacks",
+						GetDatabaseEncodingName())));
 	json = pg_any_to_server(json, length, PG_UTF8);
 	PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(json)));
 }
@@ -326,6 +355,21 @@ decode_base64url(const char *str, int length, int *result_length)
 		return NULL;
 	result[*result_length] = '\0';
 	return result;
+}
+
+/*
+ * Whether a JSON text has an escape beyond ASCII: without an encoding, the
+ * server could not say what it stands for.
+ */
+static bool
+has_wide_escape(const char *json)
+{
+	for (const char *p = strchr(json, '\\'); p; p = strchr(p + 2, '\\'))
+	{
+		if (p[1] == 'u' && sgt_read_hex4(p + 2, p + 6) >= 0x80)
+			return true;
+	}
+	return false;
 }
 
 static void

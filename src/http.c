@@ -7,7 +7,8 @@
  *
  * The loop: take requests in, give libcurl a turn, hand outcomes out, wait.
  *
- * 1. Interrupts are served in the loop and nowhere else.
+ * 1. Interrupts are served in the loop, and by the caller's callbacks if they
+ *    like: never while libcurl is on the stack.
  * 2. An error in the loop, be it a cancel or the caller's, throws the engine
  *    away: connections that wait for an answer are of no use to anybody.
  *    FATAL need not: the process ends.
@@ -52,6 +53,7 @@ static void run_batch(Batch *batch);
 static void take_requests(Batch *batch);
 static void run_turn(Batch *batch, bool sockets_ready);
 static void start_transfers(Batch *batch, int64 now);
+static void withdraw(Batch *batch, Transfer *t);
 static void start_attempt(Batch *batch, Transfer *t, int64 now);
 static void collect_finished(Batch *batch);
 static void expire_transfers(Batch *batch);
@@ -60,6 +62,8 @@ static HttpResult classify(const Transfer *t, CURLcode code);
 static bool is_retryable(const HttpOutcome *outcome);
 static int64 choose_pause(const Transfer *t);
 static bool read_retry_after(CURL *easy, int64 *pause_us);
+static bool is_http_date(const char *value);
+static bool is_sent(const Transfer *t);
 static bool has_begun(const Transfer *t);
 static const char *describe_phase(const Transfer *t);
 static int	hand_out(Batch *batch);
@@ -189,19 +193,37 @@ start_transfers(Batch *batch, int64 now)
 	{
 		Transfer   *t = sgt_transfers[i];
 
+		if (batch->stopped)
+			withdraw(batch, t);
 		if (t->state != TRANSFER_PAUSED)
 			continue;
-		if (batch->stopped)
-		{
-			/* what was sent before ends with the outcome that it has */
-			if (t->attempts == 0)
-				t->outcome.result = HTTP_NOT_SENT;
-			t->state = TRANSFER_FINISHED;
-		}
-		else if (t->wants_descriptor ? batch->n_running < batch->limit :
-				 t->resume_us <= now)
+		if (t->wants_descriptor ? batch->n_running < batch->limit :
+			t->resume_us <= now)
 			start_attempt(batch, t, now);
 	}
+}
+
+/*
+ * Once the batch is stopped: takes back what is not on its way yet.  What was
+ * sent before ends with the outcome that it has.
+ */
+static void
+withdraw(Batch *batch, Transfer *t)
+{
+	int			n_sent = t->attempts;
+
+	if (t->state == TRANSFER_RUNNING && !is_sent(t))
+	{
+		sgt_transfer_stop(t);
+		batch->n_running--;
+		n_sent--;
+	}
+	else if (t->state != TRANSFER_PAUSED)
+		return;
+
+	if (n_sent == 0)
+		t->outcome.result = HTTP_NOT_SENT;
+	t->state = TRANSFER_FINISHED;
 }
 
 static void
@@ -259,8 +281,17 @@ expire_transfers(Batch *batch)
 	{
 		Transfer   *t = sgt_transfers[i];
 
-		if (t->state == TRANSFER_RUNNING && t->deadline_us <= now)
-			end_attempt(batch, t, HTTP_TIMED_OUT);
+		if (t->deadline_us > now)
+			continue;
+		if (t->state == TRANSFER_RUNNING)
+		{
+			/* a refusal is one, though its body stalls */
+			end_attempt(batch, t, t->status != 0 && t->status != SUCCESS_STATUS ?
+						HTTP_ANSWERED : HTTP_TIMED_OUT);
+		}
+		else if (t->state == TRANSFER_PAUSED && t->wants_descriptor &&
+				 t->attempts > 0)
+			t->state = TRANSFER_FINISHED;
 	}
 }
 
@@ -291,6 +322,15 @@ end_attempt(Batch *batch, Transfer *t, HttpResult result)
 		t->wants_descriptor = true;
 		if (--t->attempts == 0)
 			t->deadline_us = 0;
+		t->state = TRANSFER_PAUSED;
+		return;
+	}
+
+	/* nobody does but idle connections, to other hosts maybe */
+	if (result == HTTP_NO_DESCRIPTOR && sgt_engine_drop_idle())
+	{
+		t->attempts--;
+		t->resume_us = now;
 		t->state = TRANSFER_PAUSED;
 		return;
 	}
@@ -345,8 +385,6 @@ end_attempt(Batch *batch, Transfer *t, HttpResult result)
 static HttpResult
 classify(const Transfer *t, CURLcode code)
 {
-	curl_off_t	sent_us = 0;
-
 	if (t->no_memory)
 		return HTTP_NO_MEMORY;
 
@@ -358,9 +396,6 @@ classify(const Transfer *t, CURLcode code)
 	if (t->too_large)
 		return HTTP_MALFORMED;
 
-	/* set when the connection stands, proxy and TLS included */
-	curl_easy_getinfo(t->easy, CURLINFO_PRETRANSFER_TIME_T, &sent_us);
-
 	switch (code)
 	{
 		case CURLE_PEER_FAILED_VERIFICATION:
@@ -369,6 +404,8 @@ classify(const Transfer *t, CURLcode code)
 			return HTTP_BAD_CERTIFICATE;
 		case CURLE_SSL_CACERT_BADFILE:
 			return HTTP_BAD_CA_FILE;
+		case CURLE_URL_MALFORMAT:
+			return HTTP_BAD_URL;
 		case CURLE_OPERATION_TIMEDOUT:
 			return HTTP_CONNECT_TIMED_OUT;
 		case CURLE_OUT_OF_MEMORY:
@@ -377,6 +414,9 @@ classify(const Transfer *t, CURLcode code)
 		case CURLE_UNSUPPORTED_PROTOCOL:
 		case CURLE_WEIRD_SERVER_REPLY:
 		case CURLE_BAD_CONTENT_ENCODING:
+#if LIBCURL_VERSION_NUM >= 0x080600
+		case CURLE_TOO_LARGE:
+#endif
 			return HTTP_MALFORMED;
 		case CURLE_RECV_ERROR:
 			/* only the words tell a bad chunk from a connection that broke */
@@ -386,7 +426,7 @@ classify(const Transfer *t, CURLcode code)
 		default:
 			if (t->no_descriptor)
 				return HTTP_NO_DESCRIPTOR;
-			return sent_us > 0 ? HTTP_BROKEN : HTTP_NOT_CONNECTED;
+			return is_sent(t) ? HTTP_BROKEN : HTTP_NOT_CONNECTED;
 	}
 }
 
@@ -428,18 +468,15 @@ choose_pause(const Transfer *t)
 }
 
 /*
- * Reads Retry-After: seconds or an HTTP date.  Anything else counts as
- * absent; curl_getdate() alone would take a great deal for a date.
+ * Reads Retry-After: seconds or an HTTP date.  Anything else counts as absent.
  */
 static bool
 read_retry_after(CURL *easy, int64 *pause_us)
 {
-	static const char *const days[] = {
-		"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"
-	};
 	struct curl_header *header;
 	const char *value;
 	int64		seconds = 0;
+	time_t		date;
 
 	if (curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1,
 						 &header) != CURLHE_OK)
@@ -457,18 +494,73 @@ read_retry_after(CURL *easy, int64 *pause_us)
 	}
 	else
 	{
-		bool		is_date = false;
-		time_t		date;
-
-		for (int i = 0; i < (int) lengthof(days); i++)
-			is_date |= strncmp(value, days[i], strlen(days[i])) == 0;
-		date = is_date ? curl_getdate(value, NULL) : -1;
+		date = is_http_date(value) ? curl_getdate(value, NULL) : -1;
 		if (date == -1)
 			return false;
 		seconds = Max((int64) date - (int64) time(NULL), 0);
 	}
 	*pause_us = seconds * INT64CONST(1000000);
 	return true;
+}
+
+/*
+ * Whether a value has one of the shapes of RFC 9110, section 5.6.7: libcurl's
+ * parser alone would take a great deal for a date.
+ */
+static bool
+is_http_date(const char *value)
+{
+	/* a: a letter; 0: a digit; _: a digit or a blank; *: letters */
+	static const char *const shapes[] = {
+		"aaa, 00 aaa 0000 00:00:00 GMT",
+		"*, 00-aaa-00 00:00:00 GMT",
+		"aaa aaa _0 00:00:00 0000"
+	};
+
+	for (int i = 0; i < (int) lengthof(shapes); i++)
+	{
+		const char *v = value;
+		const char *s = shapes[i];
+		bool		fits = true;
+
+		for (; fits && *s; s++)
+		{
+			unsigned char c = (unsigned char) *v;
+
+			if (*s == '*')
+			{
+				while (isalpha((unsigned char) *v))
+					v++;
+				continue;
+			}
+			if (*s == 'a')
+				fits = isalpha(c);
+			else if (*s == '0')
+				fits = isdigit(c);
+			else if (*s == '_')
+				fits = isdigit(c) || c == ' ';
+			else
+				fits = c == (unsigned char) *s;
+			v++;
+		}
+		if (fits && *v == '\0')
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Whether the connection stands, proxy and TLS included, so that the request
+ * is on its way.
+ */
+static bool
+is_sent(const Transfer *t)
+{
+	curl_off_t	sent_us = 0;
+
+	if (t->easy)
+		curl_easy_getinfo(t->easy, CURLINFO_PRETRANSFER_TIME_T, &sent_us);
+	return sent_us > 0;
 }
 
 /*
@@ -491,16 +583,12 @@ static const char *
 describe_phase(const Transfer *t)
 {
 	curl_off_t	resolved_us = 0;
-	curl_off_t	sent_us = 0;
 
 	if (t->easy)
-	{
 		curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
-		curl_easy_getinfo(t->easy, CURLINFO_PRETRANSFER_TIME_T, &sent_us);
-	}
 	if (has_begun(t))
 		return "receiving the response";
-	if (sent_us > 0)
+	if (is_sent(t))
 		return "waiting for the response";
 	if (t->is_connected)
 		return "negotiating TLS";
@@ -548,6 +636,8 @@ next_wake(void)
 			wake_us = Min(wake_us, t->deadline_us);
 		else if (t->state == TRANSFER_PAUSED && !t->wants_descriptor)
 			wake_us = Min(wake_us, t->resume_us);
+		else if (t->state == TRANSFER_PAUSED && t->attempts > 0)
+			wake_us = Min(wake_us, t->deadline_us);
 	}
 	return wake_us;
 }

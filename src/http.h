@@ -46,6 +46,7 @@ typedef enum HttpResult
 	HTTP_TIMED_OUT,
 	HTTP_BROKEN,				/* the connection broke before the end */
 	HTTP_BAD_CA_FILE,
+	HTTP_BAD_URL,				/* libcurl cannot use it, or the proxy's */
 	HTTP_NO_DESCRIPTOR,
 	HTTP_NO_MEMORY,
 	HTTP_NOT_SENT				/* another outcome has stopped the batch */

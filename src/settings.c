@@ -79,6 +79,7 @@ static const char *make_base_url(bool *is_https);
 static const char *make_space_url(void);
 static const char *read_url_part(CURLU *url, CURLUPart part,
 								 unsigned int flags);
+static const char *skip_scheme(const char *url);
 static bool is_loopback(const char *host);
 static bool has_unfit_character(const char *str);
 static void read_token_file(char *token);
@@ -242,8 +243,9 @@ check_proxy(char **newval, void **extra, GucSource source)
 static bool
 is_stored_openly(GucSource source)
 {
-	return source == PGC_S_TEST || source == PGC_S_DATABASE ||
-		source == PGC_S_USER || source == PGC_S_DATABASE_USER;
+	return source == PGC_S_TEST || source == PGC_S_GLOBAL ||
+		source == PGC_S_DATABASE || source == PGC_S_USER ||
+		source == PGC_S_DATABASE_USER;
 }
 
 static void
@@ -371,11 +373,10 @@ make_base_url(bool *is_https)
 		return make_space_url();
 
 	/* what the parser would repair or pass over */
-	authority = strstr(base_url, "://");
+	authority = skip_scheme(base_url);
 	if (has_unfit_character(base_url) || authority == NULL ||
 		strchr(base_url, '\\'))
 		refuse_setting("base_url", "It is not a URL.");
-	authority += 3;
 	if (strchr("/?#", *authority))
 		refuse_setting("base_url", "It has no host.");
 	if (memchr(authority, '@', strcspn(authority, "/?#")))
@@ -462,6 +463,25 @@ read_url_part(CURLU *url, CURLUPart part, unsigned int flags)
 		strcpy(copy, str);
 	curl_free(str);
 	return copy;
+}
+
+/*
+ * What comes after the scheme of a URL, or NULL if it has none.
+ */
+static const char *
+skip_scheme(const char *url)
+{
+	const char *end = url;
+
+	if (!isalpha((unsigned char) *end))
+		return NULL;
+	while (isalnum((unsigned char) *end) || strchr("+-.", *end))
+	{
+		if (*end == '\0')
+			return NULL;
+		end++;
+	}
+	return strncmp(end, "://", 3) == 0 ? end + 3 : NULL;
 }
 
 /*
@@ -589,6 +609,7 @@ make_proxy(bool is_https)
 {
 	const char *str = proxy;
 	const char *full;
+	const char *path;
 	const char *written_password;
 	const char *end;
 	CURLU	   *url;
@@ -596,19 +617,20 @@ make_proxy(bool is_https)
 	const char *host;
 	const char *user;
 	const char *password;
+	bool		decodes;
 
 	if (str[0] == '\0' && is_https)
 	{
 		str = find_environment_proxy();
-
 		settings.http.use_no_proxy = true;
 	}
 	if (str == NULL || str[0] == '\0')
 		return;
 
-	full = strstr(str, "://") ? str : psprintf("http://%s", str);
-
-	if (has_unfit_character(full) || strpbrk(full, "?#\\"))
+	full = skip_scheme(str) ? str : psprintf("http://%s", str);
+	path = strchr(skip_scheme(full), '/');
+	if (has_unfit_character(full) || strpbrk(full, "?#\\") ||
+		(path && path[1] != '\0'))
 		refuse_setting("proxy", "It is not the URL of a proxy.");
 	url = curl_url();
 	if (url == NULL)
@@ -625,8 +647,13 @@ make_proxy(bool is_https)
 	host = read_url_part(url, CURLUPART_HOST, 0);
 	user = read_url_part(url, CURLUPART_USER, CURLU_URLDECODE);
 	password = read_url_part(url, CURLUPART_PASSWORD, CURLU_URLDECODE);
+	decodes = (user || !read_url_part(url, CURLUPART_USER, 0)) &&
+		(password || !read_url_part(url, CURLUPART_PASSWORD, 0));
 	curl_url_cleanup(url);
 
+	/* libcurl would go without a proxy whose credentials it cannot decode */
+	if (!decodes)
+		refuse_setting("proxy", "Its user name or password is not valid.");
 	if (!scheme || !host || host[0] == '\0' || !is_known_proxy_scheme(scheme))
 		refuse_setting("proxy", "libcurl does not know such a proxy.");
 	if (!is_https && !is_loopback(host))
@@ -688,10 +715,11 @@ is_known_proxy_scheme(const char *scheme)
 static const char *
 find_proxy_password(const char *url, const char **end)
 {
-	const char *start = strstr(url, "://");
+	const char *start = skip_scheme(url);
 	const char *colon;
 
-	start = start ? start + 3 : url;
+	if (start == NULL)
+		start = url;
 	*end = strrchr(start, '@');
 	if (*end == NULL)
 		return NULL;

@@ -11,7 +11,10 @@
 #include "codec.h"
 #include "http.h"
 
-/* What a call needs to know; all of it lives until the next call. */
+/*
+ * What a call needs to know.  Strings live until a setting changes, which
+ * cannot be in the middle of a call.
+ */
 typedef struct Settings
 {
 	HttpConfig	http;

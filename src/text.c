@@ -13,18 +13,44 @@
 #define BLANK				"***"
 
 /*
- * A secret that the end of the text cuts off is recognised by this many of
- * its characters.
+ * How much of a text is looked at: what is shown of it is far less, even if
+ * most of it is white space or secrets.
  */
-#define MIN_SECRET_PREFIX	4
+#define MAX_SEEN			4096
 
-static size_t match_secrets(const char *str, size_t length,
-							const SecretList *secrets);
-static size_t match_secret(const char *str, size_t length,
-						   const char *secret);
-static size_t match_issued_token(const char *str, size_t length);
-static size_t decode_unit(const char *str, size_t length, bool escaped,
-						  char *byte);
+/* So many letters and digits of a secret in a row are one that shows. */
+#define MIN_PIECE			8
+
+/* A secret's letters are compared in portions of this size. */
+#define PORTION				256
+
+/* An issued token is no shorter than its header. */
+#define MIN_TOKEN			24
+
+/*
+ * A text reduced to what any way of quoting it leaves the same: its letters
+ * and digits, lower-cased, and its bytes beyond ASCII.  Each remembers where
+ * in the text it came from.
+ */
+typedef struct Essence
+{
+	int			n;
+	char		bytes[MAX_SEEN];
+	short		starts[MAX_SEEN];
+	short		ends[MAX_SEEN];
+} Essence;
+
+static void mark_secrets(const char *str, size_t length,
+						 const SecretList *secrets, bool *hidden);
+static void mark_secret(const Essence *seen, const char *str, size_t length,
+						const char *secret, bool *hidden);
+static void mark_pieces(const Essence *seen, const char *piece, int n_piece,
+						int n_wanted, bool *hidden);
+static void mark_tokens(const char *str, size_t length, bool *hidden);
+static size_t take_essence(const char *str, size_t length, char *bytes,
+						   int *n);
+static size_t decode_unit(const char *str, size_t length, long *character);
+static long read_number(const char *str, size_t length, int base);
 static size_t read_printable(const unsigned char *str, size_t length,
 							 bool *printable);
 
@@ -40,26 +66,33 @@ static size_t read_printable(const unsigned char *str, size_t length,
 size_t
 sgt_clean(char *dst, const char *str, size_t length, const SecretList *secrets)
 {
+	bool		hidden[MAX_SEEN] = {false};
 	char	   *out = dst;
 	int			n_chars = 0;
+	size_t		pos = 0;
 
-	while (length > 0 && n_chars < SGT_MAX_SHOWN)
+	if (length > MAX_SEEN)
+		length = MAX_SEEN;
+	mark_secrets(str, length, secrets, hidden);
+
+	while (pos < length && n_chars < SGT_MAX_SHOWN)
 	{
 		bool		printable = false;
-		size_t		n = match_secrets(str, length, secrets);
+		size_t		n = 1;
 
-		if (n > 0)
+		if (hidden[pos])
 		{
 			for (const char *b = BLANK; *b && n_chars < SGT_MAX_SHOWN; b++)
 			{
 				*out++ = *b;
 				n_chars++;
 			}
+			while (pos + n < length && hidden[pos + n])
+				n++;
 		}
-		else if (sgt_is_space(*str))
+		else if (sgt_is_space(str[pos]))
 		{
 			/* markup comes with line ends and indentation: one space will do */
-			n = 1;
 			if (out > dst && out[-1] != ' ')
 			{
 				*out++ = ' ';
@@ -68,20 +101,18 @@ sgt_clean(char *dst, const char *str, size_t length, const SecretList *secrets)
 		}
 		else
 		{
-			n = read_printable((const unsigned char *) str, length,
+			n = read_printable((const unsigned char *) str + pos, length - pos,
 							   &printable);
 			if (printable)
 			{
-				memcpy(out, str, n);
+				memcpy(out, str + pos, n);
 				out += n;
 			}
 			else
 				*out++ = '?';
 			n_chars++;
 		}
-		str += n;
-
-		length -= n;
+		pos += n;
 	}
 	while (out > dst && out[-1] == ' ')
 		out--;
@@ -90,155 +121,266 @@ sgt_clean(char *dst, const char *str, size_t length, const SecretList *secrets)
 }
 
 /*
- * The length of the secret at the start of a text, 0 if there is none.
+ * Marks the bytes of a text that belong to secrets.
  */
-static size_t
-match_secrets(const char *str, size_t length, const SecretList *secrets)
+static void
+mark_secrets(const char *str, size_t length, const SecretList *secrets,
+			 bool *hidden)
 {
-	size_t		longest = match_issued_token(str, length);
+	Essence		seen;
+	size_t		pos = 0;
+
+	seen.n = 0;
+	while (pos < length)
+	{
+		int			n = 0;
+		size_t		used = take_essence(str + pos, length - pos,
+										seen.bytes + seen.n, &n);
+
+		for (int i = 0; i < n; i++)
+		{
+			seen.starts[seen.n + i] = (short) pos;
+			seen.ends[seen.n + i] = (short) (pos + used);
+		}
+		seen.n += n;
+		pos += used;
+	}
 
 	for (int i = 0; i < secrets->n; i++)
-	{
-		size_t		n = match_secret(str, length, secrets->texts[i]);
-
-		if (n > longest)
-			longest = n;
-	}
-	return longest;
+		mark_secret(&seen, str, length, secrets->texts[i], hidden);
+	mark_tokens(str, length, hidden);
 }
 
 /*
- * Compares by meaning: a server may send back an escaped form, JSON within
- * JSON even, where backslashes multiply.
+ * A server may send a secret back escaped, in another case, or cut off.  So
+ * any piece of its essence counts that is long enough, or all of it.
  */
-static size_t
-match_secret(const char *str, size_t length, const char *secret)
+static void
+mark_secret(const Essence *seen, const char *str, size_t length,
+			const char *secret, bool *hidden)
 {
+	char		portion[PORTION + 4];
+	int			n = 0;
+	size_t		n_secret = strlen(secret);
 	size_t		pos = 0;
-	size_t		matched = 0;
+	bool		first = true;
 
-	while (pos < length && secret[matched])
+	while (pos < n_secret)
 	{
-		size_t		n_wanted = strspn(secret + matched, "\\");
-		size_t		n_found = 0;
-		char		byte;
-
-		while (pos + n_found < length && str[pos + n_found] == '\\')
-			n_found++;
-		if (n_wanted > 0)
+		while (pos < n_secret && n < PORTION)
 		{
-			if (n_found == 0)
-				return 0;
-			matched += n_wanted;
-			pos += n_found;
-			continue;
+			int			n_more = 0;
+
+			pos += take_essence(secret + pos, n_secret - pos, portion + n,
+								&n_more);
+			n += n_more;
 		}
-		pos += n_found;
-		pos += decode_unit(str + pos, length - pos, n_found > 0, &byte);
-		if (byte != secret[matched])
-			return 0;
-		matched++;
+		if (n >= MIN_PIECE)
+			mark_pieces(seen, portion, n, MIN_PIECE, hidden);
+		else if (first && n > 0)
+			mark_pieces(seen, portion, n, n, hidden);
+		first = false;
+
+		/* a piece may begin in one portion and end in the next */
+		if (n >= MIN_PIECE)
+		{
+			memmove(portion, portion + n - (MIN_PIECE - 1), MIN_PIECE - 1);
+			n = MIN_PIECE - 1;
+		}
 	}
-	if (matched < MIN_SECRET_PREFIX && secret[matched])
-		return 0;
-	return pos < length ? pos : length;
+
+	/* as it is: it may have neither letters nor digits */
+	for (pos = 0; n_secret > 0 && pos + n_secret <= length; pos++)
+	{
+		if (memcmp(str + pos, secret, n_secret) == 0)
+			memset(hidden + pos, true, n_secret);
+	}
+}
+
+static void
+mark_pieces(const Essence *seen, const char *piece, int n_piece, int n_wanted,
+			bool *hidden)
+{
+	for (int i = 0; i + n_wanted <= seen->n; i++)
+	{
+		for (int j = 0; j + n_wanted <= n_piece; j++)
+		{
+			if (seen->bytes[i] == piece[j] &&
+				memcmp(seen->bytes + i, piece + j, n_wanted) == 0)
+			{
+				int			start = seen->starts[i];
+				int			end = seen->ends[i + n_wanted - 1];
+
+				memset(hidden + start, true, end - start);
+				break;
+			}
+		}
+	}
 }
 
 /*
- * A JWE begins with the base64url form of '{"', and its parts are joined by
- * dots.  Tokens that somebody else was issued are not in the list of secrets,
- * but they look like this.
+ * Tokens that somebody else was issued are in no list.  But a JWE begins with
+ * the base64url form of a brace, and is long.
  */
-static size_t
-match_issued_token(const char *str, size_t length)
+static void
+mark_tokens(const char *str, size_t length, bool *hidden)
 {
 	static const char alphabet[] = "abcdefghijklmnopqrstuvwxyz"
-	"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
-	size_t		n = 3;
-	bool		has_dot = false;
+	"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.%";
 
-	if (length < n || memcmp(str, "eyJ", n) != 0)
-		return 0;
-	while (n < length && str[n] != '\0' &&
-		   (str[n] == '.' || strchr(alphabet, str[n])))
+	for (size_t pos = 0; pos + MIN_TOKEN <= length; pos++)
 	{
-		has_dot |= str[n] == '.';
+		size_t		n = 0;
 
-		n++;
+		if ((str[pos] | 0x20) != 'e' || (str[pos + 1] | 0x20) != 'y')
+			continue;
+		while (pos + n < length && str[pos + n] != '\0' &&
+			   strchr(alphabet, str[pos + n]))
+			n++;
+		if (n < MIN_TOKEN)
+			continue;
+		memset(hidden + pos, true, n);
+		pos += n;
 	}
-
-	/* at the end of the text the dots may have been cut off */
-	return has_dot || n == length ? n : 0;
 }
 
 /*
- * Reads one byte of a text in which JSON's and URLs' escapes may stand;
- * "escaped" tells that backslashes came before.
+ * Appends the essence of the next unit of a text, at most four bytes, and
+ * returns how much of the text that was.
  */
 static size_t
-decode_unit(const char *str, size_t length, bool escaped, char *byte)
+take_essence(const char *str, size_t length, char *bytes, int *n)
 {
-	int			value = -1;
-	size_t		n = 1;
+	long		c;
+	size_t		used = decode_unit(str, length, &c);
 
-	if (length == 0)
+	if (c >= 'A' && c <= 'Z')
+		c |= 0x20;
+	if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'))
+		bytes[(*n)++] = (char) c;
+	else if (c < 0)
+		bytes[(*n)++] = (char) c;
+	else if (c >= 0x80 && c < 0x800)
 	{
-		*byte = '\\';
-		return 0;
+		bytes[(*n)++] = (char) (0xC0 | c >> 6);
+		bytes[(*n)++] = (char) (0x80 | (c & 0x3F));
 	}
-	if (escaped && length >= 5 && str[0] == 'u')
+	else if (c >= 0x800 && c < 0x10000)
 	{
-		value = sgt_read_hex4(str + 1, str + 5);
-		n = 5;
+		bytes[(*n)++] = (char) (0xE0 | c >> 12);
+		bytes[(*n)++] = (char) (0x80 | (c >> 6 & 0x3F));
+		bytes[(*n)++] = (char) (0x80 | (c & 0x3F));
 	}
-	else if (str[0] == '%')
+	return used;
+}
+
+/*
+ * Reads one character, which JSON, a URL or HTML may have escaped, JSON
+ * within JSON several times over.  Returns how long it is; the character is 0
+ * if it is of no interest, and negative if it is but a byte of UTF-8.
+ */
+static size_t
+decode_unit(const char *str, size_t length, long *character)
+{
+	size_t		n = 0;
+
+	*character = (signed char) str[0];
+	if (str[0] == '\\')
+	{
+		*character = 0;
+		while (n < length && str[n] == '\\')
+			n++;
+		if (n + 5 <= length && str[n] == 'u' &&
+			sgt_read_hex4(str + n + 1, str + n + 5) >= 0)
+		{
+			*character = sgt_read_hex4(str + n + 1, str + n + 5);
+			return n + 5;
+		}
+		if (n < length && str[n] != '\0' && strchr("bfnrt", str[n]))
+			return n + 1;
+		return n;
+	}
+	if (str[0] == '%')
 	{
 		/* %25 is the percent sign itself */
-		while (length >= n + 4 && memcmp(str + n, "25", 2) == 0)
+		n = 1;
+		while (n + 4 <= length && memcmp(str + n, "25", 2) == 0)
 			n += 2;
-		if (length >= n + 2)
+		if (n + 2 <= length && read_number(str + n, 2, 16) >= 0)
 		{
-			const char	digits[4] = {'0', '0', str[n], str[n + 1]};
-
-			value = sgt_read_hex4(digits, digits + 4);
-			n += 2;
+			*character = (signed char) read_number(str + n, 2, 16);
+			return n + 2;
 		}
-	}
-
-	if (value < 0 || value > 0xFF)
-	{
-		*byte = str[0];
 		return 1;
 	}
-	*byte = (char) value;
-	return n;
+	if (str[0] == '&' && length >= 4 && str[1] == '#')
+	{
+		const char *end = memchr(str, ';', length < 10 ? length : 10);
+		bool		is_hex = (str[2] | 0x20) == 'x';
+
+		n = is_hex ? 3 : 2;
+		if (end && (size_t) (end - str) > n &&
+			read_number(str + n, (size_t) (end - str) - n, is_hex ? 16 : 10) >= 0)
+		{
+			*character = read_number(str + n, (size_t) (end - str) - n,
+									 is_hex ? 16 : 10);
+			return (size_t) (end - str) + 1;
+		}
+	}
+	return 1;
+}
+
+/* A number of so many digits, or -1. */
+static long
+read_number(const char *str, size_t length, int base)
+{
+	static const char digits[] = "0123456789abcdef";
+	long		value = 0;
+
+	for (size_t i = 0; i < length; i++)
+	{
+		char		c = str[i] >= 'A' && str[i] <= 'F' ? str[i] | 0x20 : str[i];
+		const char *digit = c ? strchr(digits, c) : NULL;
+
+		if (!digit || digit - digits >= base)
+			return -1;
+		value = value * base + (digit - digits);
+	}
+	return value;
 }
 
 /*
  * The length of the character at the start of a text, or of the byte that is
  * none, and whether it prints: control characters do not, nor do those that
- * break lines or turn the direction of writing.
+ * have no width, break lines or turn the direction of writing.
  */
 static size_t
 read_printable(const unsigned char *str, size_t length, bool *printable)
 {
+	static const struct
+	{
+		long		first;
+		long		last;
+	}			unfit[] = {
+		{0x00, 0x1F}, {0x7F, 0x9F}, {0xAD, 0xAD}, {0x61C, 0x61C},
+		{0x200B, 0x200F}, {0x2028, 0x202E}, {0x2060, 0x206F},
+		{0xFEFF, 0xFEFF}, {0xE0000, 0xE0FFF}
+	};
 	size_t		n = sgt_utf8_length(str, length);
+	long		c = str[0];
 
 	*printable = n > 0;
 	if (n == 0)
 		return 1;
-	if (n == 1)
-		*printable = str[0] >= 0x20 && str[0] != 0x7F;
-
-	else if (n == 2 && str[0] == 0xC2)
-		*printable = str[1] >= 0xA0;	/* U+0080 to U+009F */
-
-	else if (n == 3 && str[0] == 0xE2 && str[1] == 0x80)
-		*printable = str[2] < 0xA8 || str[2] > 0xAE;	/* U+2028 to U+202E */
-
-	else if (n == 3 && str[0] == 0xE2 && str[1] == 0x81)
-		*printable = str[2] < 0xA6 || str[2] > 0xA9;	/* U+2066 to U+2069 */
-
+	if (n > 1)
+		c &= 0x7F >> n;
+	for (size_t i = 1; i < n; i++)
+		c = c << 6 | (str[i] & 0x3F);
+	for (size_t i = 0; i < sizeof(unfit) / sizeof(unfit[0]); i++)
+	{
+		if (c >= unfit[i].first && c <= unfit[i].last)
+			*printable = false;
+	}
 	return n;
 }
 
@@ -301,19 +443,5 @@ sgt_utf8_length(const unsigned char *str, size_t length)
 int
 sgt_read_hex4(const char *pos, const char *end)
 {
-	int			value = 0;
-
-	if (end - pos < 4)
-		return -1;
-	for (int i = 0; i < 4; i++)
-	{
-		static const char digits[] = "0123456789abcdef";
-		char		c = pos[i] >= 'A' && pos[i] <= 'F' ? pos[i] | 0x20 : pos[i];
-		const char *digit = c ? strchr(digits, c) : NULL;
-
-		if (!digit)
-			return -1;
-		value = value * 16 + (int) (digit - digits);
-	}
-	return value;
+	return end - pos < 4 ? -1 : (int) read_number(pos, 4, 16);
 }

@@ -22,6 +22,7 @@
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/uuid.h"
 
@@ -62,7 +63,6 @@ typedef struct ManyCall
 	int			ordinality;		/* of the last request that was given */
 	bool		stopped;		/* by "error": nothing more is sent */
 	CallError	error;
-	MemoryContext context;		/* for bodies, freed one by one */
 	MemoryContext scratch;		/* for one request or one result */
 } ManyCall;
 
@@ -164,10 +164,10 @@ sgt_create_guest_tokens(GuestTokenSource source, GuestTokenSink sink,
 	ManyCall	many = {
 		.source = source,
 		.sink = sink,
-		.arg = arg,
-		.context = CurrentMemoryContext
+		.arg = arg
 	};
 	GuestTokenBody body;
+	MemoryContext oldcontext;
 
 	begin_call(&many.call, CREATE_PATH);
 	many.scratch = AllocSetContextCreate(CurrentMemoryContext,
@@ -175,10 +175,11 @@ sgt_create_guest_tokens(GuestTokenSource source, GuestTokenSink sink,
 										 ALLOCSET_DEFAULT_SIZES);
 	sgt_http_run(&many.call.settings->http, give_many, take_many, &many);
 
-	if (many.stopped)
+	while (many.stopped && next_checked(&many, &body))
 	{
-		while (next_checked(&many, &body))
-			many.sink(many.arg, many.ordinality, NULL, &many.error);
+		oldcontext = MemoryContextSwitchTo(many.scratch);
+		many.sink(many.arg, many.ordinality, NULL, &many.error);
+		MemoryContextSwitchTo(oldcontext);
 	}
 	MemoryContextDelete(many.scratch);
 }
@@ -255,6 +256,13 @@ take_many(void *arg, const HttpRequest *request, const HttpOutcome *outcome)
 	TokenPair	pair;
 	CallError	error;
 
+	/* a setting that is no good concerns the whole call */
+	if (outcome->result == HTTP_BAD_CA_FILE || outcome->result == HTTP_BAD_URL)
+	{
+		describe_outcome(&many->call, outcome, &error);
+		raise_error(&error);
+	}
+
 	if (stops_batch(outcome) && !many->stopped)
 	{
 		/* outlives this result */
@@ -290,6 +298,8 @@ next_checked(ManyCall *many, GuestTokenBody *body)
 
 	while (!found)
 	{
+		/* many in a row may be invalid, or the batch stopped */
+		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(many->scratch);
 		memset(&args, 0, sizeof(args));
 		if (!many->source(many->arg, &args))
@@ -563,6 +573,13 @@ describe_outcome(const Call *call, const HttpOutcome *outcome,
 							 error);
 			error->hint = pstrdup("Check the parameter \"sw_guest_token.ca_file\"; if it is empty, install the system's certificate authorities.");
 			break;
+		case HTTP_BAD_URL:
+			describe_failure(call, outcome,
+							 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+							 "the URL of the server or of the proxy cannot be used",
+							 error);
+			error->hint = pstrdup("Check the parameters \"sw_guest_token.base_url\" and \"sw_guest_token.proxy\".");
+			break;
 		case HTTP_NO_MEMORY:
 		case HTTP_NOT_SENT:		/* has no outcome of its own */
 			raise_out_of_memory();
@@ -640,9 +657,11 @@ describe_refusal(const Call *call, const HttpOutcome *outcome,
 								&call->secrets, alloc_or_null, &errors))
 	{
 		case CODEC_OK:
-			error->message = psprintf("%s: %s", error->message,
-									  from_utf8(errors.message));
-			error->detail = from_utf8(errors.details);
+			if (errors.message[0])
+				error->message = psprintf("%s: %s", error->message,
+										  from_utf8(errors.message));
+			if (errors.details[0])
+				error->detail = from_utf8(errors.details);
 			if (errors.url)
 				error->hint = psprintf("See %s.", from_utf8(errors.url));
 			break;

@@ -32,7 +32,7 @@ my %phases = (
 	'connecting' => "http://127.0.0.1:$full_port",
 	'negotiating TLS' => "https://127.0.0.1:$dumb_port",
 	'waiting for the response' => $sandbox->script('hang'),
-	'receiving the response' => $sandbox->script('drip,ms=100000'),
+	'receiving the response' => $sandbox->script('drip,ms=1,size=1000000'),
 	'pausing before a retry' => $sandbox->script('503,retry-after=1800'));
 
 foreach my $phase (sort keys %phases)
@@ -85,12 +85,12 @@ foreach my $phase (sort keys %phases)
 
 	# the extension's own timeout says where it ran out
 	next if $phase =~ /pausing/;
-	$session = run_session($node, $set, "SET sw_guest_token.timeout = '100ms'", $ONE, $reset,
+	$session = run_session($node, $set, "SET sw_guest_token.timeout = '500ms'", $ONE, $reset,
 		'RESET sw_guest_token.timeout', $ONE);
 	is(sql_state($session->{err}), '08006', "$phase: sw_guest_token.timeout ends the call");
 	like(
 		$session->{err},
-		qr/"sw_guest_token\.timeout" \(100 ms\) ran out while \Q$phase\E, after 1 attempt;/,
+		qr/"sw_guest_token\.timeout" \(500 ms\) ran out while \Q$phase\E, after 1 attempt;/,
 		"$phase: and says so");
 	is($session->{out}, "token true\n", "$phase: the next call of the session works");
 }

@@ -76,6 +76,7 @@ $node->safe_psql('postgres', <<'EOQ');
 ALTER ROLE ordinary SET sw_guest_token.api_token = 'PTstored';
 ALTER DATABASE postgres SET sw_guest_token.proxy = 'http://user:stored@127.0.0.1:1';
 ALTER ROLE ordinary IN DATABASE postgres SET sw_guest_token.project_id = 'mine';
+ALTER ROLE ALL SET sw_guest_token.api_token = 'PTstored';
 EOQ
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'sw_guest_token'");
 $node->restart;
@@ -83,7 +84,7 @@ my ($rc, $out, $err) = $node->psql('postgres', 'SHOW sw_guest_token.api_token; S
 is($out, "PTsecret\nhttp://user:hunter2\@127.0.0.1:1", 'a secret that comes out of the catalogs is not used');
 like($err, qr/WARNING: .*sw_guest_token\.proxy" with a password cannot be set/, 'and the session is warned');
 unlike($err, qr/stored/, 'without a word of it');
-$node->safe_psql('postgres', 'ALTER ROLE ordinary RESET ALL; ALTER DATABASE postgres RESET ALL; ALTER ROLE ordinary IN DATABASE postgres RESET ALL');
+$node->safe_psql('postgres', 'ALTER ROLE ordinary RESET ALL; ALTER ROLE ALL RESET ALL; ALTER DATABASE postgres RESET ALL; ALTER ROLE ordinary IN DATABASE postgres RESET ALL');
 
 # not preloaded: the secret is a placeholder, which PostgreSQL shows to every
 # role until the library is loaded; all that can be done is to warn

@@ -93,7 +93,6 @@ my %raw = (
 	'a 101' => [ '08P01', 1, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", 'keep' ],
 	'a status that is a word' => [ '08P01', 1, "HTTP/1.1 abc Created\r\n\r\n" ],
 	'a status of two digits' => [ '08P01', 1, "HTTP/1.1 20 Created\r\n$type" . &$sized($good) ],
-	'a status of four digits' => [ '08P01', 1, "HTTP/1.1 2010 Created\r\n$type" . &$sized($good) ],
 	'an unknown version of HTTP' => [ '08P01', 1, "HTTP/9.9 201 Created\r\n$type" . &$sized($good) ],
 	'another protocol that looks like HTTP' => [ '08P01', 1, "ICY 201 OK\r\n$type" . &$sized($good) ],
 	'an SMTP greeting' => [ '08P01', 1, "220 example.com ESMTP\r\n" ],

@@ -127,6 +127,9 @@ EOQ
 	($out, $err) = in_database($encoding, &$header($emoji));
 	is(sql_state($err), $encoding =~ /UTF8|SQL_ASCII/ ? '' : '22P05',
 		"$encoding: a header with a character that the encoding lacks");
+	($out, $err) = in_database($encoding, &$header(unpack 'H*', '\\u20ac'));
+	is(sql_state($err), $encoding =~ /UTF8|LATIN9|WIN1251/ ? '' : '22P05',
+		"$encoding: the same, escaped");
 }
 
 # bytes that are no UTF-8 in a database that does not care

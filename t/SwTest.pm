@@ -56,7 +56,7 @@ sub start_sandbox
 	my $self = bless {
 		out => '',
 		in => '',
-		http => HTTP::Tiny->new(timeout => 300),
+		http => HTTP::Tiny->new(timeout => 300, keep_alive => 0),
 	}, 'SwTest::Sandbox';
 
 	$self->{process} = IPC::Run::start(
