@@ -29,6 +29,7 @@ missing=()                      # packages that `need` found to be absent
 major=''                        # the server's, as in its packages' names
 admin=()                        # the words before a command for the administrator
 updated=''                      # are the package lists fresh?
+build_options=()                # make's, for the build
 as_user=()                      # the words before a command for the server user
 
 # The system's tools, whose Perl and Python know the system's packages.
@@ -192,6 +193,11 @@ has_headers() {
 # Debian's file, or Red Hat's.
 has_authorities() {
     test -e /etc/ssl/certs/ca-certificates.crt || test -e /etc/pki/tls/certs/ca-bundle.crt
+}
+
+# Without them valgrind does not start.
+has_libc_symbols() {
+    valgrind --quiet true
 }
 
 has_libfuzzer() {
@@ -443,10 +449,9 @@ copy_server() {
     esac
 }
 
-# build_and_install [VARIABLE=VALUE...]: the variables are make's.
 build_and_install() {
     say "Building, and installing into the copy"
-    run_quietly as_server_user make -s -j"$(nproc)" PG_CONFIG="$pg_config" "$@" all install ||
+    run_quietly as_server_user make -s -j"$(nproc)" PG_CONFIG="$pg_config" "${build_options[@]}" all install ||
         die "the build failed"
 }
 
@@ -479,4 +484,27 @@ start_server() {
         die "PostgreSQL did not start"
     fi
     export PGHOST=$work PGPORT=5432 PGUSER=postgres PGDATABASE=postgres
+}
+
+# Shows what a failed `make installcheck` has left behind.
+show_failures() {
+    local file shown=''
+
+    if [ -s regression.diffs ]; then
+        say "regression.diffs"
+        head -n 200 regression.diffs
+    fi
+    for file in tmp_check/log/regress_log_*; do
+        # A good one has no "not ok", and the plan that ends a test.
+        if [ -f "$file" ] && { grep 'not ok' "$file" | grep -qv TODO ||
+            ! grep -Eq '(^|\) )1\.\.[0-9]+' "$file"; }; then
+            shown=yes
+            say "The end of $file"
+            tail -n 40 "$file"
+        fi
+    done
+    if [ -z "$shown" ] && [ ! -s regression.diffs ]; then
+        say "The end of the server's log"
+        tail -n 40 "$work/server.log"
+    fi
 }

@@ -218,7 +218,6 @@ open_multi(void)
 void
 sgt_engine_tidy(void)
 {
-	Transfer   *kept = sgt_n_transfers > 0 ? sgt_transfers[0] : NULL;
 	sigset_t	saved;
 
 	if (sgt_n_transfers > 1)
@@ -228,11 +227,11 @@ sgt_engine_tidy(void)
 			free_transfer(sgt_transfers[--sgt_n_transfers]);
 		sgt_restore_signals(&saved);
 	}
-	if (kept && kept->body_size > MAX_KEPT_BUFFER)
+	if (sgt_n_transfers > 0 && sgt_transfers[0]->body_size > MAX_KEPT_BUFFER)
 	{
-		free(kept->body);
-		kept->body = NULL;
-		kept->body_size = 0;
+		free(sgt_transfers[0]->body);
+		sgt_transfers[0]->body = NULL;
+		sgt_transfers[0]->body_size = 0;
 	}
 
 	/* connections that ended together were not closed as the batch drained */
