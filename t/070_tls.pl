@@ -121,6 +121,14 @@ SKIP:
 		'the system\'s authorities do not vouch for the test\'s');
 }
 
+# a bundle that is replaced is read again
+my $sandbox = start_sandbox('--tls-cert', "$directory/good.crt", '--tls-key', "$directory/good.key");
+my $bundle = "$directory/bundle.pem";
+append_to_file($bundle, slurp_file("$directory/other.crt"));
+my $first = run_session($node, "SET sw_guest_token.base_url = '$sandbox->{url}'", "SET sw_guest_token.ca_file = '$bundle'",
+	$ONE, "COPY (SELECT 1) TO PROGRAM 'cp $directory/ca.crt $bundle'", $ONE);
+is(sql_state($first->{err}) . " $first->{out}", "08001 token true\n", 'a bundle that is replaced is read again');
+
 # what is no bundle
 my $session = call('good', "$directory/good.key", '127.0.0.1');
 is(sql_state($session->{err}), '55000 55000', 'a ca_file without a certificate cannot be used');

@@ -64,6 +64,28 @@ is($session->{out}, "28000|98\n58000|1\n|1\n",
 	'a 401 stops the batch: the rest carries its error, what was sent its own');
 is($sandbox->attempts, 3, 'and nothing more is sent, retries included');
 
+# what waits for a connection when the 401 comes is not sent
+SKIP:
+{
+	my $directory = PostgreSQL::Test::Utils::tempdir;
+	my ($out, $err) = ('', '');
+
+	IPC::Run::run(
+		[   'openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256',
+			'-nodes', '-days', 30, '-subj', '/CN=localhost', '-addext', 'subjectAltName = IP:127.0.0.1',
+			'-keyout', "$directory/key.pem", '-out', "$directory/cert.pem" ],
+		'>', \$out, '2>', \$err) or skip 'no openssl', 2;
+	my $tls = start_sandbox('--tls-cert', "$directory/cert.pem", '--tls-key', "$directory/key.pem",
+		'--journal', "$directory/journal");
+	$session = run_session($node, "SET sw_guest_token.base_url = '$tls->{url}/script/401'",
+		"SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_concurrency = 50',
+		batch(100, "error_code, count(*)") . ' GROUP BY error_code');
+	is($session->{err} . $session->{out}, "28000|100\n", 'a 401 stops what waits for a connection, too');
+	$tls->stop;
+	my $sent = () = slurp_file("$directory/journal") =~ /\n/g;
+	cmp_ok($sent, '<=', 50, 'and no more is sent than was in flight');
+}
+
 # other failures stop nothing
 $sandbox->reset;
 $session = run_session($node,
@@ -121,13 +143,20 @@ my ($before, @after) = $session->{out} =~ /descriptors (\d+)/g;
 cmp_ok($_, '<=', $before + 24, 'a large batch leaves few connections open') foreach @after;
 
 # descriptors run out: fewer at a time
-$node->append_conf('postgresql.conf', "max_files_per_process = 64");
+$node->append_conf('postgresql.conf', "max_files_per_process = 100");
 $node->restart;
 $sandbox->reset;
 $session = run_session($node, 'SET sw_guest_token.max_concurrency = 256', batch(500), $ONE);
 is($session->{err} . $session->{out}, "500|500|500|500\ntoken true\n",
 	'where descriptors are few, fewer requests are in flight and none fails');
 cmp_ok($sandbox->journal->{max_in_flight}, '<', 256, 'as the server sees it');
+
+# idle connections to one host do not starve calls to another
+my $other = start_sandbox();
+$session = run_session($node, 'SET sw_guest_token.max_retries = 0', batch(200),
+	"SET sw_guest_token.base_url = '$other->{url}'", 'SET sw_guest_token.max_concurrency = 64', batch(200), $ONE);
+is($session->{err} . $session->{out}, "200|200|200|200\n" x 2 . "token true\n",
+	'idle connections give way to those that are needed');
 $node->append_conf('postgresql.conf', "max_files_per_process = 1000");
 $node->restart;
 
