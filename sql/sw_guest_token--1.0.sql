@@ -61,6 +61,18 @@ LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION sw_guest_token_trigger() IS
 'issues a guest token as a row is inserted or updated';
 
+CREATE FUNCTION sw_guest_token_check()
+RETURNS TABLE (
+	step text,
+	ok boolean,
+	took interval,
+	detail text,
+	hint text)
+AS 'MODULE_PATHNAME', 'sw_guest_token_check'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 7;
+COMMENT ON FUNCTION sw_guest_token_check() IS
+'says which step on the way to a guest token fails, and what to do';
+
 CREATE FUNCTION sw_token_header(
 	token text)
 RETURNS jsonb
@@ -74,5 +86,6 @@ REVOKE EXECUTE ON FUNCTION
 	sw_create_guest_token(uuid[], int, text, text),
 	sw_create_guest_tokens(sw_guest_token_request[]),
 	sw_refresh_guest_token(text),
-	sw_guest_token_trigger()
+	sw_guest_token_trigger(),
+	sw_guest_token_check()
 FROM PUBLIC;

@@ -89,6 +89,7 @@ static const char *open_engine(void);
 static bool open_multi(void);
 static void free_transfer(Transfer *t);
 static bool configure(Transfer *t, const HttpConfig *config);
+static bool fails_in_tls(CURLcode code);
 static void perform_sockets(void);
 static void perform_timers(void);
 static size_t write_body(char *data, size_t size, size_t n, void *arg);
@@ -333,7 +334,9 @@ sgt_transfer_start(Transfer *t, const HttpConfig *config,
 				   bool wait_for_others)
 {
 	t->socket = CURL_SOCKET_BAD;
-	t->is_connected = false;
+	t->started_us = sgt_now_us();
+	t->connected_us = 0;
+	t->code = CURLE_OK;
 	t->no_descriptor = false;
 	t->no_memory = false;
 	t->too_large = false;
@@ -354,6 +357,8 @@ sgt_transfer_start(Transfer *t, const HttpConfig *config,
 						 (long) t->wants_fresh) == CURLE_OK &&
 		curl_easy_setopt(t->easy, CURLOPT_PIPEWAIT,
 						 (long) wait_for_others) == CURLE_OK &&
+		curl_easy_setopt(t->easy, CURLOPT_CERTINFO,
+						 t->request.probe ? 1L : 0L) == CURLE_OK &&
 		curl_multi_add_handle(engine.multi, t->easy) == CURLM_OK;
 }
 
@@ -365,6 +370,66 @@ void
 sgt_transfer_stop(Transfer *t)
 {
 	curl_multi_remove_handle(engine.multi, t->easy);
+}
+
+static bool
+fails_in_tls(CURLcode code)
+{
+	return code == CURLE_SSL_CONNECT_ERROR ||
+		code == CURLE_PEER_FAILED_VERIFICATION ||
+		code == CURLE_SSL_CACERT_BADFILE ||
+		code == CURLE_SSL_ISSUER_ERROR;
+}
+
+/*
+ * Tells how far the attempt came.
+ */
+void
+sgt_transfer_probe(Transfer *t, HttpProbe *probe)
+{
+	struct curl_certinfo *certificates = NULL;
+	struct curl_header *date;
+	curl_off_t	resolved_us = 0;
+	curl_off_t	connected_us = 0;
+	curl_off_t	ready_us = 0;
+	curl_off_t	answered_us = 0;
+
+	curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
+	curl_easy_getinfo(t->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
+	curl_easy_getinfo(t->easy, CURLINFO_PRETRANSFER_TIME_T, &ready_us);
+	curl_easy_getinfo(t->easy, CURLINFO_STARTTRANSFER_TIME_T, &answered_us);
+
+	/* libcurl tells that it was connected only when all that follows is done */
+	if (connected_us == 0 && t->connected_us != 0)
+		connected_us = Max(t->connected_us - t->started_us, resolved_us + 1);
+	else if (connected_us == 0 && fails_in_tls(t->code))
+		connected_us = resolved_us + 1;
+	probe->resolve_us = resolved_us;
+	probe->connect_us = Max(connected_us - resolved_us, 0);
+	if (connected_us > 0)
+		probe->tls_us = Max(ready_us - connected_us, 0);
+	if (t->status != 0)
+		probe->answer_us = Max(answered_us - ready_us, 1);
+
+	probe->local_time = (int64) time(NULL);
+	probe->server_time = -1;
+	if (curl_easy_header(t->easy, "Date", 0, CURLH_HEADER, -1,
+						 &date) == CURLHE_OK)
+		probe->server_time = (int64) curl_getdate(date->value, NULL);
+
+	/* the first certificate is the server's own */
+	probe->expires = -1;
+	curl_easy_getinfo(t->easy, CURLINFO_CERTINFO, &certificates);
+	if (certificates == NULL || certificates->num_of_certs < 1)
+		return;
+	for (struct curl_slist *item = certificates->certinfo[0]; item;
+		 item = item->next)
+	{
+		if (strncmp(item->data, "Issuer:", 7) == 0)
+			strlcpy(probe->issuer, item->data + 7, sizeof(probe->issuer));
+		else if (strncmp(item->data, "Expire date:", 12) == 0)
+			probe->expires = (int64) curl_getdate(item->data + 12, NULL);
+	}
 }
 
 /*
@@ -412,8 +477,11 @@ configure(Transfer *t, const HttpConfig *config)
 	SET(CURLOPT_USERAGENT,
 		"sw_guest_token/" SGT_VERSION " PostgreSQL/" PG_VERSION);
 	SET(CURLOPT_HTTPAUTH, (long) CURLAUTH_BASIC);
-	SET(CURLOPT_USERNAME, config->username);
-	SET(CURLOPT_PASSWORD, config->password);
+	if (config->username)
+	{
+		SET(CURLOPT_USERNAME, config->username);
+		SET(CURLOPT_PASSWORD, config->password);
+	}
 
 	/* where to, and whom to trust: some are defaults, but matter too much */
 	SET(CURLOPT_PROTOCOLS_STR, config->is_https ? "https" : "http");
@@ -524,6 +592,7 @@ sgt_engine_next_done(CURLcode *code)
 
 	*code = message->data.result;
 	curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &t);
+	t->code = *code;
 	if (t->reason[0] == '\0' && *code != CURLE_OK)
 		strlcpy(t->reason, curl_easy_strerror(*code), sizeof(t->reason));
 	return t;
@@ -708,8 +777,8 @@ watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 
 	/* it is read from only when it is connected, which libcurl does not tell */
 	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &t);
-	if (t && t->socket == sock && events & MUX_READ)
-		t->is_connected = true;
+	if (t && t->socket == sock && events & MUX_READ && t->connected_us == 0)
+		t->connected_us = sgt_now_us();
 
 	if (!sgt_mux_watch(&engine.mux, sock, events))
 		engine.failed = true;

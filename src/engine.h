@@ -47,7 +47,9 @@ typedef struct Transfer
 
 	/* the present attempt, as libcurl's callbacks see it */
 	curl_socket_t socket;		/* the last that was opened for it */
-	bool		is_connected;	/* that one is; TLS may be to come */
+	int64		started_us;
+	int64		connected_us;	/* then that one was; TLS may be to come */
+	CURLcode	code;			/* how it ended, CURLE_OK until then */
 	bool		no_descriptor;
 	bool		no_memory;
 	bool		too_large;
@@ -80,6 +82,7 @@ extern int64 sgt_now_us(void);
 extern bool sgt_transfer_start(Transfer *t, const HttpConfig *config,
 							   bool wait_for_others);
 extern void sgt_transfer_stop(Transfer *t);
+extern void sgt_transfer_probe(Transfer *t, HttpProbe *probe);
 extern void sgt_engine_perform(bool sockets_ready, int max_connections);
 extern Transfer *sgt_engine_next_done(CURLcode *code);
 extern bool sgt_engine_drop_idle(void);

@@ -142,7 +142,7 @@ take_requests(Batch *batch)
 	while (!batch->exhausted && !batch->stopped &&
 		   batch->n_taken < batch->limit)
 	{
-		HttpRequest request;
+		HttpRequest request = {0};
 		Transfer   *t;
 
 		if (!batch->next(batch->arg, &request))
@@ -157,7 +157,7 @@ take_requests(Batch *batch)
 		t->deadline_us = 0;
 		t->resume_us = 0;
 		t->wants_descriptor = false;
-		t->wants_fresh = false;
+		t->wants_fresh = request.probe != NULL;
 		memset(&t->outcome, 0, sizeof(t->outcome));
 		batch->n_taken++;
 	}
@@ -309,6 +309,8 @@ end_attempt(Batch *batch, Transfer *t, HttpResult result)
 	outcome->phase = describe_phase(t);
 	if (t->easy)
 		curl_easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &n_connects);
+	if (t->easy && t->request.probe)
+		sgt_transfer_probe(t, t->request.probe);
 	if (t->state == TRANSFER_RUNNING)
 	{
 		sgt_transfer_stop(t);
@@ -367,7 +369,7 @@ end_attempt(Batch *batch, Transfer *t, HttpResult result)
 	t->state = TRANSFER_FINISHED;
 
 	if (is_retryable(outcome) && t->attempts <= batch->config->max_retries &&
-		!batch->stopped)
+		!batch->stopped && !t->request.probe)
 	{
 		pause_us = choose_pause(t);
 		if (pause_us < t->deadline_us - now)
@@ -590,7 +592,7 @@ describe_phase(const Transfer *t)
 		return "receiving the response";
 	if (is_sent(t))
 		return "waiting for the response";
-	if (t->is_connected)
+	if (t->connected_us != 0)
 		return "negotiating TLS";
 	if (resolved_us > 0)
 		return "connecting";

@@ -16,7 +16,7 @@ typedef struct HttpConfig
 {
 	uint64		generation;
 	bool		is_https;		/* the only scheme that is spoken */
-	const char *username;
+	const char *username;		/* NULL: without credentials */
 	const char *password;
 	const char *ca_file;		/* NULL: the system's store */
 	const char *proxy;			/* NULL: none, whatever the environment says */
@@ -28,12 +28,29 @@ typedef struct HttpConfig
 	int			max_concurrency;	/* requests in flight */
 } HttpConfig;
 
-/* A POST of JSON; body and tag are the caller's. */
+/* How far a request came, and how long each step took; 0: not so far. */
+typedef struct HttpProbe
+{
+	int64		resolve_us;
+	int64		connect_us;
+	int64		tls_us;			/* with that to a proxy, if there is one */
+	int64		answer_us;
+	int64		local_time;		/* when the headers were there, Unix time */
+	int64		server_time;	/* what they said then; -1: nothing */
+	char		issuer[256];	/* of the server's certificate */
+	int64		expires;		/* Unix time; -1: not known */
+} HttpProbe;
+
+/*
+ * A POST of JSON; body, tag and probe are the caller's.  With a probe, which
+ * is filled in, the request goes over a connection of its own, once.
+ */
 typedef struct HttpRequest
 {
 	const char *url;
 	const char *body;
 	int			tag;
+	HttpProbe  *probe;			/* NULL: none */
 } HttpRequest;
 
 typedef enum HttpResult

@@ -74,7 +74,10 @@ static bool check_proxy(char **newval, void **extra, GucSource source);
 static bool is_stored_openly(GucSource source);
 static void note_change(const char *newval, void *extra);
 static void warn_of_placeholders(void);
-static void make_settings(void);
+static MemoryContext begin_settings(void);
+static void make_target(void);
+static void make_credentials(void);
+static bool refresh_file_token(void);
 static const char *make_base_url(bool *is_https);
 static const char *make_space_url(void);
 static const char *read_url_part(CURLU *url, CURLUPart part,
@@ -287,21 +290,20 @@ warn_of_placeholders(void)
 const Settings *
 sgt_load_settings(void)
 {
-	char		token[MAX_API_TOKEN_LENGTH + 1];
+	MemoryContext oldcontext;
 
-	if (api_token_file[0] != '\0')
-	{
-		read_token_file(token);
-		if (strcmp(token, file_token) != 0)
-		{
-			strlcpy(file_token, token, sizeof(file_token));
-			settings_valid = false;
-		}
-	}
+	if (api_token_file[0] != '\0' && refresh_file_token())
+		settings_valid = false;
 	if (ca_file[0] != '\0')
 		check_ca_file();
 	if (!settings_valid)
-		make_settings();
+	{
+		oldcontext = begin_settings();
+		make_target();
+		make_credentials();
+		MemoryContextSwitchTo(oldcontext);
+		settings_valid = true;
+	}
 
 	settings.http.connect_timeout_ms = connect_timeout_ms;
 	settings.http.timeout_ms = timeout_ms;
@@ -310,22 +312,79 @@ sgt_load_settings(void)
 	return &settings;
 }
 
-static void
-make_settings(void)
+/*
+ * Judges one part of the settings.  Returns them, without credentials if it
+ * was the target, or NULL with the error: this one is not raised.
+ *
+ * Judging takes no lock and changes nothing but the settings themselves, so
+ * that the error can be swallowed without a subtransaction.
+ */
+const Settings *
+sgt_check_settings(SettingsPart part, CallError *error)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	volatile bool ok = false;
+
+	settings_valid = false;
+	PG_TRY();
+	{
+		if (part == SETTINGS_CREDENTIALS)
+			(void) sgt_load_settings();
+		else
+		{
+			if (ca_file[0] != '\0')
+				check_ca_file();
+			(void) begin_settings();
+			make_target();
+			settings.http.connect_timeout_ms = connect_timeout_ms;
+			settings.http.timeout_ms = timeout_ms;
+			settings.http.max_retries = max_retries;
+			settings.http.max_concurrency = max_concurrency;
+		}
+		ok = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *data;
+
+		MemoryContextSwitchTo(oldcontext);
+		data = CopyErrorData();
+		if (data->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+			PG_RE_THROW();
+		FlushErrorState();
+		error->sqlstate = data->sqlerrcode;
+		error->message = data->message;
+		error->detail = data->detail;
+		error->hint = data->hint;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(oldcontext);
+	return ok ? &settings : NULL;
+}
+
+/*
+ * Throws away what was made of the settings, and returns the memory context
+ * to go back to.
+ */
+static MemoryContext
+begin_settings(void)
 {
 	static uint64 generation = 0;
-	MemoryContext oldcontext;
-	const char *token = api_token_file[0] ? file_token : api_token;
 
 	if (settings_context == NULL)
 		settings_context = AllocSetContextCreate(TopMemoryContext,
 												 "sw_guest_token settings",
 												 ALLOCSET_SMALL_SIZES);
+	settings_valid = false;
 	MemoryContextReset(settings_context);
 	memset(&settings, 0, sizeof(settings));
-	oldcontext = MemoryContextSwitchTo(settings_context);
-
 	settings.http.generation = ++generation;
+	return MemoryContextSwitchTo(settings_context);
+}
+
+static void
+make_target(void)
+{
 	settings.base_url = make_base_url(&settings.http.is_https);
 
 	if (project_id[0] == '\0')
@@ -333,23 +392,41 @@ make_settings(void)
 	if (strchr(project_id, ':') || has_unfit_character(project_id))
 		refuse_setting("project_id",
 					   "It holds a colon, white space or a control character.");
-	settings.http.username = pstrdup(project_id);
+
+	if (ca_file[0] != '\0')
+		settings.http.ca_file = pstrdup(ca_file);
+	make_proxy(settings.http.is_https);
+}
+
+static void
+make_credentials(void)
+{
+	const char *token = api_token_file[0] ? file_token : api_token;
 
 	if (token[0] == '\0')
 		refuse_setting("api_token", NULL);
 	if (has_unfit_character(token))
 		refuse_setting(api_token_file[0] ? "api_token_file" : "api_token",
 					   "The token holds white space or a control character.");
+	settings.http.username = pstrdup(project_id);
 	settings.http.password = pstrdup(token);
 	add_secret(settings.http.password);
 	add_basic_secret(project_id, token);
+}
 
-	if (ca_file[0] != '\0')
-		settings.http.ca_file = pstrdup(ca_file);
-	make_proxy(settings.http.is_https);
+/*
+ * Reads the token's file; true if it holds another one than before.
+ */
+static bool
+refresh_file_token(void)
+{
+	char		token[MAX_API_TOKEN_LENGTH + 1];
 
-	MemoryContextSwitchTo(oldcontext);
-	settings_valid = true;
+	read_token_file(token);
+	if (strcmp(token, file_token) == 0)
+		return false;
+	strlcpy(file_token, token, sizeof(file_token));
+	return true;
 }
 
 /*
@@ -535,7 +612,8 @@ read_token_file(char *token)
 									   O_RDONLY | O_NONBLOCK | PG_BINARY);
 	struct stat st;
 	char	   *start = token;
-	ssize_t		n;
+	const char *problem = NULL;
+	ssize_t		n = 0;
 
 	if (fd < 0)
 		ereport(ERROR,
@@ -543,32 +621,27 @@ read_token_file(char *token)
 				 errmsg("could not open the file of parameter \"%s\": %m",
 						PREFIX ".api_token_file")));
 	if (fstat(fd, &st) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("could not examine the file of parameter \"%s\": %m",
-						PREFIX ".api_token_file")));
-	if (!S_ISREG(st.st_mode))
-		refuse_setting("api_token_file", "It is not a regular file.");
-	if (st.st_uid != geteuid() && st.st_uid != 0)
-		refuse_setting("api_token_file",
-					   "The file must be owned by the database user or root.");
-	if ((st.st_uid == geteuid() && st.st_mode & (S_IRWXG | S_IRWXO)) ||
-		(st.st_uid == 0 && st.st_mode & (S_IWGRP | S_IXGRP | S_IRWXO)))
-		refuse_setting("api_token_file",
-					   "The file must have permissions u=rw (0600) or less if owned by the database user, or permissions u=rw,g=r (0640) or less if owned by root.");
-
-	n = read(fd, token, MAX_API_TOKEN_LENGTH + 1);
-	if (n < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("could not read the file of parameter \"%s\": %m",
-						PREFIX ".api_token_file")));
+		problem = "Its file could not be examined.";
+	else if (!S_ISREG(st.st_mode))
+		problem = "It is not a regular file.";
+	else if (st.st_uid != geteuid() && st.st_uid != 0)
+		problem = "The file must be owned by the database user or root.";
+	else if ((st.st_uid == geteuid() && st.st_mode & (S_IRWXG | S_IRWXO)) ||
+			 (st.st_uid == 0 && st.st_mode & (S_IWGRP | S_IXGRP | S_IRWXO)))
+		problem = "The file must have permissions u=rw (0600) or less if owned by the database user, or permissions u=rw,g=r (0640) or less if owned by root.";
+	else
+	{
+		n = read(fd, token, MAX_API_TOKEN_LENGTH + 1);
+		if (n < 0)
+			problem = "Its file could not be read.";
+		else if (n > MAX_API_TOKEN_LENGTH)
+			problem = "The file is too long.";
+		else if (memchr(token, '\0', n))
+			problem = "The token holds white space or a control character.";
+	}
 	CloseTransientFile(fd);
-	if (n > MAX_API_TOKEN_LENGTH)
-		refuse_setting("api_token_file", "The file is too long.");
-	if (memchr(token, '\0', n))
-		refuse_setting("api_token_file",
-					   "The token holds white space or a control character.");
+	if (problem)
+		refuse_setting("api_token_file", problem);
 
 	while (n > 0 && isspace((unsigned char) token[n - 1]))
 		n--;
@@ -589,15 +662,17 @@ check_ca_file(void)
 	int			fd = OpenTransientFile(ca_file,
 									   O_RDONLY | O_NONBLOCK | PG_BINARY);
 	struct stat st;
+	bool		is_regular;
 
 	if (fd < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("could not open the file of parameter \"%s\": %m",
 						PREFIX ".ca_file")));
-	if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
-		refuse_setting("ca_file", "It is not a regular file.");
+	is_regular = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
 	CloseTransientFile(fd);
+	if (!is_regular)
+		refuse_setting("ca_file", "It is not a regular file.");
 }
 
 /*

@@ -22,7 +22,24 @@ typedef struct Settings
 	SecretList	secrets;		/* the API token, the proxy's password, ... */
 } Settings;
 
+/* What an ereport() needs, or a row of a batch. */
+typedef struct CallError
+{
+	int			sqlstate;
+	char	   *message;
+	char	   *detail;			/* NULL: none */
+	char	   *hint;			/* NULL: none */
+} CallError;
+
+/* What sgt_check_settings() judges. */
+typedef enum SettingsPart
+{
+	SETTINGS_TARGET,			/* where requests go, and how */
+	SETTINGS_CREDENTIALS		/* the API token, or its file */
+} SettingsPart;
+
 extern void sgt_define_settings(void);
 extern const Settings *sgt_load_settings(void);
+extern const Settings *sgt_check_settings(SettingsPart part, CallError *error);
 
 #endif							/* SGT_SETTINGS_H */

@@ -48,7 +48,9 @@ typedef struct SingleCall
 {
 	Call		call;
 	const char *body;			/* NULL: taken */
+	HttpProbe  *probe;
 	bool		ok;
+	int			status;
 	TokenPair	pair;
 	CallError	error;
 } SingleCall;
@@ -66,7 +68,8 @@ typedef struct ManyCall
 	MemoryContext scratch;		/* for one request or one result */
 } ManyCall;
 
-static void begin_call(Call *call, const char *path);
+static void begin_call(Call *call, const Settings *settings,
+					   const char *path);
 static void run_single(SingleCall *single, TokenPair *pair);
 static bool give_single(void *arg, HttpRequest *request);
 static bool take_single(void *arg, const HttpRequest *request,
@@ -119,7 +122,7 @@ sgt_create_guest_token(const GuestTokenArgs *args, TokenPair *pair)
 
 	if (!check_args(args, &body, &single.error))
 		raise_error(&single.error);
-	begin_call(&single.call, CREATE_PATH);
+	begin_call(&single.call, sgt_load_settings(), CREATE_PATH);
 	single.body = sgt_write_guest_token_body(&body, alloc_or_null);
 	run_single(&single, pair);
 }
@@ -142,7 +145,7 @@ sgt_refresh_guest_token(const text *refresh_token, TokenPair *pair)
 	if (single.error.message)
 		raise_error(&single.error);
 
-	begin_call(&single.call, REFRESH_PATH);
+	begin_call(&single.call, sgt_load_settings(), REFRESH_PATH);
 	Assert(single.call.secrets.n < SGT_MAX_SECRETS);
 	single.call.secrets.texts[single.call.secrets.n++] = utf8;
 	single.body = sgt_write_refresh_body(utf8, alloc_or_null);
@@ -169,7 +172,7 @@ sgt_create_guest_tokens(GuestTokenSource source, GuestTokenSink sink,
 	GuestTokenBody body;
 	MemoryContext oldcontext;
 
-	begin_call(&many.call, CREATE_PATH);
+	begin_call(&many.call, sgt_load_settings(), CREATE_PATH);
 	many.scratch = AllocSetContextCreate(CurrentMemoryContext,
 										 "sw_guest_token request",
 										 ALLOCSET_DEFAULT_SIZES);
@@ -185,13 +188,34 @@ sgt_create_guest_tokens(GuestTokenSource source, GuestTokenSink sink,
 }
 
 /*
+ * Sends a request that mints nothing, for its address list is empty, over a
+ * connection of its own, once, and fills in the probe.  True if the API has
+ * judged it, so that the caller is authorized; else the error tells why not.
+ */
+bool
+sgt_probe_api(const Settings *settings, HttpProbe *probe, CallError *error)
+{
+	SingleCall	single = {0};
+	GuestTokenBody body = {0};
+
+	begin_call(&single.call, settings, CREATE_PATH);
+	single.body = sgt_write_guest_token_body(&body, alloc_or_null);
+	if (single.body == NULL)
+		raise_out_of_memory();
+	single.probe = probe;
+	sgt_http_run(&settings->http, give_single, take_single, &single);
+	*error = single.error;
+	return single.status == 201 || single.status == 422;
+}
+
+/*
  * Calls
  */
 
 static void
-begin_call(Call *call, const char *path)
+begin_call(Call *call, const Settings *settings, const char *path)
 {
-	call->settings = sgt_load_settings();
+	call->settings = settings;
 	call->secrets = call->settings->secrets;
 	call->url = psprintf("%s%s", call->settings->base_url, path);
 }
@@ -217,6 +241,7 @@ give_single(void *arg, HttpRequest *request)
 		return false;
 	request->url = single->call.url;
 	request->body = single->body;
+	request->probe = single->probe;
 	single->body = NULL;
 	return true;
 }
@@ -227,6 +252,7 @@ take_single(void *arg, const HttpRequest *request, const HttpOutcome *outcome)
 	SingleCall *single = arg;
 
 	(void) request;
+	single->status = outcome->status;
 	single->ok = judge_outcome(&single->call, outcome, &single->pair,
 							   &single->error);
 	return true;
@@ -719,6 +745,17 @@ show_text(const Call *call, const char *str, size_t length)
 
 	sgt_clean(shown, str, length, &call->secrets);
 	return from_utf8(shown);
+}
+
+/*
+ * The same for others' use.
+ */
+char	   *
+sgt_show_text(const Settings *settings, const char *str)
+{
+	Call		call = {.settings = settings,.secrets = settings->secrets};
+
+	return show_text(&call, str, strlen(str));
 }
 
 /*

@@ -11,6 +11,8 @@
 #include "utils/array.h"
 
 #include "codec.h"
+#include "http.h"
+#include "settings.h"
 
 /* The arguments of one request; NULL pointers are SQL's NULL. */
 typedef struct GuestTokenArgs
@@ -22,15 +24,6 @@ typedef struct GuestTokenArgs
 	text	   *region;
 	text	   *ch;
 } GuestTokenArgs;
-
-/* What an ereport() needs, or a row of a batch. */
-typedef struct CallError
-{
-	int			sqlstate;
-	char	   *message;
-	char	   *detail;			/* NULL: none */
-	char	   *hint;			/* NULL: none */
-} CallError;
 
 /*
  * Gives the next request's arguments, or returns false if there is none.
@@ -47,6 +40,9 @@ extern void sgt_create_guest_token(const GuestTokenArgs *args,
 								   TokenPair *pair);
 extern void sgt_create_guest_tokens(GuestTokenSource source,
 									GuestTokenSink sink, void *arg);
+extern bool sgt_probe_api(const Settings *settings, HttpProbe *probe,
+						  CallError *error);
+extern char *sgt_show_text(const Settings *settings, const char *str);
 extern void sgt_refresh_guest_token(const text *refresh_token,
 									TokenPair *pair);
 

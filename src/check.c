@@ -1,0 +1,226 @@
+/*-------------------------------------------------------------------------
+ * check.c
+ *		sw_guest_token_check(): says which step on the way to a token fails.
+ *
+ * One row per step, in order.  Those that depend on one that failed are
+ * absent: what cannot be reached has no certificate.  Nothing is raised but
+ * what interrupts the call, and nothing is minted.
+ *
+ * All that crosses the network is one request over a connection of its own;
+ * the steps are told apart by how far it came.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "compat.h"
+#include "settings.h"
+#include "tokens.h"
+
+/* A certificate that ends sooner is worth a hint. */
+#define SOON_DAYS		14
+
+/*
+ * expire_at is compared with this server's clock, and lived by by the API's:
+ * within a minute nobody would notice.
+ */
+#define MAX_SKEW_S		60
+
+/* The columns of sw_guest_token_check() */
+enum
+{
+	COLUMN_STEP,
+	COLUMN_OK,
+	COLUMN_TOOK,
+	COLUMN_DETAIL,
+	COLUMN_HINT,
+	N_COLUMNS
+};
+
+PG_FUNCTION_INFO_V1(sw_guest_token_check);
+
+static void check_network(ReturnSetInfo *result, const Settings *settings,
+						  bool has_credentials);
+static void put_certificate(ReturnSetInfo *result, const Settings *settings,
+							const HttpProbe *probe);
+static void put_clock(ReturnSetInfo *result, const HttpProbe *probe);
+static void put_error(ReturnSetInfo *result, const char *step, int64 took_us,
+					  const CallError *error, const char *hint);
+static void put_step(ReturnSetInfo *result, const char *step, bool ok,
+					 int64 took_us, const char *detail, const char *hint);
+
+/*
+ * sw_guest_token_check()
+ *		returns table (step text, ok boolean, took interval, detail text,
+ *					   hint text)
+ */
+Datum
+sw_guest_token_check(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	const Settings *settings;
+	CallError	error = {0};
+	TimestampTz start;
+	bool		has_credentials;
+
+	InitMaterializedSRF(fcinfo, 0);
+
+	start = GetCurrentTimestamp();
+	settings = sgt_check_settings(SETTINGS_TARGET, &error);
+	if (settings == NULL)
+	{
+		put_error(result, "settings", GetCurrentTimestamp() - start, &error,
+				  "Set the parameter in \"postgresql.conf\".");
+		return (Datum) 0;
+	}
+	put_step(result, "settings", true, GetCurrentTimestamp() - start,
+			 psprintf("Requests go to %s%s.", settings->base_url,
+					  settings->http.proxy ? " through a proxy" : ""),
+			 NULL);
+
+	start = GetCurrentTimestamp();
+	has_credentials = sgt_check_settings(SETTINGS_CREDENTIALS, &error) != NULL;
+	if (has_credentials)
+		put_step(result, "credentials", true, GetCurrentTimestamp() - start,
+				 "There is an API token.", NULL);
+	else
+	{
+		put_error(result, "credentials", GetCurrentTimestamp() - start, &error,
+				  "Write the API token into a file that only the server's user can read, and name it in \"sw_guest_token.api_token_file\".");
+
+		/* what comes before authorization can be checked all the same */
+		settings = sgt_check_settings(SETTINGS_TARGET, &error);
+	}
+
+	if (settings)
+		check_network(result, settings, has_credentials);
+	return (Datum) 0;
+}
+
+static void
+check_network(ReturnSetInfo *result, const Settings *settings,
+			  bool has_credentials)
+{
+	HttpProbe	probe = {0};
+	CallError	error = {0};
+	TimestampTz start = GetCurrentTimestamp();
+	bool		authorized = sgt_probe_api(settings, &probe, &error);
+	int64		took_us = GetCurrentTimestamp() - start;
+
+	if (probe.resolve_us == 0)
+	{
+		put_error(result, "resolve", took_us, &error,
+				  settings->http.proxy ?
+				  "Check the name of the host in \"sw_guest_token.proxy\" or in the environment's proxy, and the server's DNS." :
+				  "Check \"sw_guest_token.space_name\" or \"sw_guest_token.base_url\", and the server's DNS; is a proxy needed?");
+		return;
+	}
+	put_step(result, "resolve", true, probe.resolve_us,
+			 "The name of the host could be resolved.", NULL);
+
+	took_us -= probe.resolve_us;
+	if (probe.connect_us == 0)
+	{
+		put_error(result, "connect", took_us, &error,
+				  "Can the server reach the host, and does something listen there?  A firewall may want a \"sw_guest_token.proxy\".");
+		return;
+	}
+	put_step(result, "connect", true, probe.connect_us,
+			 "The host accepts connections.", NULL);
+
+	took_us -= probe.connect_us;
+	if (probe.tls_us == 0 && probe.answer_us == 0)
+	{
+		put_error(result, "tls", took_us, &error,
+				  "Does the port speak TLS, and does the proxy let it through?");
+		return;
+	}
+	put_certificate(result, settings, &probe);
+
+	took_us -= probe.tls_us;
+	if (probe.answer_us > 0)
+		put_clock(result, &probe);
+
+	if (!has_credentials)
+		return;
+	if (authorized)
+		put_step(result, "authorize", true, took_us,
+				 "The API accepts the credentials.", NULL);
+	else
+		put_error(result, "authorize", took_us, &error,
+				  "The credentials could not be checked; see the detail.");
+}
+
+static void
+put_certificate(ReturnSetInfo *result, const Settings *settings,
+				const HttpProbe *probe)
+{
+	int64		days = (probe->expires - probe->local_time) / SECS_PER_DAY;
+
+	if (!settings->http.is_https)
+		put_step(result, "tls", true, 0,
+				 "Plain HTTP to a loopback host, without TLS.", NULL);
+	else if (probe->expires < 0)
+		put_step(result, "tls", true, probe->tls_us,
+				 "The certificate is trusted.", NULL);
+	else
+		put_step(result, "tls", true, probe->tls_us,
+				 psprintf("The certificate is trusted, was issued by %s, and expires in " INT64_FORMAT " days.",
+						  sgt_show_text(settings, probe->issuer), days),
+				 days <= SOON_DAYS ? "Its owner has to renew it." : NULL);
+}
+
+static void
+put_clock(ReturnSetInfo *result, const HttpProbe *probe)
+{
+	int64		skew_s = probe->server_time - probe->local_time;
+	bool		ok = skew_s >= -MAX_SKEW_S && skew_s <= MAX_SKEW_S;
+
+	if (probe->server_time < 0)
+		put_step(result, "clock", true, probe->answer_us,
+				 "The API does not tell its time.", NULL);
+	else
+		put_step(result, "clock", ok, probe->answer_us,
+				 psprintf("The API's clock is " INT64_FORMAT " s ahead of this server's.",
+						  skew_s),
+				 ok ? NULL : "Synchronize this server's clock, by NTP for example: expire_at is a time.");
+}
+
+/*
+ * A step that failed: the error's own hint is better than that of the step.
+ */
+static void
+put_error(ReturnSetInfo *result, const char *step, int64 took_us,
+		  const CallError *error, const char *hint)
+{
+	char	   *detail = error->message;
+
+	if (error->detail)
+		detail = psprintf("%s: %s", error->message, error->detail);
+	put_step(result, step, false, took_us, detail,
+			 error->hint ? error->hint : hint);
+}
+
+static void
+put_step(ReturnSetInfo *result, const char *step, bool ok, int64 took_us,
+		 const char *detail, const char *hint)
+{
+	Interval   *took = palloc0(sizeof(Interval));
+	Datum		values[N_COLUMNS] = {0};
+	bool		nulls[N_COLUMNS] = {false};
+
+	took->time = Max(took_us, 0);
+	values[COLUMN_STEP] = CStringGetTextDatum(step);
+	values[COLUMN_OK] = BoolGetDatum(ok);
+	values[COLUMN_TOOK] = IntervalPGetDatum(took);
+	values[COLUMN_DETAIL] = CStringGetTextDatum(detail);
+	nulls[COLUMN_HINT] = hint == NULL;
+	if (hint)
+		values[COLUMN_HINT] = CStringGetTextDatum(hint);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}

@@ -1,0 +1,118 @@
+# The doctor: which step fails, and that those behind it are absent.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use SwTest;
+use Test::More;
+
+my $directory = PostgreSQL::Test::Utils::tempdir;
+my ($out, $err) = ('', '');
+
+IPC::Run::run(
+	[   'openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256',
+		'-nodes', '-days', 30, '-subj', '/CN=Test authority', '-addext', 'subjectAltName = IP:127.0.0.1',
+		'-keyout', "$directory/key.pem", '-out', "$directory/cert.pem" ],
+	'>', \$out, '2>', \$err) or die $err;
+
+my $node = start_server('check', "sw_guest_token.timeout = '3s'\n");
+my $sandbox = start_sandbox();
+my $tls = start_sandbox('--tls-cert', "$directory/cert.pem", '--tls-key', "$directory/key.pem");
+use_sandbox($node, $sandbox);
+my ($dumb, $dumb_port) = listen_dumbly();
+
+# check(SETTING...): each step with + or -, and the detail and hint of the last
+sub check
+{
+	my $session = run_session($node, (map { "SET sw_guest_token.$_" } @_),
+		'CREATE TEMP TABLE c AS SELECT row_number() OVER () AS n, * FROM sw_guest_token_check()',
+		q{SELECT string_agg(step || CASE WHEN ok THEN '+' ELSE '-' END, ' ' ORDER BY n) FROM c},
+		q{SELECT detail FROM c WHERE NOT ok ORDER BY n},
+		q{SELECT hint FROM c WHERE NOT ok ORDER BY n},
+		q{SELECT 'no step without detail' FROM c HAVING bool_and(detail <> '' AND took >= interval '0' AND (ok OR hint <> ''))});
+
+	is($session->{err}, '', 'nothing is raised');
+	like($session->{out}, qr/no step without detail/, 'each step has a detail, and a hint if it fails');
+	return split /\n/, $session->{out}, 2;
+}
+
+sub is_check
+{
+	my ($name, $settings, $steps, $text) = @_;
+	my ($got, $rest) = check(@$settings);
+
+	is($got, $steps, $name);
+	like($rest, $text, "$name: detail and hint say it") if $text;
+	return;
+}
+
+is_check('all is well', [], 'settings+ credentials+ resolve+ connect+ tls+ clock+ authorize+');
+is($sandbox->journal->{requests}[0]{body}, '{"allowed_addresses":[]}', 'an empty list is what is sent');
+is($sandbox->journal->{requests}[0]{status}, 422, 'which mints nothing');
+
+is_check('all is well with TLS', [ "base_url = '$tls->{url}'", "ca_file = '$directory/cert.pem'" ],
+	'settings+ credentials+ resolve+ connect+ tls+ clock+ authorize+');
+like(
+	run_session($node, "SET sw_guest_token.base_url = '$tls->{url}'", "SET sw_guest_token.ca_file = '$directory/cert.pem'",
+		q{SELECT detail FROM sw_guest_token_check() WHERE step = 'tls'})->{out},
+	qr/issued by .*Test authority, and expires in (29|30) days/, 'the issuer and the end of the certificate are told');
+
+is_check('no setting', [ "base_url = ''" ], 'settings-', qr/space_name" is not set/);
+is_check('a setting that is wrong', [ "base_url = 'what'" ], 'settings-', qr/base_url" cannot be used: It is not a URL/);
+is_check('a ca_file that is not there', [ "ca_file = '$directory/nothing'" ], 'settings-', qr/ca_file/);
+is_check('no token', [ "api_token = ''" ],
+	'settings+ credentials- resolve+ connect+ tls+ clock+', qr/api_token" is not set\n.*api_token_file/);
+append_to_file("$directory/open", 'PTsandbox');
+chmod 0644, "$directory/open";
+is_check('a file of the wrong mode', [ "api_token_file = '$directory/open'" ],
+	'settings+ credentials- resolve+ connect+ tls+ clock+', qr/permissions/);
+is_check('a file that is not there', [ "api_token_file = '$directory/nothing'" ],
+	'settings+ credentials- resolve+ connect+ tls+ clock+', qr/No such file/);
+is_check('a host that does not exist', [ "base_url = 'https://no-such-host.invalid'" ],
+	'settings+ credentials+ resolve-', qr/could not connect.*\n.*DNS/i);
+is_check('a port that is closed', [ "base_url = 'http://127.0.0.1:1'" ],
+	'settings+ credentials+ resolve+ connect-', qr/could not connect/);
+is_check('a port that speaks no TLS', [ "base_url = '" . $sandbox->{url} =~ s/http/https/r . "'" ],
+	'settings+ credentials+ resolve+ connect+ tls-', qr/speak TLS/);
+is_check('a port that does not answer', [ "base_url = 'https://127.0.0.1:$dumb_port'", "connect_timeout = '100ms'" ],
+	'settings+ credentials+ resolve+ connect+ tls-', qr/connect_timeout/);
+is_check('a certificate that is not trusted', [ "base_url = '$tls->{url}'" ],
+	'settings+ credentials+ resolve+ connect+ tls-', qr/certificate.*\n.*ca_file/s);
+is_check('a clock that is wrong',
+	[ "base_url = '" . $sandbox->script('422,header=Date:Sun%2C%2006%20Nov%201994%2008:49:37%20GMT') . "'" ],
+	'settings+ credentials+ resolve+ connect+ tls+ clock- authorize+', qr/-\d+ s ahead.*\n.*NTP/);
+is_check('a wrong token', [ "api_token = 'PTwrong'" ],
+	'settings+ credentials+ resolve+ connect+ tls+ clock+ authorize-', qr/did not accept the credentials/);
+is_check('a scope that is lacking', [ "base_url = '" . $sandbox->script('403') . "'" ],
+	'settings+ credentials+ resolve+ connect+ tls+ clock+ authorize-', qr/denied.*\n.*scope/);
+is_check('a 201 to an empty list', [ "base_url = '" . $sandbox->script('201,token=a,refresh=b') . "'" ],
+	'settings+ credentials+ resolve+ connect+ tls+ clock+ authorize+');
+is_check('a space that does not exist', [ "base_url = '" . $sandbox->script('404') . "'" ],
+	'settings+ credentials+ resolve+ connect+ tls+ clock+ authorize-', qr/nothing at the URL/);
+is_check('an API that fails', [ "base_url = '" . $sandbox->script('500') . "'" ],
+	'settings+ credentials+ resolve+ connect+ tls+ clock+ authorize-', qr/failed to process/);
+is_check('an API that does not answer', [ "base_url = '" . $sandbox->script('hang') . "'", "timeout = '200ms'" ],
+	'settings+ credentials+ resolve+ connect+ tls+ authorize-', qr/timed out/);
+
+# the check uses a connection of its own, and leaves the session as it was
+$sandbox->reset;
+my $session = run_session($node, $ONE, "SELECT count(*) FROM sw_guest_token_check() WHERE ok", $ONE,
+	"SET sw_guest_token.api_token = ''", 'SELECT count(*) FROM sw_guest_token_check() WHERE ok', $ONE,
+	'RESET sw_guest_token.api_token', $ONE);
+is($session->{out}, "token true\n7\ntoken true\n5\ntoken true\n", 'calls work before and after a check');
+is(sql_state($session->{err}), '55000', 'with settings that are judged anew');
+
+# it can be cancelled, as any call
+$sandbox->reset;
+$session = session($node, "SET sw_guest_token.timeout = '1h'",
+	"SET sw_guest_token.base_url = '" . $sandbox->script('hang') . "'", 'SELECT * FROM sw_guest_token_check()');
+$sandbox->journal(1);
+wait_for_call($node);
+$node->safe_psql('postgres',
+	"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
+is(sql_state($session->finish->{err}), '57014', 'a check can be cancelled');
+
+done_testing();
