@@ -337,6 +337,7 @@ sgt_transfer_start(Transfer *t, const HttpConfig *config,
 	t->started_us = sgt_now_us();
 	t->connected_us = 0;
 	t->code = CURLE_OK;
+	t->is_unreported = false;
 	t->no_descriptor = false;
 	t->no_memory = false;
 	t->too_large = false;

@@ -50,6 +50,9 @@ typedef struct Transfer
 	int64		started_us;
 	int64		connected_us;	/* then that one was; TLS may be to come */
 	CURLcode	code;			/* how it ended, CURLE_OK until then */
+	bool		is_unreported;	/* it has ended, but not been logged */
+	const char *connection;		/* what it went over, for the log */
+	int64		ended_us;
 	bool		no_descriptor;
 	bool		no_memory;
 	bool		too_large;

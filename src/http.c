@@ -66,6 +66,7 @@ static bool is_http_date(const char *value);
 static bool is_sent(const Transfer *t);
 static bool has_begun(const Transfer *t);
 static const char *describe_phase(const Transfer *t);
+static void report_attempts(void);
 static int	hand_out(Batch *batch);
 static int64 next_wake(void);
 
@@ -126,6 +127,8 @@ run_batch(Batch *batch)
 
 		run_turn(batch, sockets_ready);
 		sockets_ready = false;
+		if (message_level_is_interesting(DEBUG1))
+			report_attempts();
 
 		/* a place that became free is worth more than what may be ready */
 		if (hand_out(batch) == 0)
@@ -306,9 +309,12 @@ end_attempt(Batch *batch, Transfer *t, HttpResult result)
 	int64		now = sgt_now_us();
 	int64		pause_us;
 
+	t->is_unreported = true;
+	t->ended_us = now;
 	outcome->phase = describe_phase(t);
 	if (t->easy)
 		curl_easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &n_connects);
+	t->connection = !is_sent(t) ? "no" : n_connects == 0 ? "a kept-alive" : "a new";
 	if (t->easy && t->request.probe)
 		sgt_transfer_probe(t, t->request.probe);
 	if (t->state == TRANSFER_RUNNING)
@@ -597,6 +603,31 @@ describe_phase(const Transfer *t)
 	if (resolved_us > 0)
 		return "connecting";
 	return "resolving the host name";
+}
+
+/*
+ * Tells the log of the attempts that have ended in this turn; of what was
+ * sent and received nothing but its size.
+ */
+static void
+report_attempts(void)
+{
+	for (int i = 0; i < sgt_n_transfers; i++)
+	{
+		Transfer   *t = sgt_transfers[i];
+
+		if (!t->is_unreported)
+			continue;
+		t->is_unreported = false;
+		ereport(DEBUG1,
+				(errmsg_internal("sw_guest_token: request %d, attempt %d: status %d after %.1f ms over %s connection, %zu bytes, libcurl's code %d",
+								 t->request.tag, t->outcome.attempts,
+								 t->status,
+								 (t->ended_us - t->started_us) / 1000.0,
+								 t->connection,
+								 t->header_length + t->body_length,
+								 (int) t->code)));
+	}
 }
 
 /*
