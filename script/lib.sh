@@ -461,8 +461,8 @@ wrap_server() {
     as_server_user mv "$bindir/postgres" "$bindir/postgres.bin"
     as_server_user tee "$bindir/postgres" >/dev/null <<WRAPPER
 #!/bin/sh
-case "\$1" in
-    -V | --version | --boot | --check | --single) exec "\$0.bin" "\$@" ;;
+case "\$1 \$2 \$3" in
+    -V* | --version* | --boot* | --check* | '--single -F -O'*) exec "\$0.bin" "\$@" ;;
 esac
 exec$(printf " '%s'" "$@") "\$0.bin" "\$@"
 WRAPPER

@@ -42,13 +42,15 @@ typedef struct Essence
 
 static void mark_secrets(const char *str, size_t length,
 						 const SecretList *secrets, bool *hidden);
-static void mark_secret(const Essence *seen, const char *str, size_t length,
-						const char *secret, bool *hidden);
+static void mark_secret(const Essence *seen, const char *secret, bool decode,
+						bool *hidden);
+static void mark_literal(const char *str, size_t length, const char *secret,
+						 bool *hidden);
 static void mark_pieces(const Essence *seen, const char *piece, int n_piece,
 						int n_wanted, bool *hidden);
 static void mark_tokens(const char *str, size_t length, bool *hidden);
-static size_t take_essence(const char *str, size_t length, char *bytes,
-						   int *n);
+static size_t take_essence(const char *str, size_t length, bool decode,
+						   char *bytes, int *n);
 static size_t decode_unit(const char *str, size_t length, long *character);
 static long read_number(const char *str, size_t length, int base);
 static size_t read_printable(const unsigned char *str, size_t length,
@@ -134,7 +136,7 @@ mark_secrets(const char *str, size_t length, const SecretList *secrets,
 	while (pos < length)
 	{
 		int			n = 0;
-		size_t		used = take_essence(str + pos, length - pos,
+		size_t		used = take_essence(str + pos, length - pos, true,
 										seen.bytes + seen.n, &n);
 
 		for (int i = 0; i < n; i++)
@@ -146,8 +148,13 @@ mark_secrets(const char *str, size_t length, const SecretList *secrets,
 		pos += used;
 	}
 
+	/* what looks like an escape in a secret may come back escaped itself */
 	for (int i = 0; i < secrets->n; i++)
-		mark_secret(&seen, str, length, secrets->texts[i], hidden);
+	{
+		mark_secret(&seen, secrets->texts[i], true, hidden);
+		mark_secret(&seen, secrets->texts[i], false, hidden);
+		mark_literal(str, length, secrets->texts[i], hidden);
+	}
 	mark_tokens(str, length, hidden);
 }
 
@@ -156,8 +163,8 @@ mark_secrets(const char *str, size_t length, const SecretList *secrets,
  * any piece of its essence counts that is long enough, or all of it.
  */
 static void
-mark_secret(const Essence *seen, const char *str, size_t length,
-			const char *secret, bool *hidden)
+mark_secret(const Essence *seen, const char *secret, bool decode,
+			bool *hidden)
 {
 	char		portion[PORTION + 4];
 	int			n = 0;
@@ -171,8 +178,8 @@ mark_secret(const Essence *seen, const char *str, size_t length,
 		{
 			int			n_more = 0;
 
-			pos += take_essence(secret + pos, n_secret - pos, portion + n,
-								&n_more);
+			pos += take_essence(secret + pos, n_secret - pos, decode,
+								portion + n, &n_more);
 			n += n_more;
 		}
 		if (n >= MIN_PIECE)
@@ -188,12 +195,20 @@ mark_secret(const Essence *seen, const char *str, size_t length,
 			n = MIN_PIECE - 1;
 		}
 	}
+}
 
-	/* as it is: it may have neither letters nor digits */
-	for (pos = 0; n_secret > 0 && pos + n_secret <= length; pos++)
+/*
+ * A secret as it is: it may have neither letters nor digits.
+ */
+static void
+mark_literal(const char *str, size_t length, const char *secret, bool *hidden)
+{
+	size_t		n = strlen(secret);
+
+	for (size_t pos = 0; n > 0 && pos + n <= length; pos++)
 	{
-		if (memcmp(str + pos, secret, n_secret) == 0)
-			memset(hidden + pos, true, n_secret);
+		if (memcmp(str + pos, secret, n) == 0)
+			memset(hidden + pos, true, n);
 	}
 }
 
@@ -249,10 +264,10 @@ mark_tokens(const char *str, size_t length, bool *hidden)
  * returns how much of the text that was.
  */
 static size_t
-take_essence(const char *str, size_t length, char *bytes, int *n)
+take_essence(const char *str, size_t length, bool decode, char *bytes, int *n)
 {
-	long		c;
-	size_t		used = decode_unit(str, length, &c);
+	long		c = (signed char) str[0];
+	size_t		used = decode ? decode_unit(str, length, &c) : 1;
 
 	if (c >= 'A' && c <= 'Z')
 		c |= 0x20;
@@ -302,16 +317,17 @@ decode_unit(const char *str, size_t length, long *character)
 	}
 	if (str[0] == '%')
 	{
-		/* %25 is the percent sign itself */
+		/* %25 is the percent sign itself, of what is escaped once more */
 		n = 1;
-		while (n + 4 <= length && memcmp(str + n, "25", 2) == 0)
+		while (n + 2 <= length && memcmp(str + n, "25", 2) == 0)
 			n += 2;
 		if (n + 2 <= length && read_number(str + n, 2, 16) >= 0)
 		{
 			*character = (signed char) read_number(str + n, 2, 16);
 			return n + 2;
 		}
-		return 1;
+		*character = 0;
+		return n;
 	}
 	if (str[0] == '&' && length >= 4 && str[1] == '#')
 	{
