@@ -97,7 +97,8 @@ is($session->{out}, "42704 22023 08006 08P01 58000 token token token token token
 
 # each request is tried again for itself, and has its own time
 $sandbox->reset;
-$session = run_session($node, &$use(join '-then-', ('503,retry-after=0') x 20, '201'), batch(20));
+$session = run_session($node, 'SET sw_guest_token.max_retries = 20',
+	&$use(join '-then-', ('503,retry-after=0') x 20, '201'), batch(20));
 is($session->{out}, "20|20|20|20\n", 'each request is tried again for itself');
 is($sandbox->attempts, 40, 'as often as it needs');
 $sandbox->reset;
