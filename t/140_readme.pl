@@ -1,4 +1,5 @@
-# Every SQL block of the README does what it says.
+# Every SQL block of the README and of the documents does what it says.  (That of
+# the recipes has a test of its own.)
 
 use strict;
 use warnings;
@@ -30,6 +31,29 @@ is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT token) FROM vis
 	'100|100', 'the batch has issued a token for each row');
 is($node->safe_psql('postgres', q{SELECT sw_token_header(token)->>'typ' FROM guest}),
 	'SAT', 'the trigger has issued one');
+
+# the other documents: each SQL block runs, and gives what the block of text
+# behind it shows
+foreach my $name (qw(reference operations troubleshooting))
+{
+	my $document = slurp_file("$FindBin::RealBin/../docs/$name.md");
+
+	$node->safe_psql('postgres', 'DROP EXTENSION IF EXISTS sw_guest_token CASCADE; CREATE EXTENSION sw_guest_token');
+	while ($document =~ /^```sql\n(.*?)^```\n(?:\n```text\n(.*?)^```)?/msg)
+	{
+		my ($block, $expected) = ($1, $2);
+		my ($first) = $block =~ /^(.*)/;
+		my ($out, $err) = ('', '');
+
+		IPC::Run::run(
+			[ $node->installed_command('psql'), '-Xq', '-P', 'footer=off', '-d', $node->connstr('postgres') ],
+			'<', \$block, '>', \$out, '2>', \$err);
+		# dropping the extension says what else it drops
+		is($err =~ s/^NOTICE:.*\n(?:DETAIL:.*\n)?//mgr, '', "$name: without an error: $first");
+		is($out =~ s/\n+\z/\n/r, $expected, "$name: as shown: $first") if defined $expected;
+	}
+}
+$node->safe_psql('postgres', 'CREATE EXTENSION IF NOT EXISTS sw_guest_token');
 
 # the tables of settings and of SQLSTATEs are complete
 my $readme = slurp_file("$FindBin::RealBin/../README.md");
