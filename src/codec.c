@@ -369,10 +369,15 @@ check_string(const char **pos, const char *end, bool *has_nul)
 	const char *p = *pos + 1;
 
 	*has_nul = false;
-	while (p < end && *p != '"')
+	for (;;)
 	{
-		unsigned char c = (unsigned char) *p;
+		unsigned char c;
 
+		p += sgt_count_plain(p, (size_t) (end - p));
+		if (p >= end || *p == '"')
+			break;
+
+		c = (unsigned char) *p;
 		if (c < 0x20)
 			return "A JSON string holds a control character.";
 		if (c >= 0x80)
@@ -513,11 +518,10 @@ read_token(json_object *object, const char *key, const char *missing,
 		return missing;
 
 	str = json_object_get_string(value);
-
 	length = (size_t) json_object_get_string_len(value);
 	if (length == 0 || length > SGT_MAX_TOKEN_LENGTH)
 		return unfit;
-	for (size_t i = 0; i < length; i++)
+	for (size_t i = sgt_count_plain(str, length); i < length; i++)
 	{
 		if (str[i] < 0x20 || str[i] > 0x7E)
 			return unfit;

@@ -563,7 +563,9 @@ perform_sockets(void)
 static void
 perform_timers(void)
 {
-	for (int i = 0; i < MAX_READY && engine.timer_us <= sgt_now_us(); i++)
+	int64		now = sgt_now_us();
+
+	for (int i = 0; i < MAX_READY && engine.timer_us <= now; i++)
 	{
 		int			n_running;
 
@@ -791,7 +793,7 @@ set_timer(CURLM *multi, long timeout_ms, void *arg)
 {
 	(void) multi;
 	(void) arg;
-	engine.timer_us = timeout_ms < 0 ? NEVER :
+	engine.timer_us = timeout_ms < 0 ? NEVER : timeout_ms == 0 ? 0 :
 		sgt_now_us() + timeout_ms * INT64CONST(1000);
 	return 0;
 }

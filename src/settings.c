@@ -15,17 +15,14 @@
  */
 #include "postgres.h"
 
-#include <arpa/inet.h>
 #include <ctype.h>
-#include <curl/curl.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "access/parallel.h"
 #include "common/base64.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/guc.h"
@@ -33,14 +30,9 @@
 
 #include "compat.h"
 #include "settings.h"
+#include "url.h"
 
 #define PREFIX				"sw_guest_token"
-
-/* Where a space lives. */
-#define API_DOMAIN			".signalwire.com"
-
-/* RFC 1035: what a DNS label may have. */
-#define MAX_LABEL_LENGTH	63
 
 /* Far beyond any API token. */
 #define MAX_API_TOKEN_LENGTH	4096
@@ -66,8 +58,22 @@ static Settings settings;
 static bool settings_valid = false;
 static MemoryContext settings_context = NULL;
 
-/* The token that the file held when "settings" was made. */
+/* The token that its file held when "settings" was made. */
 static char file_token[MAX_API_TOKEN_LENGTH + 1];
+
+/*
+ * A file as it was when it was judged.  To open and read it for each call
+ * would take a tenth of the time of a call over the loopback interface.
+ */
+typedef struct KnownFile
+{
+	dev_t		device;
+	ino_t		inode;
+	time_t		changed;		/* 0: not known */
+} KnownFile;
+
+static KnownFile known_token_file;
+static KnownFile known_ca_file;
 
 static bool check_api_token(char **newval, void **extra, GucSource source);
 static bool check_proxy(char **newval, void **extra, GucSource source);
@@ -77,20 +83,12 @@ static void warn_of_placeholders(void);
 static MemoryContext begin_settings(void);
 static void make_target(void);
 static void make_credentials(void);
-static bool refresh_file_token(void);
-static const char *make_base_url(bool *is_https);
-static const char *make_space_url(void);
-static const char *read_url_part(CURLU *url, CURLUPart part,
-								 unsigned int flags);
-static const char *skip_scheme(const char *url);
-static bool is_loopback(const char *host);
-static bool has_unfit_character(const char *str);
+static void check_files(void);
+static bool is_known(const KnownFile *file, const char *path);
+static void get_to_know(KnownFile *file, const struct stat *st);
 static void read_token_file(char *token);
 static void check_ca_file(void);
-static void make_proxy(bool is_https);
-static const char *find_environment_proxy(void);
-static bool is_known_proxy_scheme(const char *scheme);
-static const char *find_proxy_password(const char *url, const char **end);
+static void make_proxy(void);
 static void add_secret(const char *str);
 static void add_basic_secret(const char *user, const char *password);
 static void refuse_setting(const char *name, const char *detail)
@@ -104,7 +102,7 @@ sgt_define_settings(void)
 {
 	DefineCustomStringVariable(PREFIX ".space_name",
 							   gettext_noop("Sets the SignalWire space that issues the tokens."),
-							   gettext_noop("One DNS label, optionally followed by \"" API_DOMAIN "\"."),
+							   gettext_noop("One DNS label, optionally followed by \".signalwire.com\"."),
 							   &space_name,
 							   "",
 							   PGC_SUSET,
@@ -228,7 +226,7 @@ check_proxy(char **newval, void **extra, GucSource source)
 	const char *end;
 
 	(void) extra;
-	if (!is_stored_openly(source) || !find_proxy_password(*newval, &end))
+	if (!is_stored_openly(source) || !sgt_find_proxy_password(*newval, &end))
 		return true;
 
 	GUC_check_errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE);
@@ -257,6 +255,8 @@ note_change(const char *newval, void *extra)
 	(void) newval;
 	(void) extra;
 	settings_valid = false;
+	known_token_file.changed = 0;
+	known_ca_file.changed = 0;
 }
 
 /*
@@ -270,7 +270,7 @@ warn_of_placeholders(void)
 
 	if (process_shared_preload_libraries_in_progress || IsParallelWorker())
 		return;
-	if (api_token[0] == '\0' && !find_proxy_password(proxy, &end))
+	if (api_token[0] == '\0' && !sgt_find_proxy_password(proxy, &end))
 		return;
 
 	ereport(WARNING,
@@ -292,10 +292,7 @@ sgt_load_settings(void)
 {
 	MemoryContext oldcontext;
 
-	if (api_token_file[0] != '\0' && refresh_file_token())
-		settings_valid = false;
-	if (ca_file[0] != '\0')
-		check_ca_file();
+	check_files();
 	if (!settings_valid)
 	{
 		oldcontext = begin_settings();
@@ -385,17 +382,35 @@ begin_settings(void)
 static void
 make_target(void)
 {
-	settings.base_url = make_base_url(&settings.http.is_https);
+	ApiUrl		url;
+	const char *problem;
+
+	if (base_url[0] != '\0')
+	{
+		problem = sgt_read_base_url(base_url, &url);
+		if (problem)
+			refuse_setting("base_url", problem);
+	}
+	else
+	{
+		if (space_name[0] == '\0')
+			refuse_setting("space_name", NULL);
+		problem = sgt_read_space_name(space_name, &url);
+		if (problem)
+			refuse_setting("space_name", problem);
+	}
+	settings.base_url = url.url;
+	settings.http.is_https = url.is_https;
 
 	if (project_id[0] == '\0')
 		refuse_setting("project_id", NULL);
-	if (strchr(project_id, ':') || has_unfit_character(project_id))
+	if (strchr(project_id, ':') || sgt_has_unfit_character(project_id))
 		refuse_setting("project_id",
 					   "It holds a colon, white space or a control character.");
 
 	if (ca_file[0] != '\0')
 		settings.http.ca_file = pstrdup(ca_file);
-	make_proxy(settings.http.is_https);
+	make_proxy();
 }
 
 static void
@@ -405,7 +420,7 @@ make_credentials(void)
 
 	if (token[0] == '\0')
 		refuse_setting("api_token", NULL);
-	if (has_unfit_character(token))
+	if (sgt_has_unfit_character(token))
 		refuse_setting(api_token_file[0] ? "api_token_file" : "api_token",
 					   "The token holds white space or a control character.");
 	settings.http.username = pstrdup(project_id);
@@ -415,188 +430,54 @@ make_credentials(void)
 }
 
 /*
- * Reads the token's file; true if it holds another one than before.
+ * Looks whether the files that settings name have changed.
  */
-static bool
-refresh_file_token(void)
+static void
+check_files(void)
 {
 	char		token[MAX_API_TOKEN_LENGTH + 1];
 
-	read_token_file(token);
-	if (strcmp(token, file_token) == 0)
-		return false;
-	strlcpy(file_token, token, sizeof(file_token));
-	return true;
-}
-
-/*
- * libcurl's parser judges, and what it made of the URL is used: it reads
- * many spellings of an address, and the one that is judged must be the one
- * that is called.
- */
-static const char *
-make_base_url(bool *is_https)
-{
-	CURLU	   *url;
-	const char *authority;
-	const char *scheme;
-	const char *host;
-	const char *port;
-	const char *path;
-	StringInfoData result;
-
-	*is_https = true;
-	if (base_url[0] == '\0')
-		return make_space_url();
-
-	/* what the parser would repair or pass over */
-	authority = skip_scheme(base_url);
-	if (has_unfit_character(base_url) || authority == NULL ||
-		strchr(base_url, '\\'))
-		refuse_setting("base_url", "It is not a URL.");
-	if (strchr("/?#", *authority))
-		refuse_setting("base_url", "It has no host.");
-	if (memchr(authority, '@', strcspn(authority, "/?#")))
-		refuse_setting("base_url", "It must not hold a user name or a password.");
-	if (strpbrk(authority, "?#"))
-		refuse_setting("base_url", "It must not hold a query or a fragment.");
-
-	url = curl_url();
-	if (url == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory")));
-	if (curl_url_set(url, CURLUPART_URL, base_url, 0) != CURLUE_OK)
+	if (api_token_file[0] != '\0' &&
+		!is_known(&known_token_file, api_token_file))
 	{
-		curl_url_cleanup(url);
-		refuse_setting("base_url", "It is not a URL.");
+		read_token_file(token);
+		if (strcmp(token, file_token) != 0)
+		{
+			strlcpy(file_token, token, sizeof(file_token));
+			settings_valid = false;
+		}
 	}
-	scheme = read_url_part(url, CURLUPART_SCHEME, 0);
-	host = read_url_part(url, CURLUPART_HOST, 0);
-	port = read_url_part(url, CURLUPART_PORT, 0);
-	path = read_url_part(url, CURLUPART_PATH, 0);
-	curl_url_cleanup(url);
-
-	if (!scheme || !host || !path || host[0] == '\0')
-		refuse_setting("base_url", "It is not a URL.");
-	if (port && atoi(port) == 0)
-		refuse_setting("base_url", "Its port is not valid.");
-	*is_https = strcmp(scheme, "https") == 0;
-	if (!*is_https && strcmp(scheme, "http") != 0)
-		refuse_setting("base_url", "Its scheme must be \"https\" or \"http\".");
-	if (!*is_https && !is_loopback(host))
-		refuse_setting("base_url",
-					   "The scheme \"http\" is for a loopback host only: it would send the API token in clear.");
-
-	initStringInfo(&result);
-	appendStringInfo(&result, "%s://%s", scheme, host);
-	if (port)
-		appendStringInfo(&result, ":%s", port);
-	appendStringInfoString(&result, path);
-	while (result.len > 0 && result.data[result.len - 1] == '/')
-		result.data[--result.len] = '\0';
-	return result.data;
-}
-
-static const char *
-make_space_url(void)
-{
-	int			length = strlen(space_name);
-	int			domain_length = strlen(API_DOMAIN);
-
-	if (length == 0)
-		refuse_setting("space_name", NULL);
-	if (length > domain_length &&
-		pg_strcasecmp(space_name + length - domain_length, API_DOMAIN) == 0)
-		length -= domain_length;
-	if (length > MAX_LABEL_LENGTH)
-		refuse_setting("space_name", "It is not a DNS label.");
-	for (int i = 0; i < length; i++)
-	{
-		char		c = space_name[i];
-		bool		is_alnum = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-		(c >= '0' && c <= '9');
-
-		if (!is_alnum && (c != '-' || i == 0 || i == length - 1))
-			refuse_setting("space_name", "It is not a DNS label.");
-	}
-	return psprintf("https://%.*s" API_DOMAIN, length, space_name);
+	if (ca_file[0] != '\0' && !is_known(&known_ca_file, ca_file))
+		check_ca_file();
 }
 
 /*
- * A part of a URL in the current memory context, or NULL if there is none.
- */
-static const char *
-read_url_part(CURLU *url, CURLUPart part, unsigned int flags)
-{
-	char	   *str = NULL;
-	char	   *copy;
-
-	if (curl_url_get(url, part, &str, flags) != CURLUE_OK)
-		return NULL;
-	copy = MemoryContextAllocExtended(CurrentMemoryContext, strlen(str) + 1,
-									  MCXT_ALLOC_NO_OOM);
-	if (copy)
-		strcpy(copy, str);
-	curl_free(str);
-	return copy;
-}
-
-/*
- * What comes after the scheme of a URL, or NULL if it has none.
- */
-static const char *
-skip_scheme(const char *url)
-{
-	const char *end = url;
-
-	if (!isalpha((unsigned char) *end))
-		return NULL;
-	while (isalnum((unsigned char) *end) || strchr("+-.", *end))
-	{
-		if (*end == '\0')
-			return NULL;
-		end++;
-	}
-	return strncmp(end, "://", 3) == 0 ? end + 3 : NULL;
-}
-
-/*
- * Takes a host as libcurl writes it: addresses normalized, IPv6 in brackets.
+ * Whether a path still leads to the file that was judged, and nothing was
+ * done to the file since: contents, owner and permissions all leave a trace
+ * in the time of its last change, which nobody can set.
  */
 static bool
-is_loopback(const char *host)
+is_known(const KnownFile *file, const char *path)
 {
-	struct in_addr ipv4;
-	struct in6_addr ipv6;
-	char		bare[INET6_ADDRSTRLEN];
-	size_t		length = strlen(host);
+	struct stat st;
 
-	if (pg_strcasecmp(host, "localhost") == 0)
-		return true;
-	if (inet_pton(AF_INET, host, &ipv4) == 1)
-		return (ntohl(ipv4.s_addr) >> 24) == 127;
-	if (host[0] != '[' || length < 3 || length - 2 >= sizeof(bare))
-		return false;
-	memcpy(bare, host + 1, length - 2);
-	bare[length - 2] = '\0';
-	if (inet_pton(AF_INET6, bare, &ipv6) != 1)
-		return false;
-	return IN6_IS_ADDR_LOOPBACK(&ipv6) ||
-		(IN6_IS_ADDR_V4MAPPED(&ipv6) && ipv6.s6_addr[12] == 127);
+	return file->changed != 0 && stat(path, &st) == 0 &&
+		st.st_dev == file->device && st.st_ino == file->inode &&
+		st.st_ctime == file->changed;
 }
 
-static bool
-has_unfit_character(const char *str)
+/*
+ * To be called with what was open, before it is read.  A file that has only
+ * just changed stays unknown: its next change might leave the same time.
+ */
+static void
+get_to_know(KnownFile *file, const struct stat *st)
 {
-	for (; *str; str++)
-	{
-		unsigned char c = (unsigned char) *str;
+	bool		is_settled = st->st_ctime < time(NULL) - 2;
 
-		if (c <= ' ' || c == 0x7F)
-			return true;
-	}
-	return false;
+	file->device = st->st_dev;
+	file->inode = st->st_ino;
+	file->changed = is_settled ? st->st_ctime : 0;
 }
 
 /*
@@ -611,6 +492,7 @@ read_token_file(char *token)
 	int			fd = OpenTransientFile(api_token_file,
 									   O_RDONLY | O_NONBLOCK | PG_BINARY);
 	struct stat st;
+	KnownFile	known;
 	char	   *start = token;
 	const char *problem = NULL;
 	ssize_t		n = 0;
@@ -631,6 +513,7 @@ read_token_file(char *token)
 		problem = "The file must have permissions u=rw (0600) or less if owned by the database user, or permissions u=rw,g=r (0640) or less if owned by root.";
 	else
 	{
+		get_to_know(&known, &st);
 		n = read(fd, token, MAX_API_TOKEN_LENGTH + 1);
 		if (n < 0)
 			problem = "Its file could not be read.";
@@ -651,6 +534,7 @@ read_token_file(char *token)
 	memmove(token, start, strlen(start) + 1);
 	if (token[0] == '\0')
 		refuse_setting("api_token_file", "The file is empty.");
+	known_token_file = known;
 }
 
 /*
@@ -673,133 +557,35 @@ check_ca_file(void)
 	CloseTransientFile(fd);
 	if (!is_regular)
 		refuse_setting("ca_file", "It is not a regular file.");
+	get_to_know(&known_ca_file, &st);
 }
 
-/*
- * Chooses the proxy as libcurl would, but judges it first: libcurl's own
- * message for one that it does not know prints the password.
- */
 static void
-make_proxy(bool is_https)
+make_proxy(void)
 {
 	const char *str = proxy;
-	const char *full;
-	const char *path;
-	const char *written_password;
-	const char *end;
-	CURLU	   *url;
-	const char *scheme;
-	const char *host;
-	const char *user;
-	const char *password;
-	bool		decodes;
+	const char *problem;
+	ProxyUrl	url;
 
-	if (str[0] == '\0' && is_https)
+	if (str[0] == '\0' && settings.http.is_https)
 	{
-		str = find_environment_proxy();
+		str = sgt_find_environment_proxy();
 		settings.http.use_no_proxy = true;
 	}
 	if (str == NULL || str[0] == '\0')
 		return;
 
-	full = skip_scheme(str) ? str : psprintf("http://%s", str);
-	path = strchr(skip_scheme(full), '/');
-	if (has_unfit_character(full) || strpbrk(full, "?#\\") ||
-		(path && path[1] != '\0'))
-		refuse_setting("proxy", "It is not the URL of a proxy.");
-	url = curl_url();
-	if (url == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory")));
-	if (curl_url_set(url, CURLUPART_URL, full,
-					 CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK)
+	problem = sgt_read_proxy(str, settings.http.is_https, &url);
+	if (problem)
+		refuse_setting("proxy", problem);
+	settings.http.proxy = url.url;
+	if (url.written_password)
+		add_secret(url.written_password);
+	if (url.password)
 	{
-		curl_url_cleanup(url);
-		refuse_setting("proxy", "It is not the URL of a proxy.");
+		add_secret(url.password);
+		add_basic_secret(url.user ? url.user : "", url.password);
 	}
-	scheme = read_url_part(url, CURLUPART_SCHEME, 0);
-	host = read_url_part(url, CURLUPART_HOST, 0);
-	user = read_url_part(url, CURLUPART_USER, CURLU_URLDECODE);
-	password = read_url_part(url, CURLUPART_PASSWORD, CURLU_URLDECODE);
-	decodes = (user || !read_url_part(url, CURLUPART_USER, 0)) &&
-		(password || !read_url_part(url, CURLUPART_PASSWORD, 0));
-	curl_url_cleanup(url);
-
-	/* libcurl would go without a proxy whose credentials it cannot decode */
-	if (!decodes)
-		refuse_setting("proxy", "Its user name or password is not valid.");
-	if (!scheme || !host || host[0] == '\0' || !is_known_proxy_scheme(scheme))
-		refuse_setting("proxy", "libcurl does not know such a proxy.");
-	if (!is_https && !is_loopback(host))
-		refuse_setting("proxy",
-					   "With a plain \"http\" URL the proxy must be on a loopback host: it would see the API token in clear.");
-
-	written_password = find_proxy_password(full, &end);
-	if (written_password)
-		add_secret(pnstrdup(written_password, end - written_password));
-	if (password)
-	{
-		add_secret(password);
-		add_basic_secret(user ? user : "", password);
-	}
-	settings.http.proxy = pstrdup(full);
-}
-
-/*
- * The environment variables that libcurl has for https, in its order.
- */
-static const char *
-find_environment_proxy(void)
-{
-	static const char *const names[] = {
-		"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"
-	};
-
-	for (int i = 0; i < (int) lengthof(names); i++)
-	{
-		const char *value = getenv(names[i]);
-
-		if (value && value[0] != '\0')
-			return value;
-	}
-	return NULL;
-}
-
-static bool
-is_known_proxy_scheme(const char *scheme)
-{
-	static const char *const schemes[] = {
-		"http", "socks", "socks4", "socks4a", "socks5", "socks5h"
-	};
-
-	for (int i = 0; i < (int) lengthof(schemes); i++)
-	{
-		if (pg_strcasecmp(scheme, schemes[i]) == 0)
-			return true;
-	}
-	return pg_strcasecmp(scheme, "https") == 0 &&
-		curl_version_info(CURLVERSION_NOW)->features & CURL_VERSION_HTTPS_PROXY;
-}
-
-/*
- * Where the password of a proxy's URL begins and ends, or NULL.  Looks for
- * the last "@", wherever it is: better to see a password in what is no URL
- * than to miss one.
- */
-static const char *
-find_proxy_password(const char *url, const char **end)
-{
-	const char *start = skip_scheme(url);
-	const char *colon;
-
-	if (start == NULL)
-		start = url;
-	*end = strrchr(start, '@');
-	if (*end == NULL)
-		return NULL;
-	colon = memchr(start, ':', *end - start);
-	return colon && colon + 1 < *end ? colon + 1 : NULL;
 }
 
 static void
