@@ -5,7 +5,7 @@ EXTENSION    = sw_guest_token
 EXTVERSION   = $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" $(EXTENSION).control)
 MODULE_big   = $(EXTENSION)
 OBJS         = src/check.o src/codec.o src/engine.o src/functions.o src/http.o src/mux.o \
-	src/settings.o src/text.o src/tokens.o src/trigger.o src/url.o
+	src/outcome.o src/settings.o src/text.o src/tokens.o src/transfer.o src/trigger.o src/url.o
 DATA         = $(wildcard sql/*--*.sql)
 DOCS         = README.md $(wildcard docs/*.md)
 

@@ -19,6 +19,7 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
+#include "outcome.h"
 #include "settings.h"
 #include "tokens.h"
 

@@ -2,8 +2,9 @@
  * engine.c
  *		libcurl in a backend: its handles, sockets, timer and signals.
  *
- * Knows how libcurl and the server live together; knows nothing of retries,
- * deadlines or batches, which are for http.c.
+ * Knows how libcurl and the server live together; knows nothing of what a
+ * request says, which is for transfer.c, nor of retries, deadlines or batches,
+ * which are for http.c.
  *
  * libcurl never waits by itself.  It names the sockets and the moment that it
  * waits for, and the backend sleeps on its latch, the postmaster's death and
@@ -12,9 +13,10 @@
  *
  * 1. No ereport() while libcurl is on the stack.  A callback that fails
  *    leaves a note in its transfer and returns libcurl's failure value.
- * 2. All signals are blocked while libcurl is on the stack: it may start a
- *    thread, which inherits the mask, and PostgreSQL's signal handlers must
- *    not run there.
+ * 2. No thread of libcurl's has a signal open: PostgreSQL's handlers must not
+ *    run there.  A thread inherits the mask of whoever starts it.  So signals
+ *    are blocked while the engine opens or closes, and in a batch from when
+ *    libcurl announces a name look-up: nothing else starts threads there.
  * 3. Every socket that libcurl opens is booked with fd.c, one for one.  (Two
  *    more, which it uses for the length of a name look-up, it keeps to
  *    itself.)
@@ -45,18 +47,6 @@
 #endif
 
 /*
- * A pair of tokens at their greatest length is 128 kB; whatever is larger
- * than this is not an answer.
- */
-#define MAX_BODY_LENGTH		(1024 * 1024)
-
-/* libcurl has a limit of its own, which it reports as a broken connection. */
-#define MAX_HEADER_LENGTH	(256 * 1024)
-
-/* Response buffers beyond this are not kept between batches. */
-#define MAX_KEPT_BUFFER		(64 * 1024)
-
-/*
  * Idle connections that a backend keeps: what a batch of the default
  * concurrency uses.
  */
@@ -67,39 +57,37 @@
 
 #define MAX_READY			64
 
-Transfer  **sgt_transfers = NULL;
-int			sgt_n_transfers = 0;
-
 static struct
 {
 	bool		ready;
 	bool		initialized;	/* libcurl as a whole, once */
 	CURLM	   *multi;
-	struct curl_slist *headers;
 	Mux			mux;
 	bool		descriptors_booked;
 	WaitEventSet *wait_set;
 	uint32		wait_event;
 	int			n_sockets;		/* that libcurl has open */
 	int64		timer_us;		/* when libcurl wants a turn anyway */
+	int			n_look_ups;		/* that may yet start a thread */
+	bool		signals_blocked;
+	sigset_t	saved_signals;
 	bool		failed;			/* cannot go on */
 }			engine = {.mux.fd = -1,.timer_us = NEVER};
 
 static const char *open_engine(void);
 static bool open_multi(void);
-static void free_transfer(Transfer *t);
-static bool configure(Transfer *t, const HttpConfig *config);
-static bool fails_in_tls(CURLcode code);
+static void drop_transfers(int n_kept);
 static void perform_sockets(void);
 static void perform_timers(void);
-static size_t write_body(char *data, size_t size, size_t n, void *arg);
-static size_t read_header(char *line, size_t size, size_t n, void *arg);
+static int	start_look_up(void *resolver, void *reserved, void *arg);
 static curl_socket_t open_socket(void *arg, curlsocktype purpose,
 								 struct curl_sockaddr *addr);
 static int	close_socket(void *arg, curl_socket_t sock);
 static int	watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 						 void *socket_arg);
 static int	set_timer(CURLM *multi, long timeout_ms, void *arg);
+static void block_signals(void);
+static void restore_signals(void);
 
 /*
  * The engine's life
@@ -111,7 +99,6 @@ static int	set_timer(CURLM *multi, long timeout_ms, void *arg);
 void
 sgt_engine_open(void)
 {
-	sigset_t	saved;
 	const char *failure;
 
 	if (engine.ready)
@@ -131,9 +118,9 @@ sgt_engine_open(void)
 					 errdetail("Needed is version 7.87 or newer with TLS and name look-ups that can be interrupted.")));
 	}
 
-	sgt_block_signals(&saved);
+	block_signals();
 	failure = open_engine();
-	sgt_restore_signals(&saved);
+	restore_signals();
 	if (failure)
 	{
 		sgt_engine_discard();
@@ -163,12 +150,6 @@ sgt_engine_open(void)
 static const char *
 open_engine(void)
 {
-	static const char *const headers[] = {
-		"Content-Type: application/json",
-		"Accept: application/json",
-		"Expect:"
-	};
-
 	if (!engine.initialized && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return "libcurl could not be initialized";
 	engine.initialized = true;
@@ -180,16 +161,6 @@ open_engine(void)
 		return "no descriptor is left";
 	if (!open_multi())
 		return "libcurl is out of memory or descriptors";
-	for (int i = 0; i < (int) lengthof(headers); i++)
-	{
-		struct curl_slist *longer = curl_slist_append(engine.headers,
-													  headers[i]);
-
-		if (longer == NULL)
-			return "libcurl is out of memory";
-		engine.headers = longer;
-	}
-
 	return NULL;
 }
 
@@ -219,21 +190,7 @@ open_multi(void)
 void
 sgt_engine_tidy(void)
 {
-	sigset_t	saved;
-
-	if (sgt_n_transfers > 1)
-	{
-		sgt_block_signals(&saved);
-		while (sgt_n_transfers > 1)
-			free_transfer(sgt_transfers[--sgt_n_transfers]);
-		sgt_restore_signals(&saved);
-	}
-	if (sgt_n_transfers > 0 && sgt_transfers[0]->body_size > MAX_KEPT_BUFFER)
-	{
-		free(sgt_transfers[0]->body);
-		sgt_transfers[0]->body = NULL;
-		sgt_transfers[0]->body_size = 0;
-	}
+	drop_transfers(1);
 
 	/* connections that ended together were not closed as the batch drained */
 	if (engine.n_sockets > MAX_KEPT_CONNECTIONS)
@@ -246,21 +203,14 @@ sgt_engine_tidy(void)
 void
 sgt_engine_discard(void)
 {
-	sigset_t	saved;
-
-	sgt_block_signals(&saved);
-	while (sgt_n_transfers > 0)
-		free_transfer(sgt_transfers[--sgt_n_transfers]);
+	drop_transfers(0);
 	if (engine.multi)
+	{
+		block_signals();
 		curl_multi_cleanup(engine.multi);
+		restore_signals();
+	}
 	engine.multi = NULL;
-	curl_slist_free_all(engine.headers);
-	engine.headers = NULL;
-	sgt_restore_signals(&saved);
-
-	if (sgt_transfers)
-		pfree(sgt_transfers);
-	sgt_transfers = NULL;
 	if (engine.wait_set)
 		FreeWaitEventSet(engine.wait_set);
 	engine.wait_set = NULL;
@@ -270,253 +220,90 @@ sgt_engine_discard(void)
 	engine.descriptors_booked = false;
 	Assert(engine.n_sockets == 0);
 	engine.timer_us = NEVER;
+	engine.n_look_ups = 0;
 	engine.failed = false;
 	engine.ready = false;
 }
 
 static void
-free_transfer(Transfer *t)
+drop_transfers(int n_kept)
 {
-	if (t->easy)
+	for (int i = n_kept; i < sgt_n_transfers; i++)
 	{
-		/* does nothing if the handle is not there */
-		curl_multi_remove_handle(engine.multi, t->easy);
-		curl_easy_cleanup(t->easy);
+		/* does nothing to a handle that was removed already */
+		if (sgt_transfers[i]->easy)
+			curl_multi_remove_handle(engine.multi, sgt_transfers[i]->easy);
 	}
-	free(t->body);
-	free(t);
+	sgt_free_transfers(n_kept);
 }
 
 /*
- * Transfers
+ * Attempts
  */
 
 /*
- * Finds a transfer that is free, or makes one.
+ * Gives a handle what it needs to live in a backend; false if memory is short.
  */
-Transfer   *
-sgt_take_transfer(void)
+bool
+sgt_engine_adopt(Transfer *t)
 {
-	MemoryContext oldcontext;
-	Transfer   *t;
+	CURL	   *easy = t->easy;
 
-	for (int i = 0; i < sgt_n_transfers; i++)
-	{
-		if (sgt_transfers[i]->state == TRANSFER_FREE)
-			return sgt_transfers[i];
-	}
-
-	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-	if (sgt_transfers == NULL)
-		sgt_transfers = palloc(sizeof(Transfer *));
-	else
-		sgt_transfers = repalloc(sgt_transfers,
-								 (sgt_n_transfers + 1) * sizeof(Transfer *));
-	MemoryContextSwitchTo(oldcontext);
-
-	t = calloc(1, sizeof(Transfer));
-	if (t == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory")));
-	sgt_transfers[sgt_n_transfers++] = t;
-	return t;
+	return
+	/* SIGALRM is PostgreSQL's */
+		curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
+	/* never wait for a name look-up's thread */
+		curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK &&
+		curl_easy_setopt(easy, CURLOPT_RESOLVER_START_FUNCTION,
+						 start_look_up) == CURLE_OK &&
+		curl_easy_setopt(easy, CURLOPT_RESOLVER_START_DATA, t) == CURLE_OK &&
+		curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION,
+						 open_socket) == CURLE_OK &&
+		curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, t) == CURLE_OK &&
+		curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION,
+						 close_socket) == CURLE_OK;
 }
 
 /*
  * Lets libcurl start an attempt; false if memory is short.
- *
- * Waiting for others' connections to turn out to be HTTP/2 saves handshakes,
- * but makes connection attempts serial.
  */
 bool
-sgt_transfer_start(Transfer *t, const HttpConfig *config,
-				   bool wait_for_others)
+sgt_engine_start(Transfer *t, const HttpConfig *config, bool wait_for_others)
 {
-	t->socket = CURL_SOCKET_BAD;
-	t->started_us = sgt_now_us();
-	t->connected_us = 0;
-	t->code = CURLE_OK;
-	t->is_unreported = false;
-	t->no_descriptor = false;
-	t->no_memory = false;
-	t->too_large = false;
-	t->status = 0;
-	t->header_length = 0;
-	t->body_length = 0;
-	t->reason[0] = '\0';
-
-	return configure(t, config) &&
-		curl_easy_setopt(t->easy, CURLOPT_URL, t->request.url) == CURLE_OK &&
-		curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE,
-						 (long) strlen(t->request.body)) == CURLE_OK &&
-		curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS,
-						 t->request.body) == CURLE_OK &&
-		curl_easy_setopt(t->easy, CURLOPT_CONNECTTIMEOUT_MS,
-						 (long) config->connect_timeout_ms) == CURLE_OK &&
-		curl_easy_setopt(t->easy, CURLOPT_FRESH_CONNECT,
-						 (long) t->wants_fresh) == CURLE_OK &&
-		curl_easy_setopt(t->easy, CURLOPT_PIPEWAIT,
-						 (long) wait_for_others) == CURLE_OK &&
-		curl_easy_setopt(t->easy, CURLOPT_CERTINFO,
-						 t->request.probe ? 1L : 0L) == CURLE_OK &&
+	return sgt_transfer_prepare(t, config, wait_for_others) &&
 		curl_multi_add_handle(engine.multi, t->easy) == CURLM_OK;
 }
 
 /*
- * Takes the transfer away from libcurl, which closes its connection unless
- * the attempt is done.
+ * Takes an attempt away from libcurl, which closes its connection unless the
+ * attempt is done.
  */
 void
-sgt_transfer_stop(Transfer *t)
+sgt_engine_stop(Transfer *t)
 {
 	curl_multi_remove_handle(engine.multi, t->easy);
-}
-
-static bool
-fails_in_tls(CURLcode code)
-{
-	return code == CURLE_SSL_CONNECT_ERROR ||
-		code == CURLE_PEER_FAILED_VERIFICATION ||
-		code == CURLE_SSL_CACERT_BADFILE ||
-		code == CURLE_SSL_ISSUER_ERROR;
-}
-
-/*
- * Tells how far the attempt came.
- */
-void
-sgt_transfer_probe(Transfer *t, HttpProbe *probe)
-{
-	struct curl_certinfo *certificates = NULL;
-	struct curl_header *date;
-	curl_off_t	resolved_us = 0;
-	curl_off_t	connected_us = 0;
-	curl_off_t	ready_us = 0;
-	curl_off_t	answered_us = 0;
-
-	curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
-	curl_easy_getinfo(t->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
-	curl_easy_getinfo(t->easy, CURLINFO_PRETRANSFER_TIME_T, &ready_us);
-	curl_easy_getinfo(t->easy, CURLINFO_STARTTRANSFER_TIME_T, &answered_us);
-
-	/* libcurl tells that it was connected only when all that follows is done */
-	if (connected_us == 0 && t->connected_us != 0)
-		connected_us = Max(t->connected_us - t->started_us, resolved_us + 1);
-	else if (connected_us == 0 && fails_in_tls(t->code))
-		connected_us = resolved_us + 1;
-	probe->resolve_us = resolved_us;
-	probe->connect_us = Max(connected_us - resolved_us, 0);
-	if (connected_us > 0)
-		probe->tls_us = Max(ready_us - connected_us, 0);
-	if (t->status != 0)
-		probe->answer_us = Max(answered_us - ready_us, 1);
-
-	probe->local_time = (int64) time(NULL);
-	probe->server_time = -1;
-	if (curl_easy_header(t->easy, "Date", 0, CURLH_HEADER, -1,
-						 &date) == CURLHE_OK)
-		probe->server_time = (int64) curl_getdate(date->value, NULL);
-
-	/* the first certificate is the server's own */
-	probe->expires = -1;
-	curl_easy_getinfo(t->easy, CURLINFO_CERTINFO, &certificates);
-	if (certificates == NULL || certificates->num_of_certs < 1)
-		return;
-	for (struct curl_slist *item = certificates->certinfo[0]; item;
-		 item = item->next)
-	{
-		if (strncmp(item->data, "Issuer:", 7) == 0)
-			strlcpy(probe->issuer, item->data + 7, sizeof(probe->issuer));
-		else if (strncmp(item->data, "Expire date:", 12) == 0)
-			probe->expires = (int64) curl_getdate(item->data + 12, NULL);
-	}
-}
-
-/*
- * Makes the transfer's handle and gives it the options that all requests
- * share; false if memory is short.
- */
-static bool
-configure(Transfer *t, const HttpConfig *config)
-{
-	CURLcode	code = CURLE_OK;
-
-#define SET(option, value) \
-	do { \
-		if (code == CURLE_OK) \
-			code = curl_easy_setopt(t->easy, (option), (value)); \
-	} while (0)
-
-	if (t->easy && t->generation == config->generation)
-		return true;
-
-	t->generation = 0;
-	if (t->easy)
-		curl_easy_reset(t->easy);
-	else
-		t->easy = curl_easy_init();
-	if (t->easy == NULL)
-		return false;
-
-	/* how libcurl is to behave in a backend */
-	SET(CURLOPT_NOSIGNAL, 1L);	/* SIGALRM is PostgreSQL's */
-	SET(CURLOPT_QUICK_EXIT, 1L);	/* never wait for a name look-up's thread */
-	SET(CURLOPT_PRIVATE, t);
-	SET(CURLOPT_ERRORBUFFER, t->reason);
-	SET(CURLOPT_WRITEFUNCTION, write_body);
-	SET(CURLOPT_WRITEDATA, t);
-	SET(CURLOPT_HEADERFUNCTION, read_header);
-	SET(CURLOPT_HEADERDATA, t);
-	SET(CURLOPT_OPENSOCKETFUNCTION, open_socket);
-	SET(CURLOPT_OPENSOCKETDATA, t);
-	SET(CURLOPT_CLOSESOCKETFUNCTION, close_socket);
-
-	/* what is sent */
-	SET(CURLOPT_POST, 1L);
-	SET(CURLOPT_HTTPHEADER, engine.headers);
-	SET(CURLOPT_USERAGENT,
-		"sw_guest_token/" SGT_VERSION " PostgreSQL/" PG_VERSION);
-	SET(CURLOPT_HTTPAUTH, (long) CURLAUTH_BASIC);
-	if (config->username)
-	{
-		SET(CURLOPT_USERNAME, config->username);
-		SET(CURLOPT_PASSWORD, config->password);
-	}
-
-	/* where to, and whom to trust: some are defaults, but matter too much */
-	SET(CURLOPT_PROTOCOLS_STR, config->is_https ? "https" : "http");
-	SET(CURLOPT_FOLLOWLOCATION, 0L);
-	SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
-	SET(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
-	SET(CURLOPT_SSL_VERIFYPEER, 1L);
-	SET(CURLOPT_SSL_VERIFYHOST, 2L);
-	SET(CURLOPT_PROXY, config->proxy ? config->proxy : "");
-	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-	if (!config->use_no_proxy)
-		SET(CURLOPT_NOPROXY, "");
-	if (config->ca_file)
-	{
-		/* in place of the system's store, which may also be a directory */
-		SET(CURLOPT_CAINFO, config->ca_file);
-		SET(CURLOPT_CAPATH, NULL);
-		SET(CURLOPT_PROXY_CAINFO, config->ca_file);
-		SET(CURLOPT_PROXY_CAPATH, NULL);
-
-		/* it may be replaced at any time: libcurl would remember it for a day */
-		SET(CURLOPT_CA_CACHE_TIMEOUT, 0L);
-	}
-#undef SET
-
-	if (code != CURLE_OK)
-		return false;
-	t->generation = config->generation;
-	return true;
 }
 
 /*
  * Turns
  */
+
+/*
+ * Everything that enters libcurl during a batch does so in a turn, which
+ * these two enclose.
+ */
+void
+sgt_engine_begin_turn(void)
+{
+	if (engine.n_look_ups > 0)
+		block_signals();
+}
+
+void
+sgt_engine_end_turn(void)
+{
+	restore_signals();
+}
 
 /*
  * Gives libcurl a turn.  "max_connections" bounds those that are kept in
@@ -596,6 +383,11 @@ sgt_engine_next_done(CURLcode *code)
 	*code = message->data.result;
 	curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &t);
 	t->code = *code;
+	if (t->looks_up && *code == CURLE_OK)
+	{
+		t->looks_up = false;
+		engine.n_look_ups--;
+	}
 	if (t->reason[0] == '\0' && *code != CURLE_OK)
 		strlcpy(t->reason, curl_easy_strerror(*code), sizeof(t->reason));
 	return t;
@@ -610,6 +402,7 @@ sgt_engine_drop_idle(void)
 {
 	if (engine.n_sockets == 0)
 		return false;
+	block_signals();
 	curl_multi_cleanup(engine.multi);
 	if (!open_multi())
 		engine.failed = true;
@@ -659,68 +452,6 @@ sgt_engine_wait(int64 wake_us)
 /*
  * libcurl's callbacks
  */
-
-static size_t
-write_body(char *data, size_t size, size_t n, void *arg)
-{
-	Transfer   *t = arg;
-	size_t		length = size * n;
-
-	if (length > MAX_BODY_LENGTH - t->body_length)
-	{
-		t->too_large = true;
-		return CURL_WRITEFUNC_ERROR;
-	}
-	if (t->body_length + length > t->body_size)
-	{
-		size_t		new_size = Max(t->body_size, 4096);
-		char	   *new_body;
-
-		while (new_size < t->body_length + length)
-			new_size *= 2;
-		new_body = realloc(t->body, new_size);
-		if (new_body == NULL)
-		{
-			t->no_memory = true;
-			return CURL_WRITEFUNC_ERROR;
-		}
-		t->body = new_body;
-		t->body_size = new_size;
-	}
-	memcpy(t->body + t->body_length, data, length);
-	t->body_length += length;
-	return length;
-}
-
-/*
- * Gets one line at a time.  The empty one after the headers of a final
- * response makes its status count.
- */
-static size_t
-read_header(char *line, size_t size, size_t n, void *arg)
-{
-	Transfer   *t = arg;
-	size_t		length = size * n;
-	long		status = 0;
-
-	t->header_length += length;
-	if (t->header_length > MAX_HEADER_LENGTH)
-	{
-		t->too_large = true;
-		return 0;
-	}
-	if (length > 0 && (line[0] == '\r' || line[0] == '\n'))
-	{
-		curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-		if (status >= 200 || status == 101)
-			t->status = (int) status;
-
-		/* what follows is no HTTP, and nobody has asked for it */
-		if (status == 101)
-			return 0;
-	}
-	return length;
-}
 
 static curl_socket_t
 open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
@@ -799,22 +530,50 @@ set_timer(CURLM *multi, long timeout_ms, void *arg)
 }
 
 /*
+ * A name look-up is about to start.  It is over for sure only with an attempt
+ * that was a success: the thread of one that was given up may go on, and
+ * others may wait for it to end.  Until the engine is discarded signals are
+ * then blocked in every turn.
+ *
+ * To do so always would take 5 us of the 60 us of a call over the loopback
+ * interface, two system calls for each of two turns.
+ */
+static int
+start_look_up(void *resolver, void *reserved, void *arg)
+{
+	Transfer   *t = arg;
+
+	(void) resolver;
+	(void) reserved;
+	if (!t->looks_up)
+		engine.n_look_ups++;
+	t->looks_up = true;
+	block_signals();
+	return 0;
+}
+
+/*
  * Signals and time
  */
 
-void
-sgt_block_signals(sigset_t *saved)
+static void
+block_signals(void)
 {
 	sigset_t	all;
 
+	if (engine.signals_blocked)
+		return;
 	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, saved);
+	pthread_sigmask(SIG_SETMASK, &all, &engine.saved_signals);
+	engine.signals_blocked = true;
 }
 
-void
-sgt_restore_signals(const sigset_t *saved)
+static void
+restore_signals(void)
 {
-	pthread_sigmask(SIG_SETMASK, saved, NULL);
+	if (engine.signals_blocked)
+		pthread_sigmask(SIG_SETMASK, &engine.saved_signals, NULL);
+	engine.signals_blocked = false;
 }
 
 /* Monotonic, in microseconds. */

@@ -2,7 +2,7 @@
  * engine.h
  *		libcurl in a backend: its handles, sockets, timer and signals.
  *
- * For http.c alone, which decides what is sent and when.
+ * For http.c and transfer.c alone; http.c decides what is sent and when.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_ENGINE_H
@@ -11,81 +11,29 @@
 #include "postgres.h"
 
 #include <curl/curl.h>
-#include <signal.h>
 
 #include "http.h"
-
-/* The one status that brings what was asked for. */
-#define SUCCESS_STATUS		201
+#include "transfer.h"
 
 #define NEVER				PG_INT64_MAX
 
-typedef enum TransferState
-{
-	TRANSFER_FREE,
-	TRANSFER_PAUSED,			/* until resume_us, or for a descriptor */
-	TRANSFER_RUNNING,			/* libcurl has it */
-	TRANSFER_FINISHED			/* its outcome waits to be handed out */
-} TransferState;
-
-/* One request on its way.  Lives in malloc's memory, as libcurl's own does. */
-typedef struct Transfer
-{
-	/* the request as a whole: http.c's */
-	TransferState state;
-	HttpRequest request;
-	HttpOutcome outcome;		/* of the last attempt */
-	int			attempts;
-	int64		deadline_us;	/* 0: not sent yet */
-	int64		resume_us;		/* the end of a pause */
-	bool		wants_descriptor;	/* the pause ends when others finish */
-	bool		wants_fresh;	/* use no kept-alive connection */
-
-	/* the handle, and the generation of the configuration that it has */
-	CURL	   *easy;
-	uint64		generation;
-
-	/* the present attempt, as libcurl's callbacks see it */
-	curl_socket_t socket;		/* the last that was opened for it */
-	int64		started_us;
-	int64		connected_us;	/* then that one was; TLS may be to come */
-	CURLcode	code;			/* how it ended, CURLE_OK until then */
-	bool		is_unreported;	/* it has ended, but not been logged */
-	const char *connection;		/* what it went over, for the log */
-	int64		ended_us;
-	bool		no_descriptor;
-	bool		no_memory;
-	bool		too_large;
-	int			status;			/* set when all headers are there */
-	size_t		header_length;
-	size_t		body_length;
-	size_t		body_size;		/* what "body" has room for */
-	char	   *body;
-	char		reason[CURL_ERROR_SIZE];
-} Transfer;
-
-/* All transfers that there are; sgt_take_transfer() makes more. */
-extern Transfer **sgt_transfers;
-extern int	sgt_n_transfers;
-
-/* These may raise, and are called with signals open. */
+/* These may raise. */
 extern void sgt_engine_open(void);
-extern Transfer *sgt_take_transfer(void);
 extern bool sgt_engine_wait(int64 wake_us);
 extern void sgt_engine_check(void);
 
-/* These raise nothing, and are called with signals open. */
+/* These raise nothing. */
 extern void sgt_engine_tidy(void);
 extern void sgt_engine_discard(void);
-extern void sgt_block_signals(sigset_t *saved);
-extern void sgt_restore_signals(const sigset_t *saved);
 extern int64 sgt_now_us(void);
 
-/* These enter libcurl: they raise nothing, and want signals blocked. */
-extern bool sgt_transfer_start(Transfer *t, const HttpConfig *config,
-							   bool wait_for_others);
-extern void sgt_transfer_stop(Transfer *t);
-extern void sgt_transfer_probe(Transfer *t, HttpProbe *probe);
+/* These enter libcurl: they raise nothing, and are for turns. */
+extern void sgt_engine_begin_turn(void);
+extern void sgt_engine_end_turn(void);
+extern bool sgt_engine_adopt(Transfer *t);
+extern bool sgt_engine_start(Transfer *t, const HttpConfig *config,
+							 bool wait_for_others);
+extern void sgt_engine_stop(Transfer *t);
 extern void sgt_engine_perform(bool sockets_ready, int max_connections);
 extern Transfer *sgt_engine_next_done(CURLcode *code);
 extern bool sgt_engine_drop_idle(void);

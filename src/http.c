@@ -27,6 +27,7 @@
 
 #include "engine.h"
 #include "http.h"
+#include "transfer.h"
 
 /* Backoff: full jitter, doubling from the first to the second. */
 #define MIN_BACKOFF_US		(100 * 1000)
@@ -168,21 +169,17 @@ take_requests(Batch *batch)
 
 /*
  * Gives libcurl a turn.  Everything that enters libcurl during a batch is
- * called from here, behind blocked signals.
+ * called from here.
  */
 static void
 run_turn(Batch *batch, bool sockets_ready)
 {
-	sigset_t	saved;
-
-	sgt_block_signals(&saved);
-
+	sgt_engine_begin_turn();
 	start_transfers(batch, sgt_now_us());
 	sgt_engine_perform(sockets_ready, batch->exhausted ? 0 : batch->limit);
 	collect_finished(batch);
 	expire_transfers(batch);
-
-	sgt_restore_signals(&saved);
+	sgt_engine_end_turn();
 	sgt_engine_check();
 }
 
@@ -217,7 +214,7 @@ withdraw(Batch *batch, Transfer *t)
 
 	if (t->state == TRANSFER_RUNNING && !is_sent(t))
 	{
-		sgt_transfer_stop(t);
+		sgt_engine_stop(t);
 		batch->n_running--;
 		n_sent--;
 	}
@@ -244,8 +241,8 @@ start_attempt(Batch *batch, Transfer *t, int64 now)
 	 * attempt has failed, none waits for another any more: one that hangs
 	 * must not take the time of those behind it.
 	 */
-	if (sgt_transfer_start(t, config,
-						   config->is_https && !batch->connect_failed))
+	if (sgt_engine_start(t, config,
+						 config->is_https && !batch->connect_failed))
 	{
 		t->state = TRANSFER_RUNNING;
 		batch->n_running++;
@@ -319,7 +316,7 @@ end_attempt(Batch *batch, Transfer *t, HttpResult result)
 		sgt_transfer_probe(t, t->request.probe);
 	if (t->state == TRANSFER_RUNNING)
 	{
-		sgt_transfer_stop(t);
+		sgt_engine_stop(t);
 		batch->n_running--;
 	}
 

@@ -42,7 +42,6 @@ extern void sgt_create_guest_tokens(GuestTokenSource source,
 									GuestTokenSink sink, void *arg);
 extern bool sgt_probe_api(const Settings *settings, HttpProbe *probe,
 						  CallError *error);
-extern char *sgt_show_text(const Settings *settings, const char *str);
 extern void sgt_refresh_guest_token(const text *refresh_token,
 									TokenPair *pair);
 

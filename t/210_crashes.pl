@@ -28,6 +28,10 @@ my $hang = "SET sw_guest_token.base_url = '" . $sandbox->script('hang') . "'";
 my $request = "ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request";
 my $batch = "SELECT count(token) FROM sw_create_guest_tokens(array_fill($request, '{100}'))";
 
+# SIGHUP, SIGUSR1, SIGTERM, SIGINT, SIGQUIT, SIGALRM, SIGUSR2
+my $MASK = 0;
+$MASK |= 1 << $_ - 1 for 1, 2, 3, 10, 12, 14, 15;
+
 sub works
 {
 	my ($name) = @_;
@@ -106,6 +110,30 @@ SKIP:
 		state_of_mask($session->{out});
 	}
 
+	# the thread of a look-up takes no signal, be it the engine's first or not
+	$session = session($node, $ONE, "SET sw_guest_token.timeout = '1h'",
+		"SET sw_guest_token.base_url = 'https://slow.invalid'", $ONE,
+		"SET sw_guest_token.base_url = 'https://slow.example'", $ONE);
+	for my $time ('first', 'second')
+	{
+		wait_for_call($node);
+		my ($pid, $start) = split /\|/, $node->safe_psql('postgres',
+			"SELECT pid, query_start FROM pg_stat_activity WHERE application_name = 'victim'");
+		my @masks;
+		foreach my $thread (glob "/proc/$pid/task/*")
+		{
+			push @masks, (slurp_file("$thread/status") =~ /SigBlk:\s*(\S+)/)[0]
+			  unless $thread eq "/proc/$pid/task/$pid";
+		}
+		ok(@masks >= 1, "the $time look-up has a thread");
+		is(scalar(grep { (hex(substr $_, -8) & $MASK) != $MASK } @masks), 0,
+			'and none has a signal of PostgreSQL open');
+		$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+		$node->poll_query_until('postgres',
+			"SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid AND query_start = '$start'");
+	}
+	$session->finish;
+
 	# no socket can be opened
 	open my $handle, '>', "$directory/fail_socket" or die $!;
 	close $handle;
@@ -174,7 +202,7 @@ sub state_of_mask
 {
 	my ($mask) = $_[0] =~ /mask (\w+)/;
 
-	is(hex(substr $mask, -8) & (1 << 1 | 1 << 9 | 1 << 13 | 1 << 14), 0,
+	is(hex(substr $mask, -8) & $MASK, 0,
 		'no signal of PostgreSQL is left blocked');
 	return;
 }

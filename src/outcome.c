@@ -1,0 +1,390 @@
+/*-------------------------------------------------------------------------
+ * outcome.c
+ *		From a request's outcome to a pair of tokens, or to an error.
+ *
+ * Knows what SignalWire's answers mean, and how failures look in PostgreSQL.
+ *
+ * 1. sgt_describe_outcome() alone turns an outcome into an error.
+ * 2. Text from outside reaches a message only through show_text(), which
+ *    blanks secrets; of a body with tokens nothing does.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "utils/memutils.h"
+
+#include "codec.h"
+#include "outcome.h"
+
+#define JSON_TYPE		"application/json"
+
+static bool is_json(const char *content_type);
+static void describe_status(const Call *call, const HttpOutcome *outcome,
+							CallError *error);
+static void describe_refusal(const Call *call, const HttpOutcome *outcome,
+							 CallError *error);
+static void describe_timeout(const Call *call, const HttpOutcome *outcome,
+							 CallError *error);
+static void describe_failure(const Call *call, const HttpOutcome *outcome,
+							 int sqlstate, const char *message,
+							 CallError *error);
+static char *show_text(const Call *call, const char *str, size_t length);
+static char *from_utf8(const char *str);
+
+/*
+ * Fills in the pair, or else the error, in the current memory context.
+ */
+bool
+sgt_judge_outcome(const Call *call, const HttpOutcome *outcome, TokenPair *pair,
+				  CallError *error)
+{
+	const char *problem;
+
+	if (outcome->result != HTTP_ANSWERED || outcome->status != 201)
+	{
+		sgt_describe_outcome(call, outcome, error);
+		return false;
+	}
+
+	memset(pair, 0, sizeof(*pair));
+	if (!is_json(outcome->content_type))
+		problem = "The content type is not \"" JSON_TYPE "\".";
+	else
+	{
+		switch (sgt_read_token_pair(outcome->body, outcome->body_length,
+									sgt_alloc_or_null, pair, &problem))
+		{
+			case CODEC_OK:
+				return true;
+			case CODEC_NO_MEMORY:
+				sgt_raise_out_of_memory();
+			default:
+				break;
+		}
+	}
+	sgt_set_error(error, ERRCODE_PROTOCOL_VIOLATION,
+				  "response from SignalWire is not valid");
+	error->detail = pstrdup(problem);
+	return false;
+}
+
+/* Parameters and letter case are free. */
+static bool
+is_json(const char *content_type)
+{
+	size_t		length = strlen(JSON_TYPE);
+
+	return content_type != NULL &&
+		pg_strncasecmp(content_type, JSON_TYPE, length) == 0 &&
+		strchr("; \t", content_type[length]) != NULL;
+}
+
+/*
+ * The one place where it is decided how a failure looks: its SQLSTATE,
+ * message, DETAIL and HINT.
+ */
+void
+sgt_describe_outcome(const Call *call, const HttpOutcome *outcome,
+					 CallError *error)
+{
+	switch (outcome->result)
+	{
+		case HTTP_ANSWERED:
+			describe_status(call, outcome, error);
+			break;
+		case HTTP_MALFORMED:
+			describe_failure(call, outcome, ERRCODE_PROTOCOL_VIOLATION,
+							 "response from SignalWire is not valid", error);
+			break;
+		case HTTP_NOT_CONNECTED:
+			describe_failure(call, outcome,
+							 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
+							 "could not connect to SignalWire", error);
+			break;
+		case HTTP_BAD_CERTIFICATE:
+			describe_failure(call, outcome,
+							 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
+							 "could not connect to SignalWire", error);
+			error->hint = pstrdup("The server's certificate must be valid for the host and issued by an authority that is trusted: one of the system's, or of the file in \"sw_guest_token.ca_file\".");
+			break;
+		case HTTP_NO_DESCRIPTOR:
+			describe_failure(call, outcome,
+							 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
+							 "could not connect to SignalWire", error);
+			error->detail = pstrdup("No file descriptor is left.");
+			error->hint = pstrdup("Increase \"max_files_per_process\" or the operating system's limit.");
+			break;
+		case HTTP_CONNECT_TIMED_OUT:
+		case HTTP_TIMED_OUT:
+			describe_timeout(call, outcome, error);
+			break;
+		case HTTP_BROKEN:
+			describe_failure(call, outcome, ERRCODE_CONNECTION_FAILURE,
+							 "connection to SignalWire broke before the response was complete",
+							 error);
+			break;
+		case HTTP_BAD_CA_FILE:
+			describe_failure(call, outcome,
+							 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+							 "certificate authorities could not be loaded",
+							 error);
+			error->hint = pstrdup("Check the parameter \"sw_guest_token.ca_file\"; if it is empty, install the system's certificate authorities.");
+			break;
+		case HTTP_BAD_URL:
+			describe_failure(call, outcome,
+							 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+							 "the URL of the server or of the proxy cannot be used",
+							 error);
+			error->hint = pstrdup("Check the parameters \"sw_guest_token.base_url\" and \"sw_guest_token.proxy\".");
+			break;
+		case HTTP_NO_MEMORY:
+		case HTTP_NOT_SENT:		/* has no outcome of its own */
+			sgt_raise_out_of_memory();
+	}
+}
+
+static void
+describe_status(const Call *call, const HttpOutcome *outcome,
+				CallError *error)
+{
+	int			status = outcome->status;
+	char	   *excerpt = NULL;
+
+	switch (status)
+	{
+		case 400:
+		case 422:
+			sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
+						  "SignalWire rejected the request");
+			break;
+		case 401:
+			sgt_set_error(error, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+						  "SignalWire did not accept the credentials");
+			error->hint = pstrdup("Check the space, the project, and the API token: it needs the scope Voice, Messaging, Fax or Video.");
+			break;
+		case 403:
+			sgt_set_error(error, ERRCODE_INSUFFICIENT_PRIVILEGE,
+						  "SignalWire denied the request");
+			error->hint = pstrdup("The API token lacks a scope.");
+			break;
+		case 404:
+			sgt_set_error(error, ERRCODE_UNDEFINED_OBJECT,
+						  "SignalWire has nothing at the URL of the request");
+			error->hint = pstrdup("Check the parameter \"sw_guest_token.space_name\" or \"sw_guest_token.base_url\".");
+			break;
+		case 429:
+			sgt_set_error(error, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+						  "SignalWire limits the rate of requests");
+			break;
+		default:
+			if (status >= 500 && status <= 599)
+				sgt_set_error(error, ERRCODE_SYSTEM_ERROR,
+							  "SignalWire failed to process the request");
+			else
+				sgt_set_error(error, ERRCODE_PROTOCOL_VIOLATION,
+							  "response from SignalWire has an unexpected status");
+			break;
+	}
+
+	if (status == 422)
+		describe_refusal(call, outcome, error);
+	if (error->detail)
+		return;
+
+	/* where a token was awaited, there may be one */
+	if (status / 100 != 2)
+		excerpt = show_text(call, outcome->body, outcome->body_length);
+	error->detail = psprintf("The status was %d in attempt %d%s%s",
+							 status, outcome->attempts,
+							 excerpt && excerpt[0] ? ": " : ".",
+							 excerpt ? excerpt : "");
+}
+
+/*
+ * A 422 says in words what is wrong.  If it has another shape, nothing is
+ * changed.
+ */
+static void
+describe_refusal(const Call *call, const HttpOutcome *outcome,
+				 CallError *error)
+{
+	ApiErrors	errors;
+
+	switch (sgt_read_api_errors(outcome->body, outcome->body_length,
+								&call->secrets, sgt_alloc_or_null, &errors))
+	{
+		case CODEC_OK:
+			if (errors.message[0])
+				error->message = psprintf("%s: %s", error->message,
+										  from_utf8(errors.message));
+			if (errors.details[0])
+				error->detail = from_utf8(errors.details);
+			if (errors.url)
+				error->hint = psprintf("See %s.", from_utf8(errors.url));
+			break;
+		case CODEC_NO_MEMORY:
+			sgt_raise_out_of_memory();
+		default:
+			break;
+	}
+}
+
+static void
+describe_timeout(const Call *call, const HttpOutcome *outcome,
+				 CallError *error)
+{
+	const HttpConfig *config = &call->settings->http;
+	bool		connecting = outcome->result == HTTP_CONNECT_TIMED_OUT;
+	char	   *attempts = outcome->attempts == 1 ? pstrdup("1 attempt") :
+	psprintf("%d attempts", outcome->attempts);
+	char	   *status = outcome->status == 0 ? pstrdup("no status came") :
+	psprintf("the last status was %d", outcome->status);
+
+	sgt_set_error(error, ERRCODE_CONNECTION_FAILURE,
+				  "request to SignalWire timed out");
+	error->detail = psprintf("\"sw_guest_token.%s\" (%d ms) ran out while %s, after %s; %s.",
+							 connecting ? "connect_timeout" : "timeout",
+							 connecting ? config->connect_timeout_ms :
+							 config->timeout_ms,
+							 outcome->phase, attempts, status);
+}
+
+/*
+ * A failure of which only libcurl can say more.
+ */
+static void
+describe_failure(const Call *call, const HttpOutcome *outcome, int sqlstate,
+				 const char *message, CallError *error)
+{
+	char	   *reason = show_text(call, outcome->reason,
+								   strlen(outcome->reason));
+	size_t		length = strlen(reason);
+
+	if (length > 0 && reason[length - 1] == '.')
+		reason[length - 1] = '\0';
+	sgt_set_error(error, sqlstate, "%s", message);
+	error->detail = psprintf("Attempt %d: %s.", outcome->attempts, reason);
+}
+
+/*
+ * Text from outside, made fit for a message.
+ */
+static char *
+show_text(const Call *call, const char *str, size_t length)
+{
+	char		shown[SGT_SHOWN_SIZE];
+
+	sgt_clean(shown, str, length, &call->secrets);
+	return from_utf8(shown);
+}
+
+/*
+ * The same for others' use.
+ */
+char	   *
+sgt_show_text(const Settings *settings, const char *str)
+{
+	Call		call = {.settings = settings,.secrets = settings->secrets};
+
+	return show_text(&call, str, strlen(str));
+}
+
+/*
+ * Converts to the database's encoding; a character that it lacks becomes "?".
+ */
+static char *
+from_utf8(const char *str)
+{
+	int			encoding = GetDatabaseEncoding();
+	int			length = strlen(str);
+	StringInfoData result;
+	unsigned char *buffer;
+	int			size = length * MAX_CONVERSION_GROWTH + 1;
+	Oid			proc;
+
+	if (encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
+		return pstrdup(str);
+
+	proc = FindDefaultConversionProc(PG_UTF8, encoding);
+	buffer = palloc(size);
+	initStringInfo(&result);
+	while (length > 0)
+	{
+		int			done = 0;
+
+		if (OidIsValid(proc))
+		{
+			buffer[0] = '\0';
+			done = pg_do_encoding_conversion_buf(proc, PG_UTF8, encoding,
+												 (unsigned char *) str, length,
+												 buffer, size, true);
+			appendStringInfoString(&result, (char *) buffer);
+		}
+		if (done < length)
+		{
+			appendStringInfoChar(&result, '?');
+			done += (int) sgt_utf8_length((const unsigned char *) str + done,
+										  length - done);
+		}
+		str += done;
+
+		length -= done;
+	}
+	pfree(buffer);
+	return result.data;
+}
+
+/*
+ * Errors
+ */
+
+/* The codec's allocator: it must not raise. */
+void	   *
+sgt_alloc_or_null(size_t size)
+{
+	return palloc_extended(size, MCXT_ALLOC_NO_OOM | MCXT_ALLOC_HUGE);
+}
+
+void
+sgt_raise_out_of_memory(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("out of memory")));
+}
+
+void
+sgt_set_error(CallError *error, int sqlstate, const char *format,...)
+{
+	StringInfoData message;
+	va_list		args;
+	int			needed;
+
+	initStringInfo(&message);
+	for (;;)
+	{
+		va_start(args, format);
+		needed = appendStringInfoVA(&message, format, args);
+		va_end(args);
+		if (needed == 0)
+			break;
+		enlargeStringInfo(&message, needed);
+	}
+	error->sqlstate = sqlstate;
+	error->message = message.data;
+	error->detail = NULL;
+	error->hint = NULL;
+}
+
+void
+sgt_raise_error(const CallError *error)
+{
+	ereport(ERROR,
+			(errcode(error->sqlstate),
+			 errmsg_internal("%s", error->message),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0,
+			 error->hint ? errhint("%s", error->hint) : 0));
+}
