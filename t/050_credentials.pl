@@ -31,6 +31,16 @@ sub write_file
 	return;
 }
 
+# Another file, to take the place of that one.
+sub write_file_aside
+{
+	open my $handle, '>', "$file.aside" or die "could not write $file.aside: $!";
+	print $handle 'PTwrong';
+	close $handle;
+	chmod 0600, "$file.aside";
+	return;
+}
+
 # What becomes of a call with the file.
 sub outcome
 {
@@ -101,6 +111,25 @@ my $session = run_session($node, $use_file, $ONE,
 	'RESET sw_guest_token.api_token_file', $ONE);
 is($session->{out}, "token true\n" x 4, 'a session reads the file again when it changes');
 is(sql_state($session->{err}), '28000 28000', 'and uses what it holds now');
+
+# nor when the file has not changed for so long that it is no longer opened
+# for each call
+write_file('PTsandbox', 0600);
+sleep 4;
+$session = run_session($node, $use_file, $ONE, $ONE,
+	"COPY (SELECT 'PTsandboy') TO '$file'", $ONE,
+	"COPY (SELECT 'PTsandbox') TO '$file'", $ONE);
+is(sql_state($session->{err}) . " $session->{out}", '28000 ' . "token true\n" x 3,
+	'a file that was long the same is read again when it changes');
+write_file('PTsandbox', 0600);
+write_file_aside();
+sleep 4;
+$session = run_session($node, $use_file, $ONE,
+	"COPY (SELECT) TO PROGRAM 'chmod 644 $file'", $ONE,
+	"COPY (SELECT) TO PROGRAM 'chmod 600 $file'", $ONE,
+	"COPY (SELECT) TO PROGRAM 'mv $file.aside $file'", $ONE);
+is(sql_state($session->{err}) . " $session->{out}", '55000 28000 ' . "token true\n" x 2,
+	'and when its mode changes, or another file takes its place');
 
 # a relative path starts in the data directory
 $node->append_conf('postgresql.conf', "sw_guest_token.api_token_file = 'guest_token_secret'");
