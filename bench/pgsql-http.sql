@@ -1,11 +1,12 @@
 -- pgsql-http, with JSON taken apart by the server.
 CREATE EXTENSION http;
 
--- It closes the connection after each call unless it is told to keep it.
+-- It closes the connection after each call unless this setting is on;
+-- CURLOPT_TCP_KEEPALIVE is about TCP's probes.
 CREATE FUNCTION http_keep_alive(ca text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM http_set_curlopt('CURLOPT_TCP_KEEPALIVE', '1');
+    PERFORM set_config('http.keepalive', 'on', false);
     IF ca <> '' THEN
         PERFORM http_set_curlopt('CURLOPT_CAINFO', ca);
     END IF;
