@@ -43,9 +43,14 @@ CREATE FUNCTION pg_temp.spread(figures float8[], digits int) RETURNS text LANGUA
               FROM unnest(figures) f HAVING count(f) > 0);
 
 -- Each figure beside the floor's, or the ideal, of its own round.
+CREATE TEMP VIEW one_call_round AS
+SELECT round, protocol, candidate, sum(us) / sum(calls) AS us,
+       sum(user_us) / sum(calls) AS user_us, sum(system_us) / sum(calls) AS system_us
+  FROM one_call GROUP BY round, protocol, candidate;
 CREATE TEMP VIEW one_call_ratio AS
-SELECT c.*, c.us / c.calls / (f.us / f.calls) AS ratio
-  FROM one_call c JOIN one_call f USING (round, protocol) WHERE f.candidate = 'floor';
+SELECT c.*, c.us / f.us AS ratio
+  FROM one_call_round c JOIN one_call_round f USING (round, protocol)
+ WHERE f.candidate = 'floor';
 CREATE TEMP VIEW many_calls_share AS
 SELECT *, 100.0 * calls / concurrency * 50000 / us AS share FROM many_calls;
 CREATE TEMP VIEW first_call_median AS
@@ -62,10 +67,10 @@ SELECT string_agg(what || ' ' || value, ', ') AS machine FROM machine \gset
 
 \echo
 \echo One call after the other, microseconds per call:
-SELECT protocol, candidate, pg_temp.spread(array_agg(us / calls), 1) AS "time",
+SELECT protocol, candidate, pg_temp.spread(array_agg(us), 1) AS "time",
        pg_temp.spread(array_agg(ratio), 2) AS "times the floor",
-       round(pg_temp.median(array_agg(user_us / calls))::numeric, 1) AS "CPU, user",
-       round(pg_temp.median(array_agg(system_us / calls))::numeric, 1) AS "CPU, system",
+       round(pg_temp.median(array_agg(user_us))::numeric, 1) AS "CPU, user",
+       round(pg_temp.median(array_agg(system_us))::numeric, 1) AS "CPU, system",
        (SELECT round(sum(per_token)::numeric, 1) FROM system_calls s
          WHERE (s.protocol, s.candidate) = (r.protocol, r.candidate)) AS "system calls"
   FROM one_call_ratio r JOIN candidate c USING (candidate) JOIN protocol p USING (protocol)
@@ -87,12 +92,17 @@ SELECT clients,
   FROM sessions GROUP BY clients ORDER BY clients;
 
 \echo The first call of a session, milliseconds:
-SELECT protocol,
+SELECT c.protocol,
        pg_temp.spread(array_agg(us / 1000) FILTER (WHERE candidate = 'floor'), 2) AS floor,
        pg_temp.spread(array_agg(us / 1000) FILTER (WHERE candidate = 'preloaded'), 2) AS preloaded,
        pg_temp.spread(array_agg(us / 1000) FILTER (WHERE candidate = 'not preloaded'), 2) AS "not preloaded",
-       pg_temp.spread(array_agg(us / 1000) FILTER (WHERE candidate = 'no call'), 2) AS "a statement without a call"
-  FROM first_call JOIN protocol p USING (protocol) GROUP BY protocol, p.place ORDER BY p.place;
+       pg_temp.spread(array_agg(us / 1000) FILTER (WHERE candidate = 'no call'), 2) AS "a statement without a call",
+       (SELECT pg_temp.spread(array_agg((e.us - f.us - s.us) / 1000), 2)
+          FROM first_call_median e JOIN first_call_median f USING (round, protocol)
+          JOIN first_call_median s USING (round, protocol)
+         WHERE (e.candidate, f.candidate, s.candidate) = ('preloaded', 'floor', 'no call')
+           AND protocol = c.protocol) AS "preloaded, beyond both"
+  FROM first_call c JOIN protocol p USING (protocol) GROUP BY c.protocol, p.place ORDER BY p.place;
 
 \echo What preloading costs a session:
 SELECT preloading,
@@ -123,8 +133,8 @@ SELECT 1 AS part, p.place, format('one call, %s: at most 1.10 times the floor', 
 UNION ALL
 SELECT 2, p.place, format('one call, %s: at most 0.50 times pgsql-http', e.protocol),
        pg_temp.spread(array_agg(e.us / h.us), 2), pg_temp.median(array_agg(e.us / h.us)) <= 0.50
-  FROM one_call e JOIN protocol p ON p.protocol = e.protocol
-  LEFT JOIN one_call h ON h.candidate = 'pgsql-http' AND (h.round, h.protocol) = (e.round, e.protocol)
+  FROM one_call_round e JOIN protocol p ON p.protocol = e.protocol
+  LEFT JOIN one_call_round h ON h.candidate = 'pgsql-http' AND (h.round, h.protocol) = (e.round, e.protocol)
  WHERE e.candidate = 'extension' GROUP BY e.protocol, p.place
 UNION ALL
 SELECT 3, concurrency, format('batch, %s, %s in flight: at least %s %% of the ideal', protocol,
@@ -164,8 +174,8 @@ SELECT target, coalesce(measured, 'not measured') AS measured,
 \pset format unaligned
 \pset fieldsep '\t'
 \o one_call.dat
-SELECT p.place, c.place, pg_temp.median(array_agg(us / calls)), min(us / calls), max(us / calls)
-  FROM one_call JOIN candidate c USING (candidate) JOIN protocol p USING (protocol)
+SELECT p.place, c.place, pg_temp.median(array_agg(us)), min(us), max(us)
+  FROM one_call_round JOIN candidate c USING (candidate) JOIN protocol p USING (protocol)
  GROUP BY p.place, c.place ORDER BY c.place, p.place;
 \o many_calls.dat
 SELECT candidate || ' ' || protocol, concurrency,
