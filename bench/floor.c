@@ -24,6 +24,9 @@
 
 #define PROJECT		"00000000-0000-4000-8000-000000000000"
 #define API_TOKEN	"PTbench"
+
+/* as long as the extension's: libcurl puts headers together byte by byte */
+#define USER_AGENT	"sw_guest_token/1.0 PostgreSQL/15.20"
 #define BODY \
 	"{\"allowed_addresses\":[\"11111111-2222-3333-4444-555555555555\"]}"
 
@@ -66,7 +69,7 @@ make_call(const char *url, const char *ca_file)
 	curl_easy_setopt(call->easy, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(call->easy, CURLOPT_URL, url);
 	curl_easy_setopt(call->easy, CURLOPT_HTTPHEADER, headers);
-	curl_easy_setopt(call->easy, CURLOPT_USERAGENT, "sw_guest_token/floor");
+	curl_easy_setopt(call->easy, CURLOPT_USERAGENT, USER_AGENT);
 	curl_easy_setopt(call->easy, CURLOPT_USERNAME, PROJECT);
 	curl_easy_setopt(call->easy, CURLOPT_PASSWORD, API_TOKEN);
 	curl_easy_setopt(call->easy, CURLOPT_POSTFIELDS, BODY);

@@ -56,6 +56,12 @@ SELECT *, 100.0 * calls / concurrency * 50000 / us AS share FROM many_calls;
 CREATE TEMP VIEW first_call_median AS
 SELECT round, protocol, candidate, pg_temp.median(array_agg(us)) AS us
   FROM first_call GROUP BY round, protocol, candidate;
+-- A session's first statement takes its time, whatever it does.
+CREATE TEMP VIEW first_call_beyond AS
+SELECT round, protocol, (e.us - f.us - s.us) / 1000 AS beyond_both
+  FROM first_call_median e JOIN first_call_median f USING (round, protocol)
+  JOIN first_call_median s USING (round, protocol)
+ WHERE (e.candidate, f.candidate, s.candidate) = ('preloaded', 'floor', 'no call');
 CREATE TEMP VIEW growth_median AS
 SELECT calls, candidate, pg_temp.median(array_agg(peak_kib)) AS peak_kib
   FROM growth GROUP BY calls, candidate;
@@ -97,11 +103,8 @@ SELECT c.protocol,
        pg_temp.spread(array_agg(us / 1000) FILTER (WHERE candidate = 'preloaded'), 2) AS preloaded,
        pg_temp.spread(array_agg(us / 1000) FILTER (WHERE candidate = 'not preloaded'), 2) AS "not preloaded",
        pg_temp.spread(array_agg(us / 1000) FILTER (WHERE candidate = 'no call'), 2) AS "a statement without a call",
-       (SELECT pg_temp.spread(array_agg((e.us - f.us - s.us) / 1000), 2)
-          FROM first_call_median e JOIN first_call_median f USING (round, protocol)
-          JOIN first_call_median s USING (round, protocol)
-         WHERE (e.candidate, f.candidate, s.candidate) = ('preloaded', 'floor', 'no call')
-           AND protocol = c.protocol) AS "preloaded, beyond both"
+       (SELECT pg_temp.spread(array_agg(beyond_both), 2) FROM first_call_beyond b
+         WHERE b.protocol = c.protocol) AS "preloaded, beyond both"
   FROM first_call c JOIN protocol p USING (protocol) GROUP BY c.protocol, p.place ORDER BY p.place;
 
 \echo What preloading costs a session:
@@ -139,9 +142,11 @@ SELECT 2, p.place, format('one call, %s: at most 0.50 times pgsql-http', e.proto
 UNION ALL
 SELECT 3, concurrency, format('batch, %s, %s in flight: at least %s %% of the ideal', protocol,
                               concurrency, CASE WHEN concurrency > 64 THEN 90 ELSE 95 END),
-       pg_temp.spread(array_agg(share), 1),
-       pg_temp.median(array_agg(share)) >= CASE WHEN concurrency > 64 THEN 90 ELSE 95 END
-  FROM many_calls_share WHERE candidate = 'extension' GROUP BY protocol, concurrency
+       pg_temp.spread(array_agg(e.share), 1)
+           || '; floor ' || round(pg_temp.median(array_agg(f.share))::numeric, 1),
+       pg_temp.median(array_agg(e.share)) >= CASE WHEN concurrency > 64 THEN 90 ELSE 95 END
+  FROM many_calls_share e JOIN many_calls_share f USING (round, protocol, concurrency)
+ WHERE (e.candidate, f.candidate) = ('extension', 'floor') GROUP BY protocol, concurrency
 UNION ALL
 SELECT 4, 1, format('batch: from %s to %s requests at most work_mem more', low, high),
        format('%s of %s KiB', round(high_kib - low_kib), 4096), high_kib - low_kib <= 4096
@@ -151,12 +156,9 @@ SELECT 4, 1, format('batch: from %s to %s requests at most work_mem more', low, 
          WHERE e.candidate = 'extension' AND a.candidate = 'array only'
         WINDOW w AS (ORDER BY e.calls) ORDER BY e.calls DESC LIMIT 1) AS growth
 UNION ALL
-SELECT 5, p.place, format('first call, %s: at most 2 ms more than the floor', protocol),
-       pg_temp.spread(array_agg((e.us - f.us) / 1000), 2) || ' ms',
-       pg_temp.median(array_agg(e.us - f.us)) <= 2000
-  FROM first_call_median e JOIN first_call_median f USING (round, protocol)
-  JOIN protocol p USING (protocol)
- WHERE e.candidate = 'preloaded' AND f.candidate = 'floor' GROUP BY protocol, p.place
+SELECT 5, p.place, format('first call, %s: at most 2 ms more than the floor and a statement', protocol),
+       pg_temp.spread(array_agg(beyond_both), 2) || ' ms', pg_temp.median(array_agg(beyond_both)) <= 2
+  FROM first_call_beyond JOIN protocol p USING (protocol) GROUP BY protocol, p.place
 UNION ALL
 SELECT 6, 1, 'connecting: no difference between preloaded and not',
        pg_temp.spread(array_agg(difference * 1000), 0) || ' us',
