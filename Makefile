@@ -7,7 +7,6 @@ MODULE_big   = $(EXTENSION)
 OBJS         = src/check.o src/codec.o src/engine.o src/functions.o src/http.o src/mux.o \
 	src/outcome.o src/settings.o src/text.o src/tokens.o src/transfer.o src/trigger.o src/url.o
 DATA         = $(wildcard sql/*--*.sql)
-DOCS         = README.md $(wildcard docs/*.md)
 
 # pg_regress talks to the stand-in API, which the launcher starts for each file
 REGRESS      = $(patsubst sql/%.sql,%,$(filter-out $(DATA),$(sort $(wildcard sql/*.sql))))
