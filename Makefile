@@ -16,7 +16,7 @@ TAP_TESTS    = 1
 EXTRA_CLEAN  = tmp_check
 
 # libcurl 7.87 is the oldest that can abandon a name look-up
-ifeq ($(filter help indent lint clean distclean,$(MAKECMDGOALS)),)
+ifeq ($(filter help indent lint dist clean distclean,$(MAKECMDGOALS)),)
 ifneq ($(shell pkg-config --exists 'libcurl >= 7.87' && echo yes),yes)
 $(error libcurl 7.87 or newer is missing: install libcurl4-openssl-dev (Debian, Ubuntu) or libcurl-devel (Red Hat))
 endif
@@ -33,15 +33,24 @@ include $(PGXS)
 
 $(OBJS): $(wildcard src/*.h) $(EXTENSION).control
 
-.PHONY: help indent lint
+# PGXN wants three numbers
+DISTVERSION  = $(shell sed -n 's/^  "version": "\(.*\)",/\1/p' META.json)
+
+.PHONY: help indent lint dist
 help:
 	@echo 'make               build the library'
 	@echo 'make install       install the extension (PG_CONFIG=... chooses the server)'
 	@echo 'make installcheck  run the tests against a running server and the installed extension'
 	@echo 'make indent        format the C sources'
 	@echo 'make lint          check formatting, warnings, scripts'
+	@echo 'make dist          archive the last commit for PGXN'
 	@echo 'make clean         remove what was built'
 indent:
 	script/lint --fix
 lint:
 	script/lint
+dist:
+	@case '$(DISTVERSION)' in '$(EXTVERSION)' | '$(EXTVERSION).0') ;; \
+		*) echo '$(EXTENSION).control says $(EXTVERSION), META.json $(DISTVERSION)'; exit 1 ;; esac
+	@git diff --quiet HEAD || { echo 'there are changes that are not committed'; exit 1; }
+	git archive --prefix=$(EXTENSION)-$(DISTVERSION)/ -o $(EXTENSION)-$(DISTVERSION).zip HEAD
