@@ -486,6 +486,28 @@ start_server() {
     export PGHOST=$work PGPORT=5432 PGUSER=postgres PGDATABASE=postgres
 }
 
+# start_listener NAME PROGRAM [ARG...]: starts a Python program, which says
+# "listening on URL" when it is ready.  Leaves that in $url, and what the program
+# says on standard error in $work/NAME.log.
+start_listener() {
+    local line
+
+    "${as_user[@]}" /usr/bin/python3 "${@:2}" \
+        >"$work/$1.out" 2>"$work/$1.log" </dev/null &
+    pids+=($!)
+    for _ in {1..100}; do
+        line=$(cat "$work/$1.out")
+        if [ "${line#listening on }" != "$line" ]; then
+            url=${line#listening on }
+            return
+        fi
+        kill -0 "${pids[-1]}" 2>/dev/null || break
+        sleep 0.1
+    done
+    cat "$work/$1.log" >&2
+    die "the $1 did not start"
+}
+
 # Shows what a failed `make installcheck` has left behind.
 show_failures() {
     local file shown=''
