@@ -498,6 +498,7 @@ start_listener() {
     for _ in {1..100}; do
         line=$(cat "$work/$1.out")
         if [ "${line#listening on }" != "$line" ]; then
+            # shellcheck disable=SC2034     # for the script
             url=${line#listening on }
             return
         fi
