@@ -76,6 +76,9 @@ class Browser:
                 task = asyncio.create_task(self.note(message["params"]))
                 self.tasks.add(task)
                 task.add_done_callback(self.tasks.discard)
+            elif message["method"] == "Network.responseReceivedExtraInfo":
+                # Set-Cookie is nowhere else.
+                self.received.append(json.dumps(message["params"]["headers"]))
             elif message["method"] == "Emulation.virtualTimeBudgetExpired":
                 self.time_is_over.set()
             elif message["method"] == "Runtime.exceptionThrown":
@@ -97,7 +100,7 @@ class Browser:
                 body = base64.b64decode(body).decode(errors="replace")
             self.responses.append((f"{request['method']} {url.path}",
                                    paused["responseStatusCode"], body))
-            self.received += [body, json.dumps(paused["responseHeaders"])]
+            self.received.append(body)
         await self.do("Fetch.continueRequest", requestId=number)
 
     async def do(self, method, **parameters):
@@ -375,8 +378,9 @@ def test_secrets(browser):
         "SELECT token FROM guest_call WHERE visitor = '127.0.0.1'")]
     refresh_tokens = [row[0] for row in query(
         "SELECT refresh_token FROM guest_call")]
-    # Both would be found.
-    check("the browser has been sent the visitor's tokens",
+    # What is there is found.
+    check("the browser has been sent headers", "no-referrer" in received)
+    check("and the visitor's tokens",
           [token in received for token in tokens], [True] * len(tokens))
     check("the log has the SQLSTATE of each failure", [
         f"SQLSTATE {state}" in log for state in
@@ -395,6 +399,8 @@ def test_secrets(browser):
         if what != "the project":
             check(f"{what} is not in the backend's log",
                   [value for value in values if value in log], [])
+    check("the browser has been sent no cookie",
+          "set-cookie" in received.lower(), False)
     check("the browser has asked nobody else", browser.hosts,
           {urlsplit(PAGE).netloc})
     check("the page has raised no exception", browser.exceptions, [])
