@@ -19,6 +19,7 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
+#include "messages.h"
 #include "outcome.h"
 #include "settings.h"
 #include "tokens.h"
@@ -76,23 +77,24 @@ sw_guest_token_check(PG_FUNCTION_ARGS)
 	if (settings == NULL)
 	{
 		put_error(result, "settings", GetCurrentTimestamp() - start, &error,
-				  "Set the parameter in \"postgresql.conf\".");
+				  _("Set the parameter in \"postgresql.conf\"."));
 		return (Datum) 0;
 	}
 	put_step(result, "settings", true, GetCurrentTimestamp() - start,
-			 psprintf("Requests go to %s%s.", settings->base_url,
-					  settings->http.proxy ? " through a proxy" : ""),
+			 psprintf(settings->http.proxy ?
+					  _("Requests go to %s through a proxy.") :
+					  _("Requests go to %s."), settings->base_url),
 			 NULL);
 
 	start = GetCurrentTimestamp();
 	has_credentials = sgt_check_settings(SETTINGS_CREDENTIALS, &error) != NULL;
 	if (has_credentials)
 		put_step(result, "credentials", true, GetCurrentTimestamp() - start,
-				 "There is an API token.", NULL);
+				 _("There is an API token."), NULL);
 	else
 	{
 		put_error(result, "credentials", GetCurrentTimestamp() - start, &error,
-				  "Write the API token into a file that only the server's user can read, and name it in \"sw_guest_token.api_token_file\".");
+				  _("Write the API token into a file that only the server's user can read, and name it in \"sw_guest_token.api_token_file\"."));
 
 		/* what comes before authorization can be checked all the same */
 		settings = sgt_check_settings(SETTINGS_TARGET, &error);
@@ -117,28 +119,28 @@ check_network(ReturnSetInfo *result, const Settings *settings,
 	{
 		put_error(result, "resolve", took_us, &error,
 				  settings->http.proxy ?
-				  "Check the name of the host in \"sw_guest_token.proxy\" or in the environment's proxy, and the server's DNS." :
-				  "Check \"sw_guest_token.space_name\" or \"sw_guest_token.base_url\", and the server's DNS; is a proxy needed?");
+				  _("Check the name of the host in \"sw_guest_token.proxy\" or in the environment's proxy, and the server's DNS.") :
+				  _("Check \"sw_guest_token.space_name\" or \"sw_guest_token.base_url\", and the server's DNS; is a proxy needed?"));
 		return;
 	}
 	put_step(result, "resolve", true, probe.resolve_us,
-			 "The name of the host could be resolved.", NULL);
+			 _("The name of the host could be resolved."), NULL);
 
 	took_us -= probe.resolve_us;
 	if (probe.connect_us == 0)
 	{
 		put_error(result, "connect", took_us, &error,
-				  "Can the server reach the host, and does something listen there?  A firewall may want a \"sw_guest_token.proxy\".");
+				  _("Can the server reach the host, and does something listen there?  A firewall may want a \"sw_guest_token.proxy\"."));
 		return;
 	}
 	put_step(result, "connect", true, probe.connect_us,
-			 "The host accepts connections.", NULL);
+			 _("The host accepts connections."), NULL);
 
 	took_us -= probe.connect_us;
 	if (probe.tls_us == 0 && probe.answer_us == 0)
 	{
 		put_error(result, "tls", took_us, &error,
-				  "Does the port speak TLS, and does the proxy let it through?");
+				  _("Does the port speak TLS, and does the proxy let it through?"));
 		return;
 	}
 	put_certificate(result, settings, &probe);
@@ -151,10 +153,10 @@ check_network(ReturnSetInfo *result, const Settings *settings,
 		return;
 	if (authorized)
 		put_step(result, "authorize", true, took_us,
-				 "The API accepts the credentials.", NULL);
+				 _("The API accepts the credentials."), NULL);
 	else
 		put_error(result, "authorize", took_us, &error,
-				  "The credentials could not be checked; see the detail.");
+				  _("The credentials could not be checked; see the detail."));
 }
 
 static void
@@ -165,15 +167,16 @@ put_certificate(ReturnSetInfo *result, const Settings *settings,
 
 	if (!settings->http.is_https)
 		put_step(result, "tls", true, 0,
-				 "Plain HTTP to a loopback host, without TLS.", NULL);
+				 _("Plain HTTP to a loopback host, without TLS."), NULL);
 	else if (probe->expires < 0)
 		put_step(result, "tls", true, probe->tls_us,
-				 "The certificate is trusted.", NULL);
+				 _("The certificate is trusted."), NULL);
 	else
 		put_step(result, "tls", true, probe->tls_us,
-				 psprintf("The certificate is trusted, was issued by %s, and expires in " INT64_FORMAT " days.",
-						  sgt_show_text(settings, probe->issuer), days),
-				 days <= SOON_DAYS ? "Its owner has to renew it." : NULL);
+				 psprintf(_("The certificate is trusted, was issued by %s, and expires in %lld days."),
+						  sgt_show_text(settings, probe->issuer),
+						  (long long) days),
+				 days <= SOON_DAYS ? _("Its owner has to renew it.") : NULL);
 }
 
 static void
@@ -184,12 +187,12 @@ put_clock(ReturnSetInfo *result, const HttpProbe *probe)
 
 	if (probe->server_time < 0)
 		put_step(result, "clock", true, probe->answer_us,
-				 "The API does not tell its time.", NULL);
+				 _("The API does not tell its time."), NULL);
 	else
 		put_step(result, "clock", ok, probe->answer_us,
-				 psprintf("The API's clock is " INT64_FORMAT " s ahead of this server's.",
-						  skew_s),
-				 ok ? NULL : "Synchronize this server's clock, by NTP for example: expire_at is a time.");
+				 psprintf(_("The API's clock is %lld s ahead of this server's."),
+						  (long long) skew_s),
+				 ok ? NULL : _("Synchronize this server's clock, by NTP for example: expire_at is a time."));
 }
 
 /*

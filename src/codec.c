@@ -22,6 +22,9 @@
 #include "codec.h"
 #include "text.h"
 
+/* Marks what the caller shows in the user's language; PostgreSQL's is alike. */
+#define gettext_noop(text)	(text)
+
 /* Far beyond any real response, and shallow enough for json-c's recursion. */
 #define MAX_JSON_DEPTH		64
 
@@ -165,22 +168,22 @@ sgt_read_token_pair(const char *body, size_t length, CodecAlloc alloc,
 		return status;
 	if (status != CODEC_OK)
 	{
-		*problem = "The body is not a JSON object.";
+		*problem = gettext_noop("The body is not a JSON object.");
 		return CODEC_MALFORMED;
 	}
 
 	/* json-c keeps the last of equally named members: some would be missing */
 	if (count_members(object) != n_members)
-		*problem = "A member of the JSON object is repeated.";
+		*problem = gettext_noop("A member of the JSON object is repeated.");
 	if (!*problem)
 		*problem = read_token(object, "token",
-							  "The member \"token\" is missing or not a string.",
-							  "The member \"token\" is not a token.",
+							  gettext_noop("The member \"token\" is missing or not a string."),
+							  gettext_noop("The member \"token\" is not a token."),
 							  alloc, &pair->token);
 	if (!*problem)
 		*problem = read_token(object, "refresh_token",
-							  "The member \"refresh_token\" is missing or not a string.",
-							  "The member \"refresh_token\" is not a token.",
+							  gettext_noop("The member \"refresh_token\" is missing or not a string."),
+							  gettext_noop("The member \"refresh_token\" is not a token."),
 							  alloc, &pair->refresh_token);
 	json_object_put(object);
 
@@ -341,13 +344,13 @@ check_json(const char *body, size_t length, size_t *n_members)
 		{
 			/* strchr() finds the terminator, too */
 			if (*pos == '\0')
-				return "The body holds a NUL byte.";
+				return gettext_noop("The body holds a NUL byte.");
 			pos++;
 		}
 		else if (*pos == ':')
 		{
 			if (has_nul)
-				return "The name of a JSON member holds a NUL character.";
+				return gettext_noop("The name of a JSON member holds a NUL character.");
 			(*n_members)++;
 			pos++;
 		}
@@ -358,7 +361,7 @@ check_json(const char *body, size_t length, size_t *n_members)
 				return problem;
 		}
 		else if (!check_number(&pos, end) && !check_literal(&pos, end))
-			return "The body is not JSON.";
+			return gettext_noop("The body is not JSON.");
 	}
 	return NULL;
 }
@@ -379,13 +382,13 @@ check_string(const char **pos, const char *end, bool *has_nul)
 
 		c = (unsigned char) *p;
 		if (c < 0x20)
-			return "A JSON string holds a control character.";
+			return gettext_noop("A JSON string holds a control character.");
 		if (c >= 0x80)
 		{
 			size_t		n = sgt_utf8_length((const unsigned char *) p, end - p);
 
 			if (n == 0)
-				return "The body is not UTF-8.";
+				return gettext_noop("The body is not UTF-8.");
 			p += n;
 		}
 		else if (c != '\\')
@@ -408,15 +411,15 @@ check_string(const char **pos, const char *end, bool *has_nul)
 				p += 6;
 			}
 			if (unit < 0 || (unit >= 0xD800 && unit <= 0xDFFF))
-				return "A JSON string holds an invalid escape.";
+				return gettext_noop("A JSON string holds an invalid escape.");
 		}
 		else if (p + 1 < end && p[1] != '\0' && strchr("\"\\/bfnrt", p[1]))
 			p += 2;
 		else
-			return "A JSON string holds an invalid escape.";
+			return gettext_noop("A JSON string holds an invalid escape.");
 	}
 	if (p >= end)
-		return "The body is cut off in a JSON string.";
+		return gettext_noop("The body is cut off in a JSON string.");
 	*pos = p + 1;
 	return NULL;
 }

@@ -37,6 +37,7 @@
 
 #include "compat.h"
 #include "engine.h"
+#include "messages.h"
 #include "mux.h"
 
 /* CURLOPT_QUICK_EXIT, without which a cancel waits for a name look-up */
@@ -126,7 +127,7 @@ sgt_engine_open(void)
 		sgt_engine_discard();
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("could not set up HTTP: %s", failure)));
+				 errmsg("could not set up HTTP: %s", _(failure))));
 	}
 
 	engine.wait_event = sgt_new_wait_event("SwGuestTokenRequest");
@@ -151,16 +152,16 @@ static const char *
 open_engine(void)
 {
 	if (!engine.initialized && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-		return "libcurl could not be initialized";
+		return gettext_noop("libcurl could not be initialized");
 	engine.initialized = true;
 
 	for (int i = 0; i < ENGINE_DESCRIPTORS; i++)
 		ReserveExternalFD();
 	engine.descriptors_booked = true;
 	if (!sgt_mux_open(&engine.mux))
-		return "no descriptor is left";
+		return gettext_noop("no descriptor is left");
 	if (!open_multi())
-		return "libcurl is out of memory or descriptors";
+		return gettext_noop("libcurl is out of memory or descriptors");
 	return NULL;
 }
 

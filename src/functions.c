@@ -25,6 +25,7 @@
 #include "utils/typcache.h"
 
 #include "compat.h"
+#include "messages.h"
 #include "settings.h"
 #include "tokens.h"
 
@@ -378,5 +379,5 @@ refuse_header(const char *detail)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("token has no valid header"),
-			 errdetail_internal("%s", detail)));
+			 errdetail_internal("%s", _(detail))));
 }

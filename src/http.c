@@ -263,11 +263,11 @@ collect_finished(Batch *batch)
 
 		/* where libcurl's words would mislead */
 		if (t->too_large)
-			strlcpy(t->reason, "too much came", sizeof(t->reason));
+			strlcpy(t->reason, gettext_noop("too much came"), sizeof(t->reason));
 		else if (result == HTTP_MALFORMED && code == CURLE_OUT_OF_MEMORY)
-			strlcpy(t->reason, "a header is too long", sizeof(t->reason));
+			strlcpy(t->reason, gettext_noop("a header is too long"), sizeof(t->reason));
 		else if (result == HTTP_BROKEN && code == CURLE_OK)
-			strlcpy(t->reason, "the headers ended early", sizeof(t->reason));
+			strlcpy(t->reason, gettext_noop("the headers ended early"), sizeof(t->reason));
 		end_attempt(batch, t, result);
 	}
 }
@@ -592,14 +592,14 @@ describe_phase(const Transfer *t)
 	if (t->easy)
 		curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
 	if (has_begun(t))
-		return "receiving the response";
+		return gettext_noop("receiving the response");
 	if (is_sent(t))
-		return "waiting for the response";
+		return gettext_noop("waiting for the response");
 	if (t->connected_us != 0)
-		return "negotiating TLS";
+		return gettext_noop("negotiating TLS");
 	if (resolved_us > 0)
-		return "connecting";
-	return "resolving the host name";
+		return gettext_noop("connecting");
+	return gettext_noop("resolving the host name");
 }
 
 /*

@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 
 #include "codec.h"
+#include "messages.h"
 #include "outcome.h"
 
 #define JSON_TYPE		"application/json"
@@ -51,7 +52,7 @@ sgt_judge_outcome(const Call *call, const HttpOutcome *outcome, TokenPair *pair,
 
 	memset(pair, 0, sizeof(*pair));
 	if (!is_json(outcome->content_type))
-		problem = "The content type is not \"" JSON_TYPE "\".";
+		problem = gettext_noop("The content type is not \"application/json\".");
 	else
 	{
 		switch (sgt_read_token_pair(outcome->body, outcome->body_length,
@@ -67,7 +68,7 @@ sgt_judge_outcome(const Call *call, const HttpOutcome *outcome, TokenPair *pair,
 	}
 	sgt_set_error(error, ERRCODE_PROTOCOL_VIOLATION,
 				  "response from SignalWire is not valid");
-	error->detail = pstrdup(problem);
+	error->detail = pstrdup(_(problem));
 	return false;
 }
 
@@ -108,14 +109,14 @@ sgt_describe_outcome(const Call *call, const HttpOutcome *outcome,
 			describe_failure(call, outcome,
 							 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
 							 "could not connect to SignalWire", error);
-			error->hint = pstrdup("The server's certificate must be valid for the host and issued by an authority that is trusted: one of the system's, or of the file in \"sw_guest_token.ca_file\".");
+			error->hint = pstrdup(_("The server's certificate must be valid for the host and issued by an authority that is trusted: one of the system's, or of the file in \"sw_guest_token.ca_file\"."));
 			break;
 		case HTTP_NO_DESCRIPTOR:
 			describe_failure(call, outcome,
 							 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
 							 "could not connect to SignalWire", error);
-			error->detail = pstrdup("No file descriptor is left.");
-			error->hint = pstrdup("Increase \"max_files_per_process\" or the operating system's limit.");
+			error->detail = pstrdup(_("No file descriptor is left."));
+			error->hint = pstrdup(_("Increase \"max_files_per_process\" or the operating system's limit."));
 			break;
 		case HTTP_CONNECT_TIMED_OUT:
 		case HTTP_TIMED_OUT:
@@ -131,14 +132,14 @@ sgt_describe_outcome(const Call *call, const HttpOutcome *outcome,
 							 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 							 "certificate authorities could not be loaded",
 							 error);
-			error->hint = pstrdup("Check the parameter \"sw_guest_token.ca_file\"; if it is empty, install the system's certificate authorities.");
+			error->hint = pstrdup(_("Check the parameter \"sw_guest_token.ca_file\"; if it is empty, install the system's certificate authorities."));
 			break;
 		case HTTP_BAD_URL:
 			describe_failure(call, outcome,
 							 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 							 "the URL of the server or of the proxy cannot be used",
 							 error);
-			error->hint = pstrdup("Check the parameters \"sw_guest_token.base_url\" and \"sw_guest_token.proxy\".");
+			error->hint = pstrdup(_("Check the parameters \"sw_guest_token.base_url\" and \"sw_guest_token.proxy\"."));
 			break;
 		case HTTP_NO_MEMORY:
 		case HTTP_NOT_SENT:		/* has no outcome of its own */
@@ -163,17 +164,17 @@ describe_status(const Call *call, const HttpOutcome *outcome,
 		case 401:
 			sgt_set_error(error, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
 						  "SignalWire did not accept the credentials");
-			error->hint = pstrdup("Check the space, the project, and the API token: it needs the scope Voice, Messaging, Fax or Video.");
+			error->hint = pstrdup(_("Check the space, the project, and the API token: it needs the scope Voice, Messaging, Fax or Video."));
 			break;
 		case 403:
 			sgt_set_error(error, ERRCODE_INSUFFICIENT_PRIVILEGE,
 						  "SignalWire denied the request");
-			error->hint = pstrdup("The API token lacks a scope.");
+			error->hint = pstrdup(_("The API token lacks a scope."));
 			break;
 		case 404:
 			sgt_set_error(error, ERRCODE_UNDEFINED_OBJECT,
 						  "SignalWire has nothing at the URL of the request");
-			error->hint = pstrdup("Check the parameter \"sw_guest_token.space_name\" or \"sw_guest_token.base_url\".");
+			error->hint = pstrdup(_("Check the parameter \"sw_guest_token.space_name\" or \"sw_guest_token.base_url\"."));
 			break;
 		case 429:
 			sgt_set_error(error, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
@@ -197,10 +198,12 @@ describe_status(const Call *call, const HttpOutcome *outcome,
 	/* where a token was awaited, there may be one */
 	if (status / 100 != 2)
 		excerpt = show_text(call, outcome->body, outcome->body_length);
-	error->detail = psprintf("The status was %d in attempt %d%s%s",
-							 status, outcome->attempts,
-							 excerpt && excerpt[0] ? ": " : ".",
-							 excerpt ? excerpt : "");
+	if (excerpt && excerpt[0])
+		error->detail = psprintf(_("The status was %d in attempt %d: %s"),
+								 status, outcome->attempts, excerpt);
+	else
+		error->detail = psprintf(_("The status was %d in attempt %d."),
+								 status, outcome->attempts);
 }
 
 /*
@@ -223,7 +226,7 @@ describe_refusal(const Call *call, const HttpOutcome *outcome,
 			if (errors.details[0])
 				error->detail = from_utf8(errors.details);
 			if (errors.url)
-				error->hint = psprintf("See %s.", from_utf8(errors.url));
+				error->hint = psprintf(_("See %s."), from_utf8(errors.url));
 			break;
 		case CODEC_NO_MEMORY:
 			sgt_raise_out_of_memory();
@@ -238,18 +241,23 @@ describe_timeout(const Call *call, const HttpOutcome *outcome,
 {
 	const HttpConfig *config = &call->settings->http;
 	bool		connecting = outcome->result == HTTP_CONNECT_TIMED_OUT;
-	char	   *attempts = outcome->attempts == 1 ? pstrdup("1 attempt") :
-	psprintf("%d attempts", outcome->attempts);
-	char	   *status = outcome->status == 0 ? pstrdup("no status came") :
-	psprintf("the last status was %d", outcome->status);
+	char	   *attempts;
+	char	   *status;
+
+	/* translator: completes "after %s" */
+	attempts = psprintf(dngettext(TEXTDOMAIN, "%d attempt", "%d attempts",
+								  outcome->attempts), outcome->attempts);
+	status = outcome->status == 0 ? pstrdup(_("no status came")) :
+		psprintf(_("the last status was %d"), outcome->status);
 
 	sgt_set_error(error, ERRCODE_CONNECTION_FAILURE,
 				  "request to SignalWire timed out");
-	error->detail = psprintf("\"sw_guest_token.%s\" (%d ms) ran out while %s, after %s; %s.",
+	/* translator: "while" what, after how many attempts; the last status */
+	error->detail = psprintf(_("\"sw_guest_token.%s\" (%d ms) ran out while %s, after %s; %s."),
 							 connecting ? "connect_timeout" : "timeout",
 							 connecting ? config->connect_timeout_ms :
 							 config->timeout_ms,
-							 outcome->phase, attempts, status);
+							 _(outcome->phase), attempts, status);
 }
 
 /*
@@ -265,8 +273,11 @@ describe_failure(const Call *call, const HttpOutcome *outcome, int sqlstate,
 
 	if (length > 0 && reason[length - 1] == '.')
 		reason[length - 1] = '\0';
-	sgt_set_error(error, sqlstate, "%s", message);
-	error->detail = psprintf("Attempt %d: %s.", outcome->attempts, reason);
+	sgt_set_error(error, sqlstate, "%s", _(message));
+
+	/* http.c's reasons are in the catalog, libcurl's are not */
+	error->detail = psprintf(_("Attempt %d: %s."), outcome->attempts,
+							 length > 0 ? _(reason) : reason);
 }
 
 /*
@@ -367,7 +378,7 @@ sgt_set_error(CallError *error, int sqlstate, const char *format,...)
 	for (;;)
 	{
 		va_start(args, format);
-		needed = appendStringInfoVA(&message, format, args);
+		needed = appendStringInfoVA(&message, _(format), args);
 		va_end(args);
 		if (needed == 0)
 			break;

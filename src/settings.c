@@ -29,6 +29,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "messages.h"
 #include "settings.h"
 #include "url.h"
 
@@ -503,24 +504,24 @@ read_token_file(char *token)
 				 errmsg("could not open the file of parameter \"%s\": %m",
 						PREFIX ".api_token_file")));
 	if (fstat(fd, &st) != 0)
-		problem = "Its file could not be examined.";
+		problem = gettext_noop("Its file could not be examined.");
 	else if (!S_ISREG(st.st_mode))
-		problem = "It is not a regular file.";
+		problem = gettext_noop("It is not a regular file.");
 	else if (st.st_uid != geteuid() && st.st_uid != 0)
-		problem = "The file must be owned by the database user or root.";
+		problem = gettext_noop("The file must be owned by the database user or root.");
 	else if ((st.st_uid == geteuid() && st.st_mode & (S_IRWXG | S_IRWXO)) ||
 			 (st.st_uid == 0 && st.st_mode & (S_IWGRP | S_IXGRP | S_IRWXO)))
-		problem = "The file must have permissions u=rw (0600) or less if owned by the database user, or permissions u=rw,g=r (0640) or less if owned by root.";
+		problem = gettext_noop("The file must have permissions u=rw (0600) or less if owned by the database user, or permissions u=rw,g=r (0640) or less if owned by root.");
 	else
 	{
 		get_to_know(&known, &st);
 		n = read(fd, token, MAX_API_TOKEN_LENGTH + 1);
 		if (n < 0)
-			problem = "Its file could not be read.";
+			problem = gettext_noop("Its file could not be read.");
 		else if (n > MAX_API_TOKEN_LENGTH)
-			problem = "The file is too long.";
+			problem = gettext_noop("The file is too long.");
 		else if (memchr(token, '\0', n))
-			problem = "The token holds white space or a control character.";
+			problem = gettext_noop("The token holds white space or a control character.");
 	}
 	CloseTransientFile(fd);
 	if (problem)
@@ -624,5 +625,5 @@ refuse_setting(const char *name, const char *detail)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("parameter \"%s.%s\" cannot be used", PREFIX, name),
-			 errdetail_internal("%s", detail)));
+			 errdetail_internal("%s", _(detail))));
 }

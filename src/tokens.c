@@ -24,6 +24,7 @@
 #include "utils/uuid.h"
 
 #include "compat.h"
+#include "messages.h"
 #include "outcome.h"
 #include "settings.h"
 #include "tokens.h"
@@ -339,8 +340,8 @@ check_args(const GuestTokenArgs *args, GuestTokenBody *body, CallError *error)
 		{
 			sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
 						  "expire_at must be in the future");
-			error->detail = psprintf("It is " INT64_FORMAT ", as Unix time.",
-									 args->expire_at);
+			error->detail = psprintf(_("It is %lld, as Unix time."),
+									 (long long) args->expire_at);
 			return false;
 		}
 		body->has_expire_at = true;
@@ -375,7 +376,7 @@ check_addresses(ArrayType *addresses, GuestTokenBody *body, CallError *error)
 	{
 		sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
 					  "addresses must have 1 to %d elements", SGT_MAX_ADDRESSES);
-		error->detail = psprintf("The number of elements is %d.", n);
+		error->detail = psprintf(_("The number of elements is %d."), n);
 		return false;
 	}
 

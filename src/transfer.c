@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 
 #include "engine.h"
+#include "messages.h"
 #include "transfer.h"
 
 /*

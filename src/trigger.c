@@ -26,6 +26,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "messages.h"
 #include "tokens.h"
 
 /* The trigger's arguments, in order */
@@ -174,21 +175,21 @@ check_column(TupleDesc desc, int arg, int number)
 	{
 		case ARG_ADDRESSES:
 			if (type != UUIDARRAYOID)
-				wanted = "uuid[]";
+				wanted = gettext_noop("The type must be uuid[].");
 			break;
 		case ARG_TOKEN:
 		case ARG_REFRESH_TOKEN:
 			if (type != TEXTOID &&
 				(type != VARCHAROID || column->atttypmod >= 0))
-				wanted = "text, or character varying without a length";
+				wanted = gettext_noop("The type must be text, or character varying without a length.");
 			break;
 		case ARG_EXPIRE_AT:
 			if (type != INT4OID && type != INT8OID && type != TIMESTAMPTZOID)
-				wanted = "integer, bigint or timestamp with time zone";
+				wanted = gettext_noop("The type must be integer, bigint or timestamp with time zone.");
 			break;
 		default:
 			if (type != TEXTOID && type != VARCHAROID)
-				wanted = "text or character varying";
+				wanted = gettext_noop("The type must be text or character varying.");
 			break;
 	}
 	if (wanted)
@@ -197,7 +198,7 @@ check_column(TupleDesc desc, int arg, int number)
 				 errmsg("column \"%s\" is of type %s", NameStr(column->attname),
 						format_type_with_typemod(column->atttypid,
 												 column->atttypmod)),
-				 errdetail("The type must be %s.", wanted)));
+				 errdetail_internal("%s", _(wanted))));
 	if (column->attgenerated)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),

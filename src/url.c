@@ -20,6 +20,7 @@
 #include "lib/stringinfo.h"
 #include "utils/memutils.h"
 
+#include "messages.h"
 #include "url.h"
 
 /* Where a space lives. */
@@ -59,7 +60,7 @@ sgt_read_space_name(const char *str, ApiUrl *result)
 		pg_strcasecmp(str + length - domain_length, API_DOMAIN) == 0)
 		length -= domain_length;
 	if (length < 1 || length > MAX_LABEL_LENGTH)
-		return "It is not a DNS label.";
+		return gettext_noop("It is not a DNS label.");
 	for (int i = 0; i < length; i++)
 	{
 		char		c = str[i];
@@ -67,7 +68,7 @@ sgt_read_space_name(const char *str, ApiUrl *result)
 		(c >= '0' && c <= '9');
 
 		if (!is_alnum && (c != '-' || i == 0 || i == length - 1))
-			return "It is not a DNS label.";
+			return gettext_noop("It is not a DNS label.");
 	}
 	result->url = psprintf("https://%.*s" API_DOMAIN, length, str);
 	result->is_https = true;
@@ -85,23 +86,23 @@ sgt_read_base_url(const char *str, ApiUrl *result)
 	StringInfoData url;
 
 	if (sgt_has_unfit_character(str) || authority == NULL || strchr(str, '\\'))
-		return "It is not a URL.";
+		return gettext_noop("It is not a URL.");
 	if (strchr("/?#", *authority))
-		return "It has no host.";
+		return gettext_noop("It has no host.");
 	if (memchr(authority, '@', strcspn(authority, "/?#")))
-		return "It must not hold a user name or a password.";
+		return gettext_noop("It must not hold a user name or a password.");
 	if (strpbrk(authority, "?#"))
-		return "It must not hold a query or a fragment.";
+		return gettext_noop("It must not hold a query or a fragment.");
 
 	if (!parse_url(str, 0, &parts) || !parts.path)
-		return "It is not a URL.";
+		return gettext_noop("It is not a URL.");
 	if (parts.port && atoi(parts.port) == 0)
-		return "Its port is not valid.";
+		return gettext_noop("Its port is not valid.");
 	result->is_https = strcmp(parts.scheme, "https") == 0;
 	if (!result->is_https && strcmp(parts.scheme, "http") != 0)
-		return "Its scheme must be \"https\" or \"http\".";
+		return gettext_noop("Its scheme must be \"https\" or \"http\".");
 	if (!result->is_https && !is_loopback(parts.host))
-		return "The scheme \"http\" is for a loopback host only: it would send the API token in clear.";
+		return gettext_noop("The scheme \"http\" is for a loopback host only: it would send the API token in clear.");
 
 	initStringInfo(&url);
 	appendStringInfo(&url, "%s://%s", parts.scheme, parts.host);
@@ -130,17 +131,17 @@ sgt_read_proxy(const char *str, bool is_https, ProxyUrl *result)
 
 	if (sgt_has_unfit_character(url) || strpbrk(url, "?#\\") ||
 		(path && path[1] != '\0'))
-		return "It is not the URL of a proxy.";
+		return gettext_noop("It is not the URL of a proxy.");
 	if (!parse_url(url, CURLU_NON_SUPPORT_SCHEME, &parts))
-		return "It is not the URL of a proxy.";
+		return gettext_noop("It is not the URL of a proxy.");
 
 	/* libcurl would go without a proxy whose credentials it cannot decode */
 	if (!parts.decodes)
-		return "Its user name or password is not valid.";
+		return gettext_noop("Its user name or password is not valid.");
 	if (!is_known_proxy_scheme(parts.scheme))
-		return "libcurl does not know such a proxy.";
+		return gettext_noop("libcurl does not know such a proxy.");
 	if (!is_https && !is_loopback(parts.host))
-		return "With a plain \"http\" URL the proxy must be on a loopback host: it would see the API token in clear.";
+		return gettext_noop("With a plain \"http\" URL the proxy must be on a loopback host: it would see the API token in clear.");
 
 	password = sgt_find_proxy_password(url, &end);
 	result->url = pstrdup(url);
