@@ -275,6 +275,7 @@ need_tests() {
     need openssl command -v openssl
     need ca-certificates has_authorities
     need nginx-light command -v nginx
+    need gettext command -v msgfmt
     want "postgresql-$major-cron" has_cron
     need_sandbox
 }
