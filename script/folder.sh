@@ -5,11 +5,13 @@
 #   $folder     where it is
 #   $suite      which of Debian's suites is in it
 #   $major      which PostgreSQL
+#   $old        an older one that is to be there, too, or nothing
 #   $log        where to tell what is done there
 # and find in $result what went wrong.
 
 # shellcheck disable=SC2034,SC2154      # the scripts set and use them
 
+old=''
 beside=()                       # the words before a command that runs in a folder
 
 # Which suite brings which major.  It moves as Debian moves.
@@ -111,6 +113,11 @@ configure_folder() {
     if command -v apt-config >/dev/null; then
         apt-config dump Acquire | grep -Ev 'IndexTargets|Changelogs|CompressionTypes' \
             >"$folder/etc/apt/apt.conf.d/90sw_guest_token"
+    fi
+    # From an older suite what the newer one no longer has.
+    if [ -n "$old" ]; then
+        sed "s/ $base / $(suite_of "$old") /" "$folder/etc/apt/sources.list" \
+            >"$folder/etc/apt/sources.list.d/old.list"
     fi
     # From experimental PostgreSQL alone.
     if [ "$suite" = experimental ]; then
