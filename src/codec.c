@@ -10,7 +10,7 @@
  *    is short.  json-c's objects never outlive the call that made them.
  * 2. A response is believed only as RFC 8259 has it.  json-c checks how the
  *    tokens of the text fit together, check_json() the tokens themselves,
- *    where even json-c's strict mode lets too much pass.
+ *    where json-c lets too much pass.
  * 3. No text from outside leaves this file for a message except through
  *    sgt_clean(), which bounds it, blanks secrets and drops what does not print.
  *-------------------------------------------------------------------------
@@ -305,7 +305,6 @@ parse_object(const char *body, size_t length, json_object **object)
 	while (length > 0 && sgt_is_space(body[length - 1]))
 		length--;
 
-	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
 	*object = json_tokener_parse_ex(tokener, body, (int) length);
 	error = json_tokener_get_error(tokener);
 	whole = json_tokener_get_parse_end(tokener) == length;
@@ -324,22 +323,29 @@ parse_object(const char *body, size_t length, json_object **object)
  * Goes through the tokens of a JSON text, and counts its objects' members.
  * Returns what is wrong, or NULL.
  *
- * json-c's strict mode lets pass: NaN and Infinity; overlong UTF-8 and
- * encoded surrogates; some numbers that RFC 8259 does not know; control
- * characters in strings; NULs, at which it cuts off a member's name.  How the
- * tokens follow each other is left to json-c.
+ * json-c lets pass: NaN and Infinity; overlong UTF-8 and encoded surrogates;
+ * some numbers that RFC 8259 does not know; control characters in strings;
+ * NULs, at which it cuts off a member's name; a comma after a last element.
+ * Its strict mode is not used: 0.18's refuses all characters beyond ASCII.
+ * How else the tokens follow each other is left to json-c.
  */
 static const char *
 check_json(const char *body, size_t length, size_t *n_members)
 {
 	const char *pos = body;
 	const char *end = body + length;
+	char		last = '\0';	/* what the last token began with */
 	bool		has_nul = false;	/* an escaped one, in the last string */
 	const char *problem;
 
 	*n_members = 0;
 	while (pos < end)
 	{
+		if (last == ',' && (*pos == '}' || *pos == ']'))
+			return gettext_noop("The body is not JSON.");
+		if (!sgt_is_space(*pos))
+			last = *pos;
+
 		if (sgt_is_space(*pos) || strchr("{}[],", *pos))
 		{
 			/* strchr() finds the terminator, too */

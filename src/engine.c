@@ -483,6 +483,7 @@ open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
 	(void) fcntl(sock, F_SETFD, FD_CLOEXEC);
 	engine.n_sockets++;
 	t->socket = sock;
+	t->is_sent = false;			/* libcurl may try again by itself */
 	return sock;
 }
 

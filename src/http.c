@@ -64,7 +64,7 @@ static bool is_retryable(const HttpOutcome *outcome);
 static int64 choose_pause(const Transfer *t);
 static bool read_retry_after(CURL *easy, int64 *pause_us);
 static bool is_http_date(const char *value);
-static bool is_sent(const Transfer *t);
+static bool is_header_too_long(const Transfer *t, CURLcode code);
 static bool has_begun(const Transfer *t);
 static const char *describe_phase(const Transfer *t);
 static void report_attempts(void);
@@ -212,7 +212,7 @@ withdraw(Batch *batch, Transfer *t)
 {
 	int			n_sent = t->attempts;
 
-	if (t->state == TRANSFER_RUNNING && !is_sent(t))
+	if (t->state == TRANSFER_RUNNING && !t->is_sent)
 	{
 		sgt_engine_stop(t);
 		batch->n_running--;
@@ -264,7 +264,7 @@ collect_finished(Batch *batch)
 		/* where libcurl's words would mislead */
 		if (t->too_large)
 			strlcpy(t->reason, gettext_noop("too much came"), sizeof(t->reason));
-		else if (result == HTTP_MALFORMED && code == CURLE_OUT_OF_MEMORY)
+		else if (is_header_too_long(t, code))
 			strlcpy(t->reason, gettext_noop("a header is too long"), sizeof(t->reason));
 		else if (result == HTTP_BROKEN && code == CURLE_OK)
 			strlcpy(t->reason, gettext_noop("the headers ended early"), sizeof(t->reason));
@@ -311,7 +311,7 @@ end_attempt(Batch *batch, Transfer *t, HttpResult result)
 	outcome->phase = describe_phase(t);
 	if (t->easy)
 		curl_easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &n_connects);
-	t->connection = !is_sent(t) ? "no" : n_connects == 0 ? "a kept-alive" : "a new";
+	t->connection = !t->is_sent ? "no" : n_connects == 0 ? "a kept-alive" : "a new";
 	if (t->easy && t->request.probe)
 		sgt_transfer_probe(t, t->request.probe);
 	if (t->state == TRANSFER_RUNNING)
@@ -398,7 +398,7 @@ classify(const Transfer *t, CURLcode code)
 		return HTTP_ANSWERED;
 	if (code == CURLE_OK)
 		return t->status != 0 ? HTTP_ANSWERED : HTTP_BROKEN;
-	if (t->too_large)
+	if (t->too_large || is_header_too_long(t, code))
 		return HTTP_MALFORMED;
 
 	switch (code)
@@ -414,25 +414,35 @@ classify(const Transfer *t, CURLcode code)
 		case CURLE_OPERATION_TIMEDOUT:
 			return HTTP_CONNECT_TIMED_OUT;
 		case CURLE_OUT_OF_MEMORY:
-			/* libcurl's word for a header line that is too long, too */
-			return has_begun(t) ? HTTP_MALFORMED : HTTP_NO_MEMORY;
+			return HTTP_NO_MEMORY;
 		case CURLE_UNSUPPORTED_PROTOCOL:
 		case CURLE_WEIRD_SERVER_REPLY:
 		case CURLE_BAD_CONTENT_ENCODING:
-#if LIBCURL_VERSION_NUM >= 0x080600
-		case CURLE_TOO_LARGE:
-#endif
 			return HTTP_MALFORMED;
 		case CURLE_RECV_ERROR:
 			/* only the words tell a bad chunk from a connection that broke */
 			if (strstr(t->reason, "chunk"))
 				return HTTP_MALFORMED;
-			/* FALLTHROUGH */
+			break;
 		default:
-			if (t->no_descriptor)
-				return HTTP_NO_DESCRIPTOR;
-			return is_sent(t) ? HTTP_BROKEN : HTTP_NOT_CONNECTED;
+			break;
 	}
+	if (t->no_descriptor)
+		return HTTP_NO_DESCRIPTOR;
+	return t->is_sent ? HTTP_BROKEN : HTTP_NOT_CONNECTED;
+}
+
+/*
+ * Up to 8.5 libcurl says that it ran out of memory.
+ */
+static bool
+is_header_too_long(const Transfer *t, CURLcode code)
+{
+#if LIBCURL_VERSION_NUM >= 0x080600
+	return code == CURLE_TOO_LARGE && has_begun(t);
+#else
+	return code == CURLE_OUT_OF_MEMORY && has_begun(t);
+#endif
 }
 
 static bool
@@ -555,30 +565,17 @@ is_http_date(const char *value)
 }
 
 /*
- * Whether the connection stands, proxy and TLS included, so that the request
- * is on its way.
- */
-static bool
-is_sent(const Transfer *t)
-{
-	curl_off_t	sent_us = 0;
-
-	if (t->easy)
-		curl_easy_getinfo(t->easy, CURLINFO_PRETRANSFER_TIME_T, &sent_us);
-	return sent_us > 0;
-}
-
-/*
- * Whether the response has begun, be it only with its end.
+ * Whether the response has begun, be it only with its end.  From 8.22 on
+ * libcurl fills the time in when the attempt ends, whether it was reached.
  */
 static bool
 has_begun(const Transfer *t)
 {
 	curl_off_t	begun_us = 0;
 
-	if (t->easy)
+	if (t->is_sent)
 		curl_easy_getinfo(t->easy, CURLINFO_STARTTRANSFER_TIME_T, &begun_us);
-	return begun_us > 0;
+	return t->header_length > 0 || begun_us > 0;
 }
 
 /*
@@ -593,7 +590,7 @@ describe_phase(const Transfer *t)
 		curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
 	if (has_begun(t))
 		return gettext_noop("receiving the response");
-	if (is_sent(t))
+	if (t->is_sent)
 		return gettext_noop("waiting for the response");
 	if (t->connected_us != 0)
 		return gettext_noop("negotiating TLS");

@@ -39,6 +39,8 @@ int			sgt_n_transfers = 0;
 static bool configure(Transfer *t, const HttpConfig *config);
 static struct curl_slist *get_headers(void);
 static bool fails_in_tls(CURLcode code);
+static int	note_request(void *arg, char *remote_ip, char *local_ip,
+						 int remote_port, int local_port);
 static size_t write_body(char *data, size_t size, size_t n, void *arg);
 static size_t read_header(char *line, size_t size, size_t n, void *arg);
 
@@ -121,6 +123,7 @@ sgt_transfer_prepare(Transfer *t, const HttpConfig *config,
 	t->socket = CURL_SOCKET_BAD;
 	t->started_us = sgt_now_us();
 	t->connected_us = 0;
+	t->is_sent = false;
 	t->looks_up = false;
 	t->code = CURLE_OK;
 	t->is_unreported = false;
@@ -172,7 +175,9 @@ sgt_transfer_probe(Transfer *t, HttpProbe *probe)
 
 	curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
 	curl_easy_getinfo(t->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
-	curl_easy_getinfo(t->easy, CURLINFO_PRETRANSFER_TIME_T, &ready_us);
+	/* from 8.22 on libcurl fills it in at the end, whether it was reached */
+	if (t->is_sent)
+		curl_easy_getinfo(t->easy, CURLINFO_PRETRANSFER_TIME_T, &ready_us);
 	curl_easy_getinfo(t->easy, CURLINFO_STARTTRANSFER_TIME_T, &answered_us);
 
 	/* libcurl tells that it was connected only when all that follows is done */
@@ -238,6 +243,8 @@ configure(Transfer *t, const HttpConfig *config)
 
 	/* what comes back */
 	SET(CURLOPT_PRIVATE, t);
+	SET(CURLOPT_PREREQFUNCTION, note_request);
+	SET(CURLOPT_PREREQDATA, t);
 	SET(CURLOPT_ERRORBUFFER, t->reason);
 	SET(CURLOPT_WRITEFUNCTION, write_body);
 	SET(CURLOPT_WRITEDATA, t);
@@ -319,6 +326,24 @@ get_headers(void)
 /*
  * libcurl's callbacks
  */
+
+/*
+ * Called when the connection stands, proxy and TLS included, so that the
+ * request is on its way.
+ */
+static int
+note_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
+			 int local_port)
+{
+	Transfer   *t = arg;
+
+	(void) remote_ip;
+	(void) local_ip;
+	(void) remote_port;
+	(void) local_port;
+	t->is_sent = true;
+	return CURL_PREREQFUNC_OK;
+}
 
 static size_t
 write_body(char *data, size_t size, size_t n, void *arg)

@@ -46,6 +46,7 @@ typedef struct Transfer
 	curl_socket_t socket;		/* the last that was opened for it */
 	int64		started_us;
 	int64		connected_us;	/* then that one was; TLS may be to come */
+	bool		is_sent;		/* it stands, proxy and TLS included */
 	bool		looks_up;		/* a name look-up may yet start a thread */
 	CURLcode	code;			/* how it ended, CURLE_OK until then */
 	bool		is_unreported;	/* it has ended, but not been logged */
