@@ -10,7 +10,8 @@
  *    is short.  json-c's objects never outlive the call that made them.
  * 2. A response is believed only as RFC 8259 has it.  json-c checks how the
  *    tokens of the text fit together, check_json() the tokens themselves,
- *    where json-c lets too much pass.
+ *    where json-c lets too much pass.  Only the answer that everybody expects
+ *    is read without either, by read_plain_pair(), which knows no other.
  * 3. No text from outside leaves this file for a message except through
  *    sgt_clean(), which bounds it, blanks secrets and drops what does not print.
  *-------------------------------------------------------------------------
@@ -31,9 +32,25 @@
 /* How many entries of a 422 are shown. */
 #define MAX_SHOWN_ERRORS	10
 
+/* A part of a text, without a terminator. */
+typedef struct Piece
+{
+	const char *start;
+	size_t		length;
+} Piece;
+
 static bool add_member(json_object *object, const char *key,
 					   json_object *value);
 static char *finish_body(json_object *object, bool ok, CodecAlloc alloc);
+static bool read_plain_pair(const char *body, size_t length, Piece *token,
+							Piece *refresh_token);
+static bool read_plain_string(const char **pos, const char *end,
+							  Piece *string);
+static bool skip_mark(const char **pos, const char *end, char mark);
+static bool is_named(const Piece *name, const char *wanted);
+static CodecStatus parse_token_pair(const char *body, size_t length,
+									CodecAlloc alloc, TokenPair *pair,
+									const char **problem);
 static CodecStatus parse_object(const char *body, size_t length,
 								json_object **object);
 static const char *check_json(const char *body, size_t length,
@@ -43,9 +60,11 @@ static const char *check_string(const char **pos, const char *end,
 static bool check_number(const char **pos, const char *end);
 static bool check_literal(const char **pos, const char *end);
 static size_t count_members(json_object *value);
-static const char *read_token(json_object *object, const char *key,
+static const char *find_token(json_object *object, const char *key,
 							  const char *missing, const char *unfit,
-							  CodecAlloc alloc, char **token);
+							  Piece *token);
+static CodecStatus copy_pair(const Piece *token, const Piece *refresh_token,
+							 CodecAlloc alloc, TokenPair *pair);
 static void show_member(json_object *entry, const char *key,
 						const SecretList *secrets, char *dst);
 static bool is_digit(char c);
@@ -155,8 +174,104 @@ CodecStatus
 sgt_read_token_pair(const char *body, size_t length, CodecAlloc alloc,
 					TokenPair *pair, const char **problem)
 {
+	Piece		token;
+	Piece		refresh_token;
+
+	*problem = NULL;
+	if (read_plain_pair(body, length, &token, &refresh_token))
+		return copy_pair(&token, &refresh_token, alloc, pair);
+	return parse_token_pair(body, length, alloc, pair, problem);
+}
+
+/*
+ * Finds the tokens in a body that is just what the API documents: an object of
+ * these two members, in either order, without an escape.  Takes no side where
+ * it returns false: the body is then json-c's, be it right or wrong.
+ *
+ * json-c needs 4 us for the same, of the 60 us of a call over the loopback
+ * interface.
+ */
+static bool
+read_plain_pair(const char *body, size_t length, Piece *token,
+				Piece *refresh_token)
+{
+	const char *pos = body;
+	const char *end = body + length;
+	Piece		names[2];
+	Piece		values[2];
+	int			first;			/* which of the members is "token" */
+
+	for (int i = 0; i < 2; i++)
+	{
+		if (!skip_mark(&pos, end, i == 0 ? '{' : ',') ||
+			!read_plain_string(&pos, end, &names[i]) ||
+			!skip_mark(&pos, end, ':') ||
+			!read_plain_string(&pos, end, &values[i]))
+			return false;
+	}
+	if (!skip_mark(&pos, end, '}'))
+		return false;
+	while (pos < end && sgt_is_space(*pos))
+		pos++;
+	if (pos < end)
+		return false;
+
+	first = is_named(&names[0], "token") ? 0 : 1;
+	*token = values[first];
+	*refresh_token = values[1 - first];
+	return is_named(&names[first], "token") &&
+		is_named(&names[1 - first], "refresh_token");
+}
+
+/*
+ * A string that stands for itself and may be a token.
+ */
+static bool
+read_plain_string(const char **pos, const char *end, Piece *string)
+{
+	const char *p;
+
+	if (!skip_mark(pos, end, '"'))
+		return false;
+	p = *pos + sgt_count_plain(*pos, (size_t) (end - *pos));
+	while (p < end && *p >= 0x20 && *p <= 0x7E && *p != '"' && *p != '\\')
+		p++;
+	string->start = *pos;
+	string->length = (size_t) (p - *pos);
+	*pos = p + 1;
+	return p < end && *p == '"' &&
+		string->length > 0 && string->length <= SGT_MAX_TOKEN_LENGTH;
+}
+
+/*
+ * Goes past white space and the mark.
+ */
+static bool
+skip_mark(const char **pos, const char *end, char mark)
+{
+	while (*pos < end && sgt_is_space(**pos))
+		(*pos)++;
+	return *pos < end && *(*pos)++ == mark;
+}
+
+static bool
+is_named(const Piece *name, const char *wanted)
+{
+	return name->length == strlen(wanted) &&
+		memcmp(name->start, wanted, name->length) == 0;
+}
+
+/*
+ * Does sgt_read_token_pair()'s work for any body.
+ */
+static CodecStatus
+parse_token_pair(const char *body, size_t length, CodecAlloc alloc,
+				 TokenPair *pair, const char **problem)
+{
 	json_object *object;
 	size_t		n_members;
+	Piece		token;
+	Piece		refresh_token;
 	CodecStatus status;
 
 	*problem = check_json(body, length, &n_members);
@@ -176,20 +291,19 @@ sgt_read_token_pair(const char *body, size_t length, CodecAlloc alloc,
 	if (count_members(object) != n_members)
 		*problem = gettext_noop("A member of the JSON object is repeated.");
 	if (!*problem)
-		*problem = read_token(object, "token",
+		*problem = find_token(object, "token",
 							  gettext_noop("The member \"token\" is missing or not a string."),
 							  gettext_noop("The member \"token\" is not a token."),
-							  alloc, &pair->token);
+							  &token);
 	if (!*problem)
-		*problem = read_token(object, "refresh_token",
+		*problem = find_token(object, "refresh_token",
 							  gettext_noop("The member \"refresh_token\" is missing or not a string."),
 							  gettext_noop("The member \"refresh_token\" is not a token."),
-							  alloc, &pair->refresh_token);
+							  &refresh_token);
+	status = *problem ? CODEC_MALFORMED :
+		copy_pair(&token, &refresh_token, alloc, pair);
 	json_object_put(object);
-
-	if (*problem)
-		return CODEC_MALFORMED;
-	return pair->token && pair->refresh_token ? CODEC_OK : CODEC_NO_MEMORY;
+	return status;
 }
 
 /*
@@ -511,35 +625,48 @@ count_members(json_object *value)
 }
 
 /*
- * Copies a token out of the response.  Returns what is wrong, or NULL; the
- * copy is NULL if memory is short.
+ * Finds a token in the response.  Returns what is wrong, or NULL.
  */
 static const char *
-read_token(json_object *object, const char *key, const char *missing,
-		   const char *unfit, CodecAlloc alloc, char **token)
+find_token(json_object *object, const char *key, const char *missing,
+		   const char *unfit, Piece *token)
 {
 	json_object *value;
-	const char *str;
-	size_t		length;
 
 	if (!json_object_object_get_ex(object, key, &value) ||
 		!json_object_is_type(value, json_type_string))
 		return missing;
 
-	str = json_object_get_string(value);
-	length = (size_t) json_object_get_string_len(value);
-	if (length == 0 || length > SGT_MAX_TOKEN_LENGTH)
+	token->start = json_object_get_string(value);
+	token->length = (size_t) json_object_get_string_len(value);
+	if (token->length == 0 || token->length > SGT_MAX_TOKEN_LENGTH)
 		return unfit;
-	for (size_t i = sgt_count_plain(str, length); i < length; i++)
+	for (size_t i = 0; i < token->length; i++)
 	{
-		if (str[i] < 0x20 || str[i] > 0x7E)
+		if (token->start[i] < 0x20 || token->start[i] > 0x7E)
 			return unfit;
 	}
-
-	*token = alloc(length + 1);
-	if (*token)
-		memcpy(*token, str, length + 1);
 	return NULL;
+}
+
+static CodecStatus
+copy_pair(const Piece *token, const Piece *refresh_token, CodecAlloc alloc,
+		  TokenPair *pair)
+{
+	const Piece *pieces[] = {token, refresh_token};
+	char	  **copies[] = {&pair->token, &pair->refresh_token};
+
+	for (int i = 0; i < 2; i++)
+	{
+		char	   *copy = alloc(pieces[i]->length + 1);
+
+		if (!copy)
+			return CODEC_NO_MEMORY;
+		memcpy(copy, pieces[i]->start, pieces[i]->length);
+		copy[pieces[i]->length] = '\0';
+		*copies[i] = copy;
+	}
+	return CODEC_OK;
 }
 
 /*
