@@ -1,4 +1,5 @@
-# The doctor: which step fails, and that those behind it are absent.
+# The doctor: which step fails, and that those behind it are absent.  What it
+# says of a step that fails is shown in docs/troubleshooting.md, all of it.
 
 use strict;
 use warnings;
@@ -24,14 +25,17 @@ my $tls = start_sandbox('--tls-cert', "$directory/cert.pem", '--tls-key', "$dire
 use_sandbox($node, $sandbox);
 my ($dumb, $dumb_port) = listen_dumbly();
 
-# check(SETTING...): each step with + or -, and the detail and hint of the last
+# what the document shows, and how often that was seen here
+my %seen = map { $_ => 0 }
+  slurp_file("$FindBin::RealBin/../docs/troubleshooting.md") =~ /^```text\n(step .*?\n)```/msg;
+
+# check(SETTING...): each step with + or -, and what is said of one that fails
 sub check
 {
 	my $session = run_session($node, (map { "SET sw_guest_token.$_" } @_),
 		'CREATE TEMP TABLE c AS SELECT row_number() OVER () AS n, * FROM sw_guest_token_check()',
 		q{SELECT string_agg(step || CASE WHEN ok THEN '+' ELSE '-' END, ' ' ORDER BY n) FROM c},
-		q{SELECT detail FROM c WHERE NOT ok ORDER BY n},
-		q{SELECT hint FROM c WHERE NOT ok ORDER BY n},
+		q{SELECT format(E'step   | %s\ndetail | %s\nhint   | %s', step, detail, hint) FROM c WHERE NOT ok},
 		q{SELECT 'no step without detail' FROM c HAVING bool_and(detail <> '' AND took >= interval '0' AND (ok OR hint <> ''))});
 
 	is($session->{err}, '', 'nothing is raised');
@@ -45,8 +49,23 @@ sub is_check
 	my ($got, $rest) = check(@$settings);
 
 	is($got, $steps, $name);
-	like($rest, $text, "$name: detail and hint say it") if $text;
+	return unless $text;
+
+	like($rest, $text, "$name: detail and hint say it");
+	my ($said) = $rest =~ /^(step .*?\nhint .*?\n)/ms;
+	my @as_shown = grep { is_as_shown($said, $_) } keys %seen;
+	is(scalar @as_shown, 1, "$name: the document shows it") or diag($said);
+	$seen{$_}++ foreach @as_shown;
 	return;
+}
+
+# In the document … stands for what differs.
+sub is_as_shown
+{
+	my ($said, $shown) = @_;
+	my $pattern = join '.*', map { quotemeta } split /…/, $shown;
+
+	return $said =~ /\A$pattern\z/;
 }
 
 is_check('all is well', [], 'settings+ credentials+ resolve+ connect+ tls+ clock+ authorize+');
@@ -96,6 +115,8 @@ is_check('an API that fails', [ "base_url = '" . $sandbox->script('500') . "'" ]
 	'settings+ credentials+ resolve+ connect+ tls+ clock+ authorize-', qr/failed to process/);
 is_check('an API that does not answer', [ "base_url = '" . $sandbox->script('hang') . "'", "timeout = '200ms'" ],
 	'settings+ credentials+ resolve+ connect+ tls+ authorize-', qr/timed out/);
+
+is_deeply([ grep { !$seen{$_} } sort keys %seen ], [], 'the document shows nothing else');
 
 # the check uses a connection of its own, and leaves the session as it was
 $sandbox->reset;
