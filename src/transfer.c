@@ -222,6 +222,7 @@ configure(Transfer *t, const HttpConfig *config)
 {
 	CURLcode	code = CURLE_OK;
 	struct curl_slist *headers;
+	char		user_agent[64];
 
 #define SET(option, value) \
 	do { \
@@ -254,8 +255,11 @@ configure(Transfer *t, const HttpConfig *config)
 	/* what is sent */
 	SET(CURLOPT_POST, 1L);
 	SET(CURLOPT_HTTPHEADER, headers);
-	SET(CURLOPT_USERAGENT,
-		"sw_guest_token/" SGT_VERSION " PostgreSQL/" PG_VERSION);
+	/* packagers append their own version, which is nobody's business */
+	snprintf(user_agent, sizeof(user_agent),
+			 "sw_guest_token/" SGT_VERSION " PostgreSQL/%.*s",
+			 (int) strcspn(PG_VERSION, " "), PG_VERSION);
+	SET(CURLOPT_USERAGENT, user_agent);
 	SET(CURLOPT_HTTPAUTH, (long) CURLAUTH_BASIC);
 	if (config->username)
 	{
