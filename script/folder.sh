@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 #
-# Folders with a Debian system in them, for script/matrix and script/package,
-# which source this after lib.sh.  They say with
+# Folders with a Debian system in them, for script/matrix, script/package and
+# script/check-docs, which source this after lib.sh.  They say with
 #   $folder     where it is
 #   $suite      which of Debian's suites is in it
 #   $major      which PostgreSQL
@@ -134,4 +134,23 @@ bring_tree() {
     rm -rf --one-file-system "$folder/sw_guest_token"
     cp -a --no-preserve=ownership "$tree" "$folder/sw_guest_token"
     cp -L /etc/resolv.conf /etc/hosts "$folder/etc/"
+}
+
+# must CMD...: what failed is at the end of the log.
+must() {
+    "$@" || { tail -n 40 "$log" >&2; die "${result:-failed}, see $log"; }
+}
+
+# copy_folder NAME: from here on $folder is a copy of the bare one, with the tree.
+copy_folder() {
+    folder=$cache/$1
+    rm -rf --one-file-system "$folder"
+    cp -a "$cache/$major" "$folder"
+    bring_tree
+    must apt_in_folder update
+    must apt_in_folder clean
+}
+
+remove_folder() {
+    rm -rf --one-file-system "$folder"
 }
