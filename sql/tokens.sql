@@ -53,3 +53,13 @@ SELECT token IS NOT NULL AS ok FROM regress_elsewhere.sw_create_guest_token(ARRA
 SELECT error_code FROM regress_elsewhere.sw_create_guest_tokens(ARRAY[ROW(NULL, NULL, NULL, NULL)]::regress_elsewhere.sw_guest_token_request[]);
 ALTER EXTENSION sw_guest_token SET SCHEMA public;
 DROP SCHEMA regress_elsewhere;
+
+-- what has been made of the types is found before anything is sent
+BEGIN;
+ALTER TYPE sw_guest_token ALTER ATTRIBUTE token TYPE int;
+SELECT * FROM sw_create_guest_token('{11111111-1111-1111-1111-111111111111}');
+ROLLBACK;
+BEGIN;
+ALTER TYPE sw_guest_token_request ALTER ATTRIBUTE expire_at TYPE bigint;
+SELECT * FROM sw_create_guest_tokens('{}');
+ROLLBACK;

@@ -75,7 +75,8 @@ static struct
 	bool		failed;			/* cannot go on */
 }			engine = {.mux.fd = -1,.timer_us = NEVER};
 
-static const char *open_engine(void);
+static bool open_engine(void);
+static bool can_open_one_more(void);
 static bool open_multi(void);
 static void drop_transfers(int n_kept);
 static void perform_sockets(void);
@@ -95,15 +96,16 @@ static void restore_signals(void);
  */
 
 /*
- * Makes the engine ready, if it is not yet.
+ * Makes the engine ready, if it is not yet; false if there is no descriptor
+ * left for that.
  */
-void
+bool
 sgt_engine_open(void)
 {
-	const char *failure;
+	bool		ok;
 
 	if (engine.ready)
-		return;
+		return true;
 	sgt_engine_discard();
 
 	if (!engine.initialized)
@@ -120,14 +122,16 @@ sgt_engine_open(void)
 	}
 
 	block_signals();
-	failure = open_engine();
+	ok = open_engine();
 	restore_signals();
-	if (failure)
-	{
-		sgt_engine_discard();
+	if (!engine.initialized)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("could not set up HTTP: %s", _(failure))));
+				 errmsg("libcurl could not be initialized")));
+	if (!ok)
+	{
+		sgt_engine_discard();
+		return false;
 	}
 
 	engine.wait_event = sgt_new_wait_event("SwGuestTokenRequest");
@@ -140,29 +144,46 @@ sgt_engine_open(void)
 		AddWaitEventToSet(engine.wait_set, WL_EXIT_ON_PM_DEATH,
 						  PGINVALID_SOCKET, NULL, NULL);
 	engine.ready = true;
+	return true;
 }
 
 /*
- * Opens what belongs to libcurl.  Returns what failed, or NULL.
+ * Opens what belongs to libcurl; false if that is not possible.
  *
  * libcurl is initialised here and not in _PG_init(): that may run in the
  * postmaster, whose children must not inherit a library that has threads.
  */
-static const char *
+static bool
 open_engine(void)
 {
-	if (!engine.initialized && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-		return gettext_noop("libcurl could not be initialized");
-	engine.initialized = true;
+	if (!engine.initialized)
+		engine.initialized = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
+	if (!engine.initialized)
+		return false;
 
 	for (int i = 0; i < ENGINE_DESCRIPTORS; i++)
 		ReserveExternalFD();
 	engine.descriptors_booked = true;
-	if (!sgt_mux_open(&engine.mux))
-		return gettext_noop("no descriptor is left");
-	if (!open_multi())
-		return gettext_noop("libcurl is out of memory or descriptors");
-	return NULL;
+	return sgt_mux_open(&engine.mux) && open_multi() && can_open_one_more();
+}
+
+/*
+ * Whether a wait event set will get its descriptor: for want of one it would
+ * raise an error that says little.
+ */
+static bool
+can_open_one_more(void)
+{
+	int			fd;
+
+	if (!AcquireExternalFD())
+		return false;
+	ReleaseExternalFD();
+	fd = dup(engine.mux.fd);
+	if (fd < 0)
+		return false;
+	close(fd);
+	return true;
 }
 
 /*

@@ -18,7 +18,7 @@
 #define NEVER				PG_INT64_MAX
 
 /* These may raise. */
-extern void sgt_engine_open(void);
+extern bool sgt_engine_open(void);
 extern bool sgt_engine_wait(int64 wake_us);
 extern void sgt_engine_check(void);
 

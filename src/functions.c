@@ -136,13 +136,17 @@ static TupleDesc
 get_pair_desc(FunctionCallInfo fcinfo)
 {
 	TupleDesc	desc;
+	Oid			type;
+	bool		fits;
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
-		desc->natts != N_PAIR_COLUMNS)
+	fits = get_call_result_type(fcinfo, &type, &desc) == TYPEFUNC_COMPOSITE &&
+		desc->natts == N_PAIR_COLUMNS;
+	for (int i = 0; fits && i < N_PAIR_COLUMNS; i++)
+		fits = TupleDescAttr(desc, i)->atttypid == TEXTOID;
+	if (!fits)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("function result type must have %d columns",
-						N_PAIR_COLUMNS)));
+				 errmsg("type %s has been altered", format_type_be(type))));
 	return BlessTupleDesc(desc);
 }
 

@@ -50,9 +50,11 @@ typedef struct Batch
 
 static bool busy = false;		/* a batch is running */
 
+static void refuse_all(Batch *batch);
 static void run_batch(Batch *batch);
 static void take_requests(Batch *batch);
 static void run_turn(Batch *batch, bool sockets_ready);
+static bool is_any_due(void);
 static void start_transfers(Batch *batch, int64 now);
 static void withdraw(Batch *batch, Transfer *t);
 static void start_attempt(Batch *batch, Transfer *t, int64 now);
@@ -91,7 +93,11 @@ sgt_http_run(const HttpConfig *config, HttpNext next, HttpDone done, void *arg)
 	};
 
 	Assert(!busy);
-	sgt_engine_open();
+	if (!sgt_engine_open())
+	{
+		refuse_all(&batch);
+		return;
+	}
 
 	busy = true;
 	PG_TRY();
@@ -107,6 +113,22 @@ sgt_http_run(const HttpConfig *config, HttpNext next, HttpDone done, void *arg)
 	}
 	PG_END_TRY();
 	busy = false;
+}
+
+/*
+ * Without an engine no request can be sent.
+ */
+static void
+refuse_all(Batch *batch)
+{
+	HttpRequest request = {0};
+	const HttpOutcome outcome = {
+		.result = HTTP_NO_DESCRIPTOR,
+		.reason = ""
+	};
+
+	while (batch->next(batch->arg, &request))
+		(void) batch->done(batch->arg, &request, &outcome);
 }
 
 /*
@@ -176,11 +198,30 @@ run_turn(Batch *batch, bool sockets_ready)
 {
 	sgt_engine_begin_turn();
 	start_transfers(batch, sgt_now_us());
-	sgt_engine_perform(sockets_ready, batch->exhausted ? 0 : batch->limit);
+	sgt_engine_perform(sockets_ready || is_any_due(), batch->exhausted ? 0 : batch->limit);
 	collect_finished(batch);
 	expire_transfers(batch);
 	sgt_engine_end_turn();
 	sgt_engine_check();
+}
+
+/*
+ * Whether a transfer is to expire in this turn.  The caller may have taken its
+ * time since the last one, and an answer that came meanwhile is not to be
+ * thrown away unread.
+ */
+static bool
+is_any_due(void)
+{
+	int64		now = sgt_now_us();
+
+	for (int i = 0; i < sgt_n_transfers; i++)
+	{
+		if (sgt_transfers[i]->state == TRANSFER_RUNNING &&
+			sgt_transfers[i]->deadline_us <= now)
+			return true;
+	}
+	return false;
 }
 
 /*

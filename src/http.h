@@ -16,8 +16,7 @@ typedef struct HttpConfig
 {
 	uint64		generation;
 	bool		is_https;		/* the only scheme that is spoken */
-	const char *username;		/* NULL: without credentials */
-	const char *password;
+	const char *authorization;	/* the header's value; NULL: none is sent */
 	const char *ca_file;		/* NULL: the system's store */
 	const char *proxy;			/* NULL: none, whatever the environment says */
 	bool		use_no_proxy;	/* obey the environment's no_proxy */

@@ -181,7 +181,12 @@ describe_status(const Call *call, const HttpOutcome *outcome,
 						  "SignalWire limits the rate of requests");
 			break;
 		default:
-			if (status >= 500 && status <= 599)
+			/* without a tunnel the proxy answers in the server's place */
+			if (status == 407 && call->settings->http.proxy)
+				sgt_set_error(error,
+							  ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
+							  "could not connect to SignalWire");
+			else if (status >= 500 && status <= 599)
 				sgt_set_error(error, ERRCODE_SYSTEM_ERROR,
 							  "SignalWire failed to process the request");
 			else

@@ -91,7 +91,7 @@ static void read_token_file(char *token);
 static void check_ca_file(void);
 static void make_proxy(void);
 static void add_secret(const char *str);
-static void add_basic_secret(const char *user, const char *password);
+static const char *add_basic_secret(const char *user, const char *password);
 static void refuse_setting(const char *name, const char *detail)
 			pg_attribute_noreturn();
 
@@ -424,10 +424,9 @@ make_credentials(void)
 	if (sgt_has_unfit_character(token))
 		refuse_setting(api_token_file[0] ? "api_token_file" : "api_token",
 					   "The token holds white space or a control character.");
-	settings.http.username = pstrdup(project_id);
-	settings.http.password = pstrdup(token);
-	add_secret(settings.http.password);
-	add_basic_secret(project_id, token);
+	add_secret(pstrdup(token));
+	settings.http.authorization =
+		psprintf("Basic %s", add_basic_secret(project_id, token));
 }
 
 /*
@@ -600,7 +599,7 @@ add_secret(const char *str)
 /*
  * What stands behind "Basic" in the header.
  */
-static void
+static const char *
 add_basic_secret(const char *user, const char *password)
 {
 	char	   *plain = psprintf("%s:%s", user, password);
@@ -608,8 +607,10 @@ add_basic_secret(const char *user, const char *password)
 	char	   *encoded = palloc0(size);
 
 	/* the source is an array of char up to 17, of uint8 from 18 */
-	if (pg_b64_encode((const void *) plain, strlen(plain), encoded, size - 1) > 0)
-		add_secret(encoded);
+	if (pg_b64_encode((const void *) plain, strlen(plain), encoded, size - 1) < 0)
+		elog(ERROR, "could not encode credentials");
+	add_secret(encoded);
+	return encoded;
 }
 
 /*

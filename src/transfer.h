@@ -38,9 +38,12 @@ typedef struct Transfer
 	bool		wants_descriptor;	/* the pause ends when others finish */
 	bool		wants_fresh;	/* use no kept-alive connection */
 
-	/* the handle, and the generation of the configuration that it has */
+	/* the handle, and what it was configured for */
 	CURL	   *easy;
-	uint64		generation;
+	uint64		generation;		/* 0: nothing yet */
+	char	   *url;
+	CURLU	   *parsed_url;
+	struct curl_slist *headers;
 
 	/* the present attempt, as libcurl's callbacks see it */
 	curl_socket_t socket;		/* the last that was opened for it */

@@ -114,6 +114,25 @@ $session = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:
 is($session->{out}, "08006|16|request to SignalWire timed out\n",
 	'a TLS port that hangs fails each request with its own attempts');
 
+# an answer that came in time counts, though nobody looked at it in time: the
+# process is stopped while it refuses the invalid requests of the batch (over
+# connections that are there already: of a new one libcurl's own timer reads)
+$sandbox->reset;
+$session = session($node, 'SELECT pg_backend_pid()', 'SET sw_guest_token.max_concurrency = 2',
+	&$use('hold,n=2'), batch(2), &$use('201-then-hold,n=2,id=x'), "SET sw_guest_token.timeout = '2s'",
+	"SELECT count(token) FROM sw_create_guest_tokens(array_fill($request, '{2}')"
+	  . " || array_fill(NULL::sw_guest_token_request, '{600000}') || $request)");
+$session->{process}->pump until $session->{out} =~ /^(\d+)\n/;
+my $victim = $1;
+$sandbox->journal(4);
+1 until 3 == grep { $_->{status} } @{ $sandbox->journal->{requests} };
+kill 'STOP', $victim;
+$sandbox->{http}->post($sandbox->script('201-then-hold,n=2,id=x') . '/api/fabric/guests/tokens', { content => '{}' });
+sleep 3;
+kill 'CONT', $victim;
+is($session->finish->{err}, '', 'an answer that came in time is no error');
+is($session->{out}, "$victim\n2|2|2|2\n3\n", 'though it was not looked at');
+
 # cancel in the middle: no token is lost without an error, the session goes on
 $sandbox->reset;
 my $descriptors = count_descriptors();
@@ -160,6 +179,27 @@ is($session->{err} . $session->{out}, "200|200|200|200\n" x 2 . "token true\n",
 	'idle connections give way to those that are needed');
 $node->append_conf('postgresql.conf', "max_files_per_process = 1000");
 $node->restart;
+
+# no descriptor for the engine itself: others have taken what a session may have
+SKIP:
+{
+	skip 'no dblink', 2
+	  unless $node->safe_psql('postgres', q{SELECT count(*) FROM pg_available_extensions WHERE name = 'dblink'});
+	$node->append_conf('postgresql.conf', "max_files_per_process = 100\nmax_connections = 100");
+	$node->restart;
+	$node->safe_psql('postgres', 'CREATE EXTENSION dblink');
+	my $connect = q{SELECT dblink_connect('c' || i, 'dbname=postgres host=' || split_part(current_setting('unix_socket_directories'), ',', 1) || ' port=' || current_setting('port')) FROM };
+	$session = run_session($node, "$connect generate_series(1, 10) i",
+		(map { "$connect (VALUES ($_)) v (i)" } 11 .. 40),
+		"SELECT 'taken'", $ONE, batch(3, "error_code, count(*), min(error)") . ' GROUP BY error_code',
+		batch(0), 'SELECT step, ok FROM sw_guest_token_check() WHERE NOT ok', 'SELECT count(dblink_disconnect(c)) FROM unnest(dblink_get_connections()) c', $ONE);
+	like($session->{out},
+		qr/taken\n08001\|3\|could not connect to SignalWire\n0\|0\|0\|0\nresolve\|f\n\d+\ntoken true\n\z/,
+		'where no descriptor is left, requests fail and an empty batch does not');
+	like($session->{err}, qr/08001: could not connect to SignalWire\nDETAIL:  No file descriptor is left\.\n/, 'as does a call');
+	$node->append_conf('postgresql.conf', 'max_files_per_process = 1000');
+	$node->restart;
+}
 
 # memory does not grow with the number of requests: a batch of 20,000 needs no
 # more than one of 2,000, but for the array of the requests

@@ -78,6 +78,11 @@ like(
 	run_session($node, "SET sw_guest_token.base_url = '$tls->{url}'", "SET sw_guest_token.ca_file = '$directory/cert.pem'",
 		q{SELECT detail FROM sw_guest_token_check() WHERE step = 'tls'})->{out},
 	qr/issued by .*Test authority, and expires in (29|30) days/, 'the issuer and the end of the certificate are told');
+like(
+	run_session($node, "SET sw_guest_token.base_url = '$tls->{url}'", "SET sw_guest_token.ca_file = '$directory/cert.pem'",
+		$ONE, 'SELECT count(*) FROM sw_guest_token_check()', $ONE,
+		q{SELECT detail FROM sw_guest_token_check() WHERE step = 'tls'}, $ONE)->{out},
+	qr/\Atoken true\n7\ntoken true\n.*Test authority.* days\.\ntoken true\n\z/, 'and so they are behind other calls');
 
 is_check('no setting', [ "base_url = ''" ], 'settings-', qr/space_name" is not set/);
 is_check('a setting that is wrong', [ "base_url = 'what'" ], 'settings-', qr/base_url" cannot be used: It is not a URL/);

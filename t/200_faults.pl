@@ -181,6 +181,7 @@ is(outcome("https://127.0.0.1:$dumb_port", "connect_timeout = '100ms'"), '08006'
 
 # proxies: the sandbox refuses to be one, for it knows no such path
 is(outcome('https://example.invalid', "proxy = '$sandbox->{url}'"), '08001', 'a proxy that refuses the tunnel');
+is(outcome($sandbox->script('407'), "proxy = '$sandbox->{url}'"), '08001', 'a proxy that wants other credentials, without a tunnel');
 is(outcome('https://example.invalid', "proxy = 'http://127.0.0.1:$closed_port'"), '08001', 'a proxy that is not there');
 is(outcome('https://example.invalid', "proxy = 'http://no-such-host.invalid'"), '08001', 'a proxy whose name does not exist');
 is(outcome('https://example.invalid', "proxy = 'socks5h://127.0.0.1:$closed_port'"), '08001', 'a SOCKS proxy that is not there');

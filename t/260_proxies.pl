@@ -1,0 +1,100 @@
+# Through a proxy: what it is told, and what it is not.  (That it refuses, or is
+# not there, is among the faults; that the environment names it has a test of
+# its own.)
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use JSON::PP;
+use MIME::Base64;
+use PostgreSQL::Test::Utils;
+use SwTest;
+use Test::More;
+
+my $directory = PostgreSQL::Test::Utils::tempdir;
+my ($out, $err) = ('', '');
+IPC::Run::run(
+	[   'openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256',
+		'-nodes', '-days', 30, '-subj', '/CN=localhost', '-addext', 'subjectAltName = IP:127.0.0.1',
+		'-keyout', "$directory/key.pem", '-out', "$directory/cert.pem" ],
+	'>', \$out, '2>', \$err) or die $err;
+my @certificate = ("$directory/cert.pem", "$directory/key.pem");
+
+# OpenSSL by itself may refuse what is old, so that it would not be our doing
+append_to_file("$directory/openssl.cnf", <<'EOC');
+openssl_conf = init
+[init]
+ssl_conf = ssl
+[ssl]
+system_default = default
+[default]
+MinProtocol = TLSv1
+CipherString = ALL:@SECLEVEL=0
+EOC
+$ENV{OPENSSL_CONF} = "$directory/openssl.cnf";
+my $node = start_server('proxies', "sw_guest_token.ca_file = '$directory/cert.pem'\n");
+my $sandbox = start_sandbox('--tls-cert', $certificate[0], '--tls-key', $certificate[1]);
+use_sandbox($node, $sandbox);
+my $proxy_credentials = encode_base64('user:pa/ss', '');
+my $batch = "SELECT count(token) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{40}'))";
+
+# start_tunnel(ARGUMENT...): a proxy, its port, and what clients said to it
+sub start_tunnel
+{
+	my $self = { in => '', out => '' };
+
+	$self->{process} = IPC::Run::start([ 't/tunnel.py', @_ ],
+		'<', \$self->{in}, '>', \$self->{out}, IPC::Run::timeout(180));
+	$self->{process}->pump until $self->{out} =~ s/^(\d+)\n//;
+	$self->{port} = $1;
+	return $self;
+}
+
+sub said_to
+{
+	my ($tunnel) = @_;
+
+	$tunnel->{process}->finish;
+	return map { JSON::PP->new->allow_nonref->decode($_) } split /\n/, $tunnel->{out};
+}
+
+foreach my $case ([ 'http' ], [ 'https', @certificate ])
+{
+	my ($scheme, @arguments) = @$case;
+	my $tunnel = start_tunnel(@arguments);
+
+	$sandbox->reset;
+	my $session = run_session($node,
+		"SET sw_guest_token.proxy = '$scheme://user:pa%2Fss\@127.0.0.1:$tunnel->{port}'", $ONE, $ONE, $batch,
+		'SELECT string_agg(step, $$ $$) FROM sw_guest_token_check() WHERE ok');
+	is( $session->{err} . $session->{out},
+		"token true\ntoken true\n40\nsettings credentials resolve connect tls clock authorize\n",
+		"$scheme: calls, batches and the doctor go through the proxy");
+	is((grep { $_->{authorized} } @{ $sandbox->journal->{requests} }), 43, "$scheme: with the credentials");
+
+	my @heads = said_to($tunnel);
+	cmp_ok(scalar @heads, '>=', 2, "$scheme: the proxy was asked for tunnels");
+	is((grep { !/^CONNECT 127\.0\.0\.1:\d+ HTTP/ } @heads), 0, "$scheme: and for nothing else");
+	is((grep { !/^Proxy-Authorization: Basic \Q$proxy_credentials\E\r$/m } @heads),
+		0, "$scheme: it gets its own credentials");
+	is((grep { /^(?:Authorization|Content-Type|User-Agent|Accept):/mi } @heads), 0, "$scheme: and nothing of the request");
+}
+
+# neither the API nor a proxy is spoken to in an old version of TLS
+foreach my $setting ('base_url', 'proxy')
+{
+	my $old = start_tunnel('tls1.1', @certificate);
+	IPC::Run::run([ 'openssl', 's_client', '-tls1_1', '-connect', "127.0.0.1:$old->{port}" ],
+		'<', \"GET / HTTP/1.0\n\n", '>', \$out, '2>', \$err);
+	my $session = run_session($node, 'SET sw_guest_token.max_retries = 0',
+		"SET sw_guest_token.$setting = 'https://127.0.0.1:$old->{port}'", $ONE);
+
+	is(sql_state($session->{err}), '08001', "$setting: a server that knows TLS 1.1 only is refused");
+	my ($control, @rest) = said_to($old);
+	like($control, qr/^GET/, "$setting: though it can be spoken to");
+	is("@rest", 'no TLS', "$setting: and learns nothing");
+}
+
+done_testing();
