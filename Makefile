@@ -43,7 +43,7 @@ help:
 	@echo 'make installcheck  run the tests against a running server and the installed extension'
 	@echo 'make indent        format the C sources'
 	@echo 'make lint          check formatting, warnings, scripts'
-	@echo 'make dist          archive the last commit for PGXN'
+	@echo 'make dist          archive the last commit for PGXN, as a release'
 	@echo 'make clean         remove what was built'
 indent:
 	script/lint --fix
@@ -52,5 +52,7 @@ lint:
 dist:
 	@case '$(DISTVERSION)' in '$(EXTVERSION)' | '$(EXTVERSION).0') ;; \
 		*) echo '$(EXTENSION).control says $(EXTVERSION), META.json $(DISTVERSION)'; exit 1 ;; esac
-	@git diff --quiet HEAD || { echo 'there are changes that are not committed'; exit 1; }
+	@test -z "$$(git status --porcelain)" || { echo 'this is no git checkout whose files are all committed'; exit 1; }
+	@grep -q '^## $(EXTVERSION) (20..-..-..)' CHANGELOG.md || { echo 'CHANGELOG.md has no date for $(EXTVERSION)'; exit 1; }
+	@head -n 1 debian/changelog | grep -qv UNRELEASED || { echo 'debian/changelog says UNRELEASED'; exit 1; }
 	git archive --prefix=$(EXTENSION)-$(DISTVERSION)/ -o $(EXTENSION)-$(DISTVERSION).zip HEAD

@@ -27,7 +27,7 @@ is($request->{headers}{'content-type'}, 'application/json', 'the content type is
 is($request->{headers}{expect}, undef, 'no 100-continue is asked for');
 is($request->{headers}{'accept-encoding'}, undef, 'no compression is asked for');
 like($request->{headers}{'user-agent'},
-	qr{^sw_guest_token/\d+\.\d+ PostgreSQL/\d+\S+\z}, 'the user agent tells the versions');
+	qr{^sw_guest_token/\d+(?:\.\d+)+ PostgreSQL/\d+\S+\z}, 'the user agent tells the versions');
 ok($request->{authorized}, 'the credentials are sent');
 is_deeply(
 	decode_json($request->{body}),
