@@ -63,7 +63,7 @@ static MemoryContext settings_context = NULL;
 static char file_token[MAX_API_TOKEN_LENGTH + 1];
 
 /*
- * A file as it was when it was judged.  To open and read it for each call
+ * That file as it was when it was judged.  To open and read it for each call
  * would take a tenth of the time of a call over the loopback interface.
  */
 typedef struct KnownFile
@@ -74,7 +74,6 @@ typedef struct KnownFile
 } KnownFile;
 
 static KnownFile known_token_file;
-static KnownFile known_ca_file;
 
 static bool check_api_token(char **newval, void **extra, GucSource source);
 static bool check_proxy(char **newval, void **extra, GucSource source);
@@ -84,7 +83,7 @@ static void warn_of_placeholders(void);
 static MemoryContext begin_settings(void);
 static void make_target(void);
 static void make_credentials(void);
-static void check_files(void);
+static void check_token_file(void);
 static bool is_known(const KnownFile *file, const char *path);
 static void get_to_know(KnownFile *file, const struct stat *st);
 static void read_token_file(char *token);
@@ -257,7 +256,6 @@ note_change(const char *newval, void *extra)
 	(void) extra;
 	settings_valid = false;
 	known_token_file.changed = 0;
-	known_ca_file.changed = 0;
 }
 
 /*
@@ -293,7 +291,7 @@ sgt_load_settings(void)
 {
 	MemoryContext oldcontext;
 
-	check_files();
+	check_token_file();
 	if (!settings_valid)
 	{
 		oldcontext = begin_settings();
@@ -330,8 +328,6 @@ sgt_check_settings(SettingsPart part, CallError *error)
 			(void) sgt_load_settings();
 		else
 		{
-			if (ca_file[0] != '\0')
-				check_ca_file();
 			(void) begin_settings();
 			make_target();
 			settings.http.connect_timeout_ms = connect_timeout_ms;
@@ -410,7 +406,10 @@ make_target(void)
 					   "It holds a colon, white space or a control character.");
 
 	if (ca_file[0] != '\0')
+	{
+		check_ca_file();
 		settings.http.ca_file = pstrdup(ca_file);
+	}
 	make_proxy();
 }
 
@@ -430,25 +429,23 @@ make_credentials(void)
 }
 
 /*
- * Looks whether the files that settings name have changed.
+ * Reads the token's file if it may have changed.
  */
 static void
-check_files(void)
+check_token_file(void)
 {
 	char		token[MAX_API_TOKEN_LENGTH + 1];
 
-	if (api_token_file[0] != '\0' &&
-		!is_known(&known_token_file, api_token_file))
+	if (api_token_file[0] == '\0' ||
+		is_known(&known_token_file, api_token_file))
+		return;
+
+	read_token_file(token);
+	if (strcmp(token, file_token) != 0)
 	{
-		read_token_file(token);
-		if (strcmp(token, file_token) != 0)
-		{
-			strlcpy(file_token, token, sizeof(file_token));
-			settings_valid = false;
-		}
+		strlcpy(file_token, token, sizeof(file_token));
+		settings_valid = false;
 	}
-	if (ca_file[0] != '\0' && !is_known(&known_ca_file, ca_file))
-		check_ca_file();
 }
 
 /*
@@ -538,7 +535,8 @@ read_token_file(char *token)
 }
 
 /*
- * libcurl would report it at the next TLS handshake only.
+ * What becomes of the file later is libcurl's to find, which reads it for each
+ * TLS handshake; if that were all, a plain mistake would have to wait for one.
  */
 static void
 check_ca_file(void)
@@ -557,7 +555,6 @@ check_ca_file(void)
 	CloseTransientFile(fd);
 	if (!is_regular)
 		refuse_setting("ca_file", "It is not a regular file.");
-	get_to_know(&known_ca_file, &st);
 }
 
 static void
