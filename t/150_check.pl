@@ -116,6 +116,8 @@ is_check('a 201 to an empty list', [ "base_url = '" . $sandbox->script('201,toke
 	'settings+ credentials+ resolve+ connect+ tls+ clock+ authorize+');
 is_check('a space that does not exist', [ "base_url = '" . $sandbox->script('404') . "'" ],
 	'settings+ credentials+ resolve+ connect+ tls+ clock+ authorize-', qr/nothing at the URL/);
+is_check('an API that limits the rate', [ "base_url = '" . $sandbox->script('429') . "'" ],
+	'settings+ credentials+ resolve+ connect+ tls+ clock+ authorize-', qr/limits the rate/);
 is_check('an API that fails', [ "base_url = '" . $sandbox->script('500') . "'" ],
 	'settings+ credentials+ resolve+ connect+ tls+ clock+ authorize-', qr/failed to process/);
 is_check('an API that does not answer', [ "base_url = '" . $sandbox->script('hang') . "'", "timeout = '200ms'" ],
