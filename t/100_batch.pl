@@ -65,16 +65,9 @@ is($session->{out}, "28000|98\n58000|1\n|1\n",
 is($sandbox->attempts, 3, 'and nothing more is sent, retries included');
 
 # what waits for a connection when the 401 comes is not sent
-SKIP:
 {
 	my $directory = PostgreSQL::Test::Utils::tempdir;
-	my ($out, $err) = ('', '');
-
-	IPC::Run::run(
-		[   'openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256',
-			'-nodes', '-days', 30, '-subj', '/CN=localhost', '-addext', 'subjectAltName = IP:127.0.0.1',
-			'-keyout', "$directory/key.pem", '-out', "$directory/cert.pem" ],
-		'>', \$out, '2>', \$err) or skip 'no openssl', 2;
+	make_certificate($directory);
 	my $tls = start_sandbox('--tls-cert', "$directory/cert.pem", '--tls-key', "$directory/key.pem",
 		'--journal', "$directory/journal");
 	$session = run_session($node, "SET sw_guest_token.base_url = '$tls->{url}/script/401'",

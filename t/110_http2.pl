@@ -16,12 +16,7 @@ plan skip_all => 'nginx is not installed' unless $nginx;
 my $directory = PostgreSQL::Test::Utils::tempdir;
 my ($h2, $h1) = map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. 2;
 my ($out, $err) = ('', '');
-
-IPC::Run::run(
-	[   'openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256',
-		'-nodes', '-days', 30, '-subj', '/CN=localhost', '-addext', 'subjectAltName = IP:127.0.0.1',
-		'-keyout', "$directory/key.pem", '-out', "$directory/cert.pem" ],
-	'>', \$out, '2>', \$err) or die $err;
+make_certificate($directory);
 
 open my $handle, '>', "$directory/nginx.conf" or die $!;
 print $handle <<"EOC";

@@ -11,13 +11,7 @@ use SwTest;
 use Test::More;
 
 my $directory = PostgreSQL::Test::Utils::tempdir;
-my ($out, $err) = ('', '');
-
-IPC::Run::run(
-	[   'openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256',
-		'-nodes', '-days', 30, '-subj', '/CN=Test authority', '-addext', 'subjectAltName = IP:127.0.0.1',
-		'-keyout', "$directory/key.pem", '-out', "$directory/cert.pem" ],
-	'>', \$out, '2>', \$err) or die $err;
+make_certificate($directory, 'Test authority');
 
 my $node = start_server('check', "sw_guest_token.timeout = '3s'\n");
 my $sandbox = start_sandbox();

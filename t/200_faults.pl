@@ -150,12 +150,7 @@ foreach my $i (0 .. $#names)
 $server->{process}->finish;
 
 # HTTP/2
-my ($out, $err) = ('', '');
-IPC::Run::run(
-	[   'openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256',
-		'-nodes', '-days', 30, '-subj', '/CN=localhost', '-addext', 'subjectAltName = IP:127.0.0.1',
-		'-keyout', "$directory/key.pem", '-out', "$directory/cert.pem" ],
-	'>', \$out, '2>', \$err) or die $err;
+make_certificate($directory);
 foreach my $case (
 	[ 'rst_stream', '08006' ], [ 'refused_stream', '08006' ], [ 'goaway', '08006' ],
 	[ 'close', '08006' ], [ 'cut', '08006' ], [ 'rst_in_body', '08006' ])

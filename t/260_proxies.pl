@@ -15,12 +15,7 @@ use Test::More;
 
 my $directory = PostgreSQL::Test::Utils::tempdir;
 my ($out, $err) = ('', '');
-IPC::Run::run(
-	[   'openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256',
-		'-nodes', '-days', 30, '-subj', '/CN=localhost', '-addext', 'subjectAltName = IP:127.0.0.1',
-		'-keyout', "$directory/key.pem", '-out', "$directory/cert.pem" ],
-	'>', \$out, '2>', \$err) or die $err;
-my @certificate = ("$directory/cert.pem", "$directory/key.pem");
+my @certificate = make_certificate($directory);
 
 # OpenSSL by itself may refuse what is old, so that it would not be our doing
 append_to_file("$directory/openssl.cnf", <<'EOC');

@@ -17,7 +17,7 @@ use Test::More;
 
 our @EXPORT = qw(
   $ADDRESS $ONE start_server start_sandbox use_sandbox session run_session
-  wait_for_call count_descriptors listen_dumbly sql_state
+  wait_for_call count_descriptors listen_dumbly make_certificate sql_state
 );
 
 # An address, and the call that asks for a token for it.
@@ -141,6 +141,22 @@ sub listen_dumbly
 		Proto => 'tcp',
 		Listen => $_[0] // 100) or die "could not listen: $!";
 	return ($socket, $socket->sockport);
+}
+
+# make_certificate(DIRECTORY, [NAME]): a self-signed certificate for the loopback
+# address and its key, as the files cert.pem and key.pem, whose paths are returned.
+sub make_certificate
+{
+	my ($directory, $name) = @_;
+	my @files = ("$directory/cert.pem", "$directory/key.pem");
+	my ($out, $err) = ('', '');
+
+	IPC::Run::run(
+		[   'openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256',
+			'-nodes', '-days', 30, '-subj', '/CN=' . ($name // 'localhost'),
+			'-addext', 'subjectAltName = IP:127.0.0.1', '-out', $files[0], '-keyout', $files[1] ],
+		'>', \$out, '2>', \$err) or die $err;
+	return @files;
 }
 
 # The SQLSTATEs of psql's verbose errors, in order.
