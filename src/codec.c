@@ -188,8 +188,8 @@ sgt_read_token_pair(const char *body, size_t length, CodecAlloc alloc,
  * these two members, in either order, without an escape.  Takes no side where
  * it returns false: the body is then json-c's, be it right or wrong.
  *
- * json-c needs 4 us for the same, of the 60 us of a call over the loopback
- * interface.
+ * This takes 4,000 instructions, json-c and the checks that it needs 43,000: a
+ * quarter of all that a call over a kept-alive connection took.
  */
 static bool
 read_plain_pair(const char *body, size_t length, Piece *token,

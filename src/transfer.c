@@ -9,7 +9,7 @@
  * Transfers are used again and again, with their handles: an option is set
  * for each attempt only if it may differ.  What libcurl would work out anew
  * for each request is given to it ready: the URL in its parts, and all headers
- * as lines.  That saves an eighth of the time of a call over the loopback
+ * as lines.  That saves a twelfth of the time of a call over the loopback
  * interface.
  *-------------------------------------------------------------------------
  */
