@@ -224,7 +224,7 @@ find_pg_config() {
         "$(command -v pg_config || true)"; do
         if [ -x "$candidate" ] && [ -x "$("$candidate" --bindir)/postgres" ]; then
             first=${first:-$candidate}
-            if [ -f "$("$candidate" --pgxs)" ]; then
+            if has_development_files "$candidate"; then
                 pg_config=$candidate
                 return
             fi
@@ -245,7 +245,12 @@ has_cron() {
 }
 
 has_pgxs() {
-    [ -n "$pg_config" ] && [ -f "$("$pg_config" --pgxs)" ]
+    [ -n "$pg_config" ] && has_development_files "$pg_config"
+}
+
+# PGXS alone is not enough: Debian has it in the package of the clients.
+has_development_files() {
+    [ -f "$("$1" --pgxs)" ] && [ -f "$("$1" --includedir-server)/postgres.h" ]
 }
 
 # What every script needs: a compiler, PostgreSQL, libcurl, json-c.
