@@ -65,8 +65,9 @@ static const char *find_token(json_object *object, const char *key,
 							  Piece *token);
 static CodecStatus copy_pair(const Piece *token, const Piece *refresh_token,
 							 CodecAlloc alloc, TokenPair *pair);
-static void show_member(json_object *entry, const char *key,
-						const SecretList *secrets, char *dst);
+static size_t write_line(json_object *entry, char *line);
+static void append(char *line, size_t *length, const char *str, size_t n);
+static Piece find_text(json_object *entry, const char *key);
 static bool is_digit(char c);
 
 /*
@@ -315,11 +316,11 @@ sgt_read_api_errors(const char *body, size_t length,
 					const SecretList *secrets, CodecAlloc alloc,
 					ApiErrors *errors)
 {
-	/* a line is "attribute: message (code)" and its end, bounded as a whole */
-	const size_t line_size = 3 * SGT_SHOWN_SIZE + 8;
 	json_object *object;
 	json_object *list;
 	json_object *first = NULL;
+	Piece		message;
+	Piece		url;
 	size_t		n = 0;
 	char	   *line;
 	char	   *end;
@@ -346,38 +347,29 @@ sgt_read_api_errors(const char *body, size_t length,
 	errors->message = alloc(SGT_SHOWN_SIZE);
 	errors->url = alloc(SGT_SHOWN_SIZE);
 	errors->details = alloc(n * (SGT_SHOWN_SIZE + 1) + 1);
-	line = alloc(line_size);
+	line = alloc(SGT_MAX_SEEN);
 	if (!errors->message || !errors->url || !errors->details || !line)
 	{
 		json_object_put(object);
 		return CODEC_NO_MEMORY;
 	}
 
-	show_member(first, "message", secrets, errors->message);
-	show_member(first, "url", secrets, errors->url);
-	if (!errors->url[0])
+	message = find_text(first, "message");
+	sgt_clean(errors->message, message.start, message.length, secrets);
+	url = find_text(first, "url");
+	if (sgt_clean(errors->url, url.start, url.length, secrets) == 0)
 		errors->url = NULL;
 
 	end = errors->details;
 	for (size_t i = 0; i < n; i++)
 	{
-		json_object *entry = json_object_array_get_idx(list, i);
-		char		attribute[SGT_SHOWN_SIZE];
-		char		message[SGT_SHOWN_SIZE];
-		char		code[SGT_SHOWN_SIZE];
+		size_t		length = write_line(json_object_array_get_idx(list, i), line);
 
-		show_member(entry, "attribute", secrets, attribute);
-		show_member(entry, "message", secrets, message);
-		show_member(entry, "code", secrets, code);
-		snprintf(line, line_size, "%s%s%s%s%s%s",
-				 attribute, attribute[0] ? ": " : "",
-				 message,
-				 code[0] ? " (" : "", code, code[0] ? ")" : "");
-		if (line[0] == '\0')
+		if (length == 0)
 			continue;
 		if (end > errors->details)
 			*end++ = '\n';
-		end += sgt_clean(end, line, strlen(line), secrets);
+		end += sgt_clean(end, line, length, secrets);
 	}
 	*end = '\0';
 	json_object_put(object);
@@ -670,21 +662,70 @@ copy_pair(const Piece *token, const Piece *refresh_token, CodecAlloc alloc,
 }
 
 /*
- * Writes a string member of an error entry, cleaned, to "dst" of SGT_SHOWN_SIZE
- * bytes; writes nothing where there is none.
+ * Writes what an entry of a 422 says, as "attribute: message (code)", to "line"
+ * of SGT_MAX_SEEN bytes, and returns the length.  What is absent is left out,
+ * what does not fit cut off.  The line is as the server wrote it.
  */
-static void
-show_member(json_object *entry, const char *key, const SecretList *secrets,
-			char *dst)
+static size_t
+write_line(json_object *entry, char *line)
 {
+	Piece		attribute = find_text(entry, "attribute");
+	Piece		message = find_text(entry, "message");
+	Piece		code = find_text(entry, "code");
+	size_t		length = 0;
+
+	if (attribute.length > 0)
+	{
+		append(line, &length, attribute.start, attribute.length);
+		append(line, &length, ": ", 2);
+	}
+	append(line, &length, message.start, message.length);
+	if (code.length > 0)
+	{
+		append(line, &length, " (", 2);
+		append(line, &length, code.start, code.length);
+		append(line, &length, ")", 1);
+	}
+	return length;
+}
+
+static void
+append(char *line, size_t *length, const char *str, size_t n)
+{
+	size_t		room = SGT_MAX_SEEN - *length;
+
+	if (n > room)
+		n = room;
+	memcpy(line + *length, str, n);
+	*length += n;
+}
+
+/*
+ * A string member of an error entry, without white space around it; empty
+ * where there is none.
+ */
+static Piece
+find_text(json_object *entry, const char *key)
+{
+	Piece text = {"", 0};
 	json_object *value = NULL;
 
-	dst[0] = '\0';
-	if (json_object_is_type(entry, json_type_object) &&
-		json_object_object_get_ex(entry, key, &value) &&
-		json_object_is_type(value, json_type_string))
-		sgt_clean(dst, json_object_get_string(value),
-				  (size_t) json_object_get_string_len(value), secrets);
+	if (!json_object_is_type(entry, json_type_object) ||
+		!json_object_object_get_ex(entry, key, &value) ||
+		!json_object_is_type(value, json_type_string))
+		return text;
+
+	text.		start = json_object_get_string(value);
+	text.		length = (size_t) json_object_get_string_len(value);
+
+	while (text.length > 0 && sgt_is_space(text.start[0]))
+	{
+		text.		start++;
+		text.		length--;
+	}
+	while (text.length > 0 && sgt_is_space(text.start[text.length - 1]))
+		text.		length--;
+	return text;
 }
 
 static bool

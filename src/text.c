@@ -6,6 +6,7 @@
  *-------------------------------------------------------------------------
  */
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "text.h"
@@ -13,17 +14,8 @@
 /* Takes the place of a secret. */
 #define BLANK				"***"
 
-/*
- * How much of a text is looked at: what is shown of it is far less, even if
- * most of it is white space or secrets.
- */
-#define MAX_SEEN			4096
-
 /* So many letters and digits of a secret in a row are one that shows. */
-#define MIN_PIECE			8
-
-/* A secret's letters are compared in portions of this size. */
-#define PORTION				256
+#define PIECE_LENGTH		8
 
 /* An issued token is no shorter than its header. */
 #define MIN_TOKEN			24
@@ -32,26 +24,41 @@
  * A text reduced to what any way of quoting it leaves the same: its letters
  * and digits, lower-cased, and its bytes beyond ASCII.  Each remembers where
  * in the text it came from.
+ *
+ * Every PIECE_LENGTH of them in a row are a piece, which a number holds.
+ * Sorted, the pieces are found in a dozen steps, so that the time which a
+ * search takes is bounded by the length of the secret: whoever chooses both
+ * the secret and the text (a refresh token, and the server that gets it) could
+ * make a comparison of all with all last for seconds, and nothing here can be
+ * interrupted.
  */
 typedef struct Essence
 {
 	int			n;
-	char		bytes[MAX_SEEN];
-	short		starts[MAX_SEEN];
-	short		ends[MAX_SEEN];
+	unsigned char bytes[SGT_MAX_SEEN];
+	short		starts[SGT_MAX_SEEN];
+	short		ends[SGT_MAX_SEEN];
+
+	int			n_pieces;
+	uint64_t	pieces[SGT_MAX_SEEN];	/* sorted, each once */
+	bool		is_secret[SGT_MAX_SEEN];	/* of the piece at the same place */
 } Essence;
 
 static void mark_secrets(const char *str, size_t length,
 						 const SecretList *secrets, bool *hidden);
-static void mark_secret(const Essence *seen, const char *secret, bool decode,
+static void read_essence(const char *str, size_t length, Essence *seen);
+static int	compare_pieces(const void *a, const void *b);
+static void note_secret(Essence *seen, const char *secret, bool decode,
 						bool *hidden);
+static int	find_piece(const Essence *seen, uint64_t piece);
+static void mark_pieces(const Essence *seen, bool *hidden);
+static void mark_short(const Essence *seen, const unsigned char *piece,
+					   int n_piece, bool *hidden);
 static void mark_literal(const char *str, size_t length, const char *secret,
 						 bool *hidden);
-static void mark_pieces(const Essence *seen, const char *piece, int n_piece,
-						int n_wanted, bool *hidden);
 static void mark_tokens(const char *str, size_t length, bool *hidden);
 static size_t take_essence(const char *str, size_t length, bool decode,
-						   char *bytes, int *n);
+						   unsigned char *bytes, int *n);
 static size_t decode_unit(const char *str, size_t length, long *character);
 static long read_number(const char *str, size_t length, int base);
 static size_t read_printable(const unsigned char *str, size_t length,
@@ -69,13 +76,13 @@ static size_t read_printable(const unsigned char *str, size_t length,
 size_t
 sgt_clean(char *dst, const char *str, size_t length, const SecretList *secrets)
 {
-	bool		hidden[MAX_SEEN] = {false};
+	bool		hidden[SGT_MAX_SEEN] = {false};
 	char	   *out = dst;
 	int			n_chars = 0;
 	size_t		pos = 0;
 
-	if (length > MAX_SEEN)
-		length = MAX_SEEN;
+	if (length > SGT_MAX_SEEN)
+		length = SGT_MAX_SEEN;
 	mark_secrets(str, length, secrets, hidden);
 
 	while (pos < length && n_chars < SGT_MAX_SHOWN)
@@ -125,75 +132,152 @@ sgt_clean(char *dst, const char *str, size_t length, const SecretList *secrets)
 
 /*
  * Marks the bytes of a text that belong to secrets.
+ *
+ * A server may send a secret back escaped, in another case, or cut off.  So
+ * each of its pieces counts, or all of its essence if that is shorter.
  */
 static void
 mark_secrets(const char *str, size_t length, const SecretList *secrets,
 			 bool *hidden)
 {
 	Essence		seen;
-	size_t		pos = 0;
 
-	seen.n = 0;
+	read_essence(str, length, &seen);
+	for (int i = 0; i < secrets->n; i++)
+	{
+		/* what looks like an escape in a secret may come back escaped itself */
+		note_secret(&seen, secrets->texts[i], true, hidden);
+		note_secret(&seen, secrets->texts[i], false, hidden);
+		mark_literal(str, length, secrets->texts[i], hidden);
+	}
+	mark_pieces(&seen, hidden);
+	mark_tokens(str, length, hidden);
+}
+
+static void
+read_essence(const char *str, size_t length, Essence *seen)
+{
+	size_t		pos = 0;
+	uint64_t	piece = 0;
+	int			n_pieces = 0;
+
+	seen->n = 0;
 	while (pos < length)
 	{
 		int			n = 0;
 		size_t		used = take_essence(str + pos, length - pos, true,
-										seen.bytes + seen.n, &n);
+										seen->bytes + seen->n, &n);
 
-		for (int i = 0; i < n; i++)
+		for (int i = seen->n; i < seen->n + n; i++)
 		{
-			seen.starts[seen.n + i] = (short) pos;
-			seen.ends[seen.n + i] = (short) (pos + used);
+			seen->starts[i] = (short) pos;
+			seen->ends[i] = (short) (pos + used);
+			piece = piece << 8 | seen->bytes[i];
+			if (i >= PIECE_LENGTH - 1)
+				seen->pieces[n_pieces++] = piece;
 		}
-		seen.n += n;
+		seen->n += n;
 		pos += used;
 	}
 
-	/* what looks like an escape in a secret may come back escaped itself */
-	for (int i = 0; i < secrets->n; i++)
+	qsort(seen->pieces, (size_t) n_pieces, sizeof(uint64_t), compare_pieces);
+	seen->n_pieces = 0;
+	for (int i = 0; i < n_pieces; i++)
 	{
-		mark_secret(&seen, secrets->texts[i], true, hidden);
-		mark_secret(&seen, secrets->texts[i], false, hidden);
-		mark_literal(str, length, secrets->texts[i], hidden);
+		if (i == 0 || seen->pieces[i] != seen->pieces[i - 1])
+			seen->pieces[seen->n_pieces++] = seen->pieces[i];
 	}
-	mark_tokens(str, length, hidden);
+	memset(seen->is_secret, false, (size_t) seen->n_pieces);
+}
+
+static int
+compare_pieces(const void *a, const void *b)
+{
+	uint64_t	first = *(const uint64_t *) a;
+	uint64_t	second = *(const uint64_t *) b;
+
+	return (first > second) - (first < second);
 }
 
 /*
- * A server may send a secret back escaped, in another case, or cut off.  So
- * any piece of its essence counts that is long enough, or all of it.
+ * Notes which pieces of the text are the secret's, or marks it at once if it
+ * is shorter than a piece.
  */
 static void
-mark_secret(const Essence *seen, const char *secret, bool decode,
-			bool *hidden)
+note_secret(Essence *seen, const char *secret, bool decode, bool *hidden)
 {
-	char		portion[PORTION + 4];
-	int			n = 0;
-	size_t		n_secret = strlen(secret);
+	size_t		length = strlen(secret);
 	size_t		pos = 0;
-	bool		first = true;
+	size_t		n_read = 0;
+	uint64_t	piece = 0;
+	unsigned char bytes[PIECE_LENGTH];
 
-	while (pos < n_secret)
+	while (pos < length)
 	{
-		while (pos < n_secret && n < PORTION)
-		{
-			int			n_more = 0;
+		unsigned char unit[4];
+		int			n = 0;
 
-			pos += take_essence(secret + pos, n_secret - pos, decode,
-								portion + n, &n_more);
-			n += n_more;
+		pos += take_essence(secret + pos, length - pos, decode, unit, &n);
+		for (int i = 0; i < n; i++)
+		{
+			int			at = -1;
+
+			piece = piece << 8 | unit[i];
+			if (n_read < PIECE_LENGTH)
+				bytes[n_read] = unit[i];
+			if (++n_read >= PIECE_LENGTH)
+				at = find_piece(seen, piece);
+			if (at >= 0)
+				seen->is_secret[at] = true;
 		}
-		if (n >= MIN_PIECE)
-			mark_pieces(seen, portion, n, MIN_PIECE, hidden);
-		else if (first && n > 0)
-			mark_pieces(seen, portion, n, n, hidden);
-		first = false;
+	}
+	if (n_read < PIECE_LENGTH)
+		mark_short(seen, bytes, (int) n_read, hidden);
+}
 
-		/* a piece may begin in one portion and end in the next */
-		if (n >= MIN_PIECE)
+/*
+ * The place of a piece, or -1.
+ */
+static int
+find_piece(const Essence *seen, uint64_t piece)
+{
+	const uint64_t *found = bsearch(&piece, seen->pieces,
+									(size_t) seen->n_pieces,
+									sizeof(uint64_t), compare_pieces);
+
+	return found ? (int) (found - seen->pieces) : -1;
+}
+
+static void
+mark_pieces(const Essence *seen, bool *hidden)
+{
+	uint64_t	piece = 0;
+
+	for (int i = 0; i < seen->n; i++)
+	{
+		piece = piece << 8 | seen->bytes[i];
+		if (i >= PIECE_LENGTH - 1 &&
+			seen->is_secret[find_piece(seen, piece)])
 		{
-			memmove(portion, portion + n - (MIN_PIECE - 1), MIN_PIECE - 1);
-			n = MIN_PIECE - 1;
+			int			start = seen->starts[i - (PIECE_LENGTH - 1)];
+
+			memset(hidden + start, true, (size_t) (seen->ends[i] - start));
+		}
+	}
+}
+
+static void
+mark_short(const Essence *seen, const unsigned char *piece, int n_piece,
+		   bool *hidden)
+{
+	for (int i = 0; n_piece > 0 && i + n_piece <= seen->n; i++)
+	{
+		if (memcmp(seen->bytes + i, piece, (size_t) n_piece) == 0)
+		{
+			int			start = seen->starts[i];
+			int			end = seen->ends[i + n_piece - 1];
+
+			memset(hidden + start, true, (size_t) (end - start));
 		}
 	}
 }
@@ -210,27 +294,6 @@ mark_literal(const char *str, size_t length, const char *secret, bool *hidden)
 	{
 		if (memcmp(str + pos, secret, n) == 0)
 			memset(hidden + pos, true, n);
-	}
-}
-
-static void
-mark_pieces(const Essence *seen, const char *piece, int n_piece, int n_wanted,
-			bool *hidden)
-{
-	for (int i = 0; i + n_wanted <= seen->n; i++)
-	{
-		for (int j = 0; j + n_wanted <= n_piece; j++)
-		{
-			if (seen->bytes[i] == piece[j] &&
-				memcmp(seen->bytes + i, piece + j, n_wanted) == 0)
-			{
-				int			start = seen->starts[i];
-				int			end = seen->ends[i + n_wanted - 1];
-
-				memset(hidden + start, true, end - start);
-				break;
-			}
-		}
 	}
 }
 
@@ -265,7 +328,8 @@ mark_tokens(const char *str, size_t length, bool *hidden)
  * returns how much of the text that was.
  */
 static size_t
-take_essence(const char *str, size_t length, bool decode, char *bytes, int *n)
+take_essence(const char *str, size_t length, bool decode,
+			 unsigned char *bytes, int *n)
 {
 	long		c = (signed char) str[0];
 	size_t		used = decode ? decode_unit(str, length, &c) : 1;
@@ -273,19 +337,19 @@ take_essence(const char *str, size_t length, bool decode, char *bytes, int *n)
 	if (c >= 'A' && c <= 'Z')
 		c |= 0x20;
 	if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'))
-		bytes[(*n)++] = (char) c;
+		bytes[(*n)++] = (unsigned char) c;
 	else if (c < 0)
-		bytes[(*n)++] = (char) c;
+		bytes[(*n)++] = (unsigned char) c;
 	else if (c >= 0x80 && c < 0x800)
 	{
-		bytes[(*n)++] = (char) (0xC0 | c >> 6);
-		bytes[(*n)++] = (char) (0x80 | (c & 0x3F));
+		bytes[(*n)++] = (unsigned char) (0xC0 | c >> 6);
+		bytes[(*n)++] = (unsigned char) (0x80 | (c & 0x3F));
 	}
 	else if (c >= 0x800 && c < 0x10000)
 	{
-		bytes[(*n)++] = (char) (0xE0 | c >> 12);
-		bytes[(*n)++] = (char) (0x80 | (c >> 6 & 0x3F));
-		bytes[(*n)++] = (char) (0x80 | (c & 0x3F));
+		bytes[(*n)++] = (unsigned char) (0xE0 | c >> 12);
+		bytes[(*n)++] = (unsigned char) (0x80 | (c >> 6 & 0x3F));
+		bytes[(*n)++] = (unsigned char) (0x80 | (c & 0x3F));
 	}
 	return used;
 }

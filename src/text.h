@@ -15,6 +15,12 @@
 /* What it can take: every character may need four bytes. */
 #define SGT_SHOWN_SIZE		(SGT_MAX_SHOWN * 4 + 1)
 
+/*
+ * How much of a text is looked at, in bytes: what is shown of it is far less,
+ * even if most of it is white space or secrets.
+ */
+#define SGT_MAX_SEEN		4096
+
 /* The API token, the Basic credentials, those of a proxy, a refresh token. */
 #define SGT_MAX_SECRETS		8
 

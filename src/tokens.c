@@ -32,6 +32,9 @@
 #define CREATE_PATH		"/api/fabric/guests/tokens"
 #define REFRESH_PATH	"/api/fabric/subscribers/tokens/refresh"
 
+/* Of an argument; an issued token is no longer, and the rest is far shorter. */
+#define MAX_TEXT_LENGTH	SGT_MAX_TOKEN_LENGTH
+
 /* A call with one request, whose body is ready. */
 typedef struct SingleCall
 {
@@ -421,6 +424,13 @@ check_text(const text *value, const char *name, const char **utf8,
 	{
 		sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
 					  "%s must not be empty", name);
+		return false;
+	}
+	if (VARSIZE_ANY_EXHDR(value) > MAX_TEXT_LENGTH)
+	{
+		sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
+					  "%s must not be longer than %d bytes", name,
+					  MAX_TEXT_LENGTH);
 		return false;
 	}
 	return to_utf8(value, name, utf8, error);
