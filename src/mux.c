@@ -9,8 +9,7 @@
  * libcurl stops to watch a socket when its request is done, and watches it
  * again for the next.  A socket whose end is known beforehand therefore stays
  * registered while nothing is wanted of it, until it reports something all
- * the same.  That saves two system calls a request; where there is but one
- * socket, a third one is saved, for it must be the one that is ready.
+ * the same.  That saves two system calls a request.
  *
  * Plain C; nothing raises.  errno tells why something failed.
  *-------------------------------------------------------------------------
@@ -74,6 +73,9 @@ sgt_mux_add(Mux *mux, int socket)
 
 	if (s == NULL)
 		return false;
+
+	/* what is left here is of one that was closed without a word */
+	sgt_mux_remove(mux, socket);
 	s->is_owned = true;
 	return true;
 }
@@ -84,8 +86,6 @@ sgt_mux_remove(Mux *mux, int socket)
 	if (socket < mux->n_sockets)
 	{
 		/* closing does the rest, at least for the kernel */
-		if (mux->sockets[socket].registered)
-			mux->n_registered--;
 		memset(&mux->sockets[socket], 0, sizeof(MuxSocket));
 	}
 }
@@ -125,50 +125,39 @@ sgt_mux_ready(Mux *mux, MuxEvent *events, int max_events)
 	struct timespec no_time = {0, 0};
 #endif
 
-	if (mux->n_registered == 1)
-	{
-		/* reading or writing in vain would do no harm */
-		for (int i = 0; i < mux->n_sockets; i++)
-		{
-			if (mux->sockets[i].registered && mux->sockets[i].wanted)
-			{
-				events[0].socket = i;
-				events[0].events = mux->sockets[i].wanted;
-				return 1;
-			}
-		}
-	}
-
 	if (max_events > MAX_READY)
 		max_events = MAX_READY;
-#ifdef __linux__
-	n = epoll_wait(mux->fd, ready, max_events, 0);
-#else
-	n = kevent(mux->fd, NULL, 0, ready, max_events, &no_time);
-#endif
-	for (int i = 0; i < n; i++)
+	do
 	{
-		MuxEvent	event = {0};
+#ifdef __linux__
+		n = epoll_wait(mux->fd, ready, max_events, 0);
+#else
+		n = kevent(mux->fd, NULL, 0, ready, max_events, &no_time);
+#endif
+		for (int i = 0; i < n; i++)
+		{
+			MuxEvent	event = {0};
 
 #ifdef __linux__
-		event.socket = ready[i].data.fd;
-		if (ready[i].events & EPOLLIN)
-			event.events |= MUX_READ;
-		if (ready[i].events & EPOLLOUT)
-			event.events |= MUX_WRITE;
-		if (ready[i].events & (EPOLLERR | EPOLLHUP))
-			event.events |= MUX_ERROR;
+			event.socket = ready[i].data.fd;
+			if (ready[i].events & EPOLLIN)
+				event.events |= MUX_READ;
+			if (ready[i].events & EPOLLOUT)
+				event.events |= MUX_WRITE;
+			if (ready[i].events & (EPOLLERR | EPOLLHUP))
+				event.events |= MUX_ERROR;
 #else
-		event.socket = (int) ready[i].ident;
-		event.events = ready[i].filter == EVFILT_WRITE ? MUX_WRITE : MUX_READ;
-		if (ready[i].flags & EV_ERROR)
-			event.events |= MUX_ERROR;
+			event.socket = (int) ready[i].ident;
+			event.events = ready[i].filter == EVFILT_WRITE ? MUX_WRITE : MUX_READ;
+			if (ready[i].flags & EV_ERROR)
+				event.events |= MUX_ERROR;
 #endif
-		if (mux->sockets[event.socket].wanted)
-			events[n_wanted++] = event;
-		else
-			(void) register_socket(mux, event.socket, 0);
-	}
+			if (mux->sockets[event.socket].wanted)
+				events[n_wanted++] = event;
+			else
+				(void) register_socket(mux, event.socket, 0);
+		}
+	} while (n_wanted == 0 && n == max_events);
 	return n_wanted;
 }
 
@@ -233,7 +222,6 @@ register_socket(Mux *mux, int socket, int events)
 #endif
 	if (!ok)
 		events = 0;
-	mux->n_registered += (events != 0) - (s->registered != 0);
 	s->registered = (unsigned char) events;
 	return ok;
 }

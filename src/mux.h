@@ -31,7 +31,6 @@ typedef struct Mux
 	int			fd;				/* -1: closed */
 	MuxSocket  *sockets;		/* by their number */
 	int			n_sockets;
-	int			n_registered;
 } Mux;
 
 extern bool sgt_mux_open(Mux *mux);
