@@ -145,7 +145,7 @@ SET sw_guest_token.base_url = :'sandbox_url';
 SET sw_guest_token.timeout = '50ms';
 SELECT f.code, f.message, f.detail FROM pg_temp.fail('hang') f;
 SET sw_guest_token.timeout = '60s';
--- a pause that does not fit is not begun
+-- a pause that is too long is not begun
 SELECT f.code, f.message, f.detail FROM pg_temp.fail('503,retry-after=3600') f;
 -- secrets that are sent back are blanked
 SELECT f.* FROM pg_temp.fail('echo') f;

@@ -56,11 +56,19 @@
 /* Descriptors that the engine holds: the multiplexer, libcurl's wake-up pair. */
 #define ENGINE_DESCRIPTORS	3
 
-#define MAX_READY			64
+/*
+ * How many sockets have their turn between two looks at interrupts: each may
+ * bring a TLS handshake, or a body that is long.
+ */
+#define MAX_READY			16
+
+/* How often libcurl may ask for another turn at once. */
+#define MAX_TIMER_TURNS		64
 
 static struct
 {
 	bool		ready;
+	uint64		trust;			/* what libcurl keeps of it is of this number */
 	bool		initialized;	/* libcurl as a whole, once */
 	CURLM	   *multi;
 	Mux			mux;
@@ -79,7 +87,7 @@ static bool open_engine(void);
 static bool can_open_one_more(void);
 static bool open_multi(void);
 static void drop_transfers(int n_kept);
-static void perform_sockets(void);
+static int	perform_sockets(void);
 static void perform_timers(void);
 static int	start_look_up(void *resolver, void *reserved, void *arg);
 static curl_socket_t open_socket(void *arg, curlsocktype purpose,
@@ -98,13 +106,17 @@ static void restore_signals(void);
 /*
  * Makes the engine ready, if it is not yet; false if there is no descriptor
  * left for that.
+ *
+ * libcurl reads the certificate authorities once, and keeps them for a day.  To
+ * have it read them for each connection would make a batch over TLS wait tens
+ * of milliseconds per connection, a time in which nothing can be interrupted.
  */
 bool
-sgt_engine_open(void)
+sgt_engine_open(const HttpConfig *config)
 {
 	bool		ok;
 
-	if (engine.ready)
+	if (engine.ready && engine.trust == config->trust)
 		return true;
 	sgt_engine_discard();
 
@@ -143,6 +155,7 @@ sgt_engine_open(void)
 	if (IsUnderPostmaster)		/* breaks the set in single-user mode */
 		AddWaitEventToSet(engine.wait_set, WL_EXIT_ON_PM_DEATH,
 						  PGINVALID_SOCKET, NULL, NULL);
+	engine.trust = config->trust;
 	engine.ready = true;
 	return true;
 }
@@ -328,21 +341,24 @@ sgt_engine_end_turn(void)
 }
 
 /*
- * Gives libcurl a turn.  "max_connections" bounds those that are kept in
+ * Gives libcurl a turn; true if any socket was ready.  "max_connections" bounds those that are kept in
  * mind while the batch runs, so that a draining one closes what the next
  * would not need.
  */
-void
+bool
 sgt_engine_perform(bool sockets_ready, int max_connections)
 {
+	bool		any_ready = false;
+
 	curl_multi_setopt(engine.multi, CURLMOPT_MAXCONNECTS,
 					  (long) Max(max_connections, MAX_KEPT_CONNECTIONS));
 	if (sockets_ready)
-		perform_sockets();
+		any_ready = perform_sockets() > 0;
 	perform_timers();
+	return any_ready;
 }
 
-static void
+static int
 perform_sockets(void)
 {
 	MuxEvent	ready[MAX_READY];
@@ -362,7 +378,12 @@ perform_sockets(void)
 		if (curl_multi_socket_action(engine.multi, ready[i].socket, what,
 									 &n_running) != CURLM_OK)
 			engine.failed = true;
+
+		/* the others are still ready at the next turn */
+		if (InterruptPending)
+			break;
 	}
+	return n;
 }
 
 /*
@@ -374,7 +395,7 @@ perform_timers(void)
 {
 	int64		now = sgt_now_us();
 
-	for (int i = 0; i < MAX_READY && engine.timer_us <= now; i++)
+	for (int i = 0; i < MAX_TIMER_TURNS && engine.timer_us <= now; i++)
 	{
 		int			n_running;
 

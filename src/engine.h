@@ -18,7 +18,7 @@
 #define NEVER				PG_INT64_MAX
 
 /* These may raise. */
-extern bool sgt_engine_open(void);
+extern bool sgt_engine_open(const HttpConfig *config);
 extern bool sgt_engine_wait(int64 wake_us);
 extern void sgt_engine_check(void);
 
@@ -34,7 +34,7 @@ extern bool sgt_engine_adopt(Transfer *t);
 extern bool sgt_engine_start(Transfer *t, const HttpConfig *config,
 							 bool wait_for_others);
 extern void sgt_engine_stop(Transfer *t);
-extern void sgt_engine_perform(bool sockets_ready, int max_connections);
+extern bool sgt_engine_perform(bool sockets_ready, int max_connections);
 extern Transfer *sgt_engine_next_done(CURLcode *code);
 extern bool sgt_engine_drop_idle(void);
 

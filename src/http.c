@@ -18,9 +18,7 @@
  */
 #include "postgres.h"
 
-#include <ctype.h>
 #include <curl/curl.h>
-#include <time.h>
 
 #include "common/pg_prng.h"
 #include "miscadmin.h"
@@ -33,6 +31,24 @@
 #define MIN_BACKOFF_US		(100 * 1000)
 #define MAX_BACKOFF_US		(2000 * 1000)
 
+/*
+ * What the server asks for beyond this is not waited for: whoever waits holds a
+ * session, a transaction and its locks.
+ */
+#define MAX_RETRY_AFTER_S	2
+
+/*
+ * How often a request that an HTTP/2 server refuses is sent again, beyond what
+ * libcurl does by itself.
+ */
+#define MAX_REFUSALS		5
+
+/*
+ * How often libcurl gets a turn before a deadline that has passed counts: a
+ * turn reads from a few sockets, and what a sender can keep coming is endless.
+ */
+#define MAX_LATE_TURNS		256
+
 /* One run. */
 typedef struct Batch
 {
@@ -43,6 +59,7 @@ typedef struct Batch
 	bool		exhausted;		/* "next" has nothing more */
 	bool		stopped;		/* "done" wants nothing more sent */
 	bool		connect_failed; /* do not wait for others' connections */
+	bool		any_sent;
 	int			limit;			/* requests in flight */
 	int			n_taken;		/* transfers that are not free */
 	int			n_running;
@@ -54,23 +71,25 @@ static void refuse_all(Batch *batch);
 static void run_batch(Batch *batch);
 static void take_requests(Batch *batch);
 static void run_turn(Batch *batch, bool sockets_ready);
-static bool is_any_due(void);
+static bool is_any_due(int64 now);
+static void read_late(Batch *batch);
 static void start_transfers(Batch *batch, int64 now);
 static void withdraw(Batch *batch, Transfer *t);
 static void start_attempt(Batch *batch, Transfer *t, int64 now);
 static void collect_finished(Batch *batch);
-static void expire_transfers(Batch *batch);
+static void expire_transfers(Batch *batch, int64 now);
 static void end_attempt(Batch *batch, Transfer *t, HttpResult result);
+static bool is_sent_again(Transfer *t, int64 now);
 static HttpResult classify(const Transfer *t, CURLcode code);
 static bool is_retryable(const HttpOutcome *outcome);
 static int64 choose_pause(const Transfer *t);
-static bool read_retry_after(CURL *easy, int64 *pause_us);
-static bool is_http_date(const char *value);
+static int64 back_off(int n);
 static bool is_header_too_long(const Transfer *t, CURLcode code);
 static bool has_begun(const Transfer *t);
 static const char *describe_phase(const Transfer *t);
 static void report_attempts(void);
 static int	hand_out(Batch *batch);
+static bool is_any_sent(void);
 static int64 next_wake(void);
 
 /*
@@ -92,8 +111,9 @@ sgt_http_run(const HttpConfig *config, HttpNext next, HttpDone done, void *arg)
 		.limit = config->max_concurrency
 	};
 
-	Assert(!busy);
-	if (!sgt_engine_open())
+	if (busy)
+		elog(ERROR, "a batch of requests is running already");
+	if (!sgt_engine_open(config))
 	{
 		refuse_all(&batch);
 		return;
@@ -184,6 +204,7 @@ take_requests(Batch *batch)
 		t->resume_us = 0;
 		t->wants_descriptor = false;
 		t->wants_fresh = request.probe != NULL;
+		t->n_refusals = 0;
 		memset(&t->outcome, 0, sizeof(t->outcome));
 		batch->n_taken++;
 	}
@@ -196,25 +217,26 @@ take_requests(Batch *batch)
 static void
 run_turn(Batch *batch, bool sockets_ready)
 {
+	int64		now = sgt_now_us();
+	bool		is_due = is_any_due(now);
+
 	sgt_engine_begin_turn();
-	start_transfers(batch, sgt_now_us());
-	sgt_engine_perform(sockets_ready || is_any_due(), batch->exhausted ? 0 : batch->limit);
+	start_transfers(batch, now);
+	sgt_engine_perform(sockets_ready, batch->exhausted ? 0 : batch->limit);
 	collect_finished(batch);
-	expire_transfers(batch);
+	if (is_due)
+		read_late(batch);
+	expire_transfers(batch, now);
 	sgt_engine_end_turn();
 	sgt_engine_check();
 }
 
 /*
- * Whether a transfer is to expire in this turn.  The caller may have taken its
- * time since the last one, and an answer that came meanwhile is not to be
- * thrown away unread.
+ * Whether a transfer is to expire in this turn.
  */
 static bool
-is_any_due(void)
+is_any_due(int64 now)
 {
-	int64		now = sgt_now_us();
-
 	for (int i = 0; i < sgt_n_transfers; i++)
 	{
 		if (sgt_transfers[i]->state == TRANSFER_RUNNING &&
@@ -222,6 +244,25 @@ is_any_due(void)
 			return true;
 	}
 	return false;
+}
+
+/*
+ * Reads all that has come.  An answer that is there counts, however late the
+ * process gets to read it.
+ */
+static void
+read_late(Batch *batch)
+{
+	bool		any_ready = true;
+
+	for (int i = 0; any_ready && i < MAX_LATE_TURNS; i++)
+	{
+		sgt_engine_end_turn();
+		CHECK_FOR_INTERRUPTS();
+		sgt_engine_begin_turn();
+		any_ready = sgt_engine_perform(true, batch->limit);
+		collect_finished(batch);
+	}
 }
 
 /*
@@ -313,11 +354,12 @@ collect_finished(Batch *batch)
 	}
 }
 
+/*
+ * Ends what was out of time at a moment before which all was read.
+ */
 static void
-expire_transfers(Batch *batch)
+expire_transfers(Batch *batch, int64 now)
 {
-	int64		now = sgt_now_us();
-
 	for (int i = 0; i < sgt_n_transfers; i++)
 	{
 		Transfer   *t = sgt_transfers[i];
@@ -349,6 +391,8 @@ end_attempt(Batch *batch, Transfer *t, HttpResult result)
 
 	t->is_unreported = true;
 	t->ended_us = now;
+	outcome->attempts = t->attempts;
+	batch->any_sent |= t->is_sent;
 	outcome->phase = describe_phase(t);
 	if (t->easy)
 		curl_easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &n_connects);
@@ -381,16 +425,10 @@ end_attempt(Batch *batch, Transfer *t, HttpResult result)
 		return;
 	}
 
-	/*
-	 * Nothing came on a kept-alive connection: the server may have closed it
-	 * meanwhile.  libcurl tries again by itself, but not for ever.
-	 */
-	if (result == HTTP_BROKEN && t->header_length == 0 && n_connects == 0 &&
-		!t->wants_fresh && !batch->stopped)
+	if (result == HTTP_BROKEN && t->header_length == 0 && !batch->stopped &&
+		is_sent_again(t, now))
 	{
-		t->wants_fresh = true;
 		t->attempts--;
-		t->resume_us = now;
 		t->state = TRANSFER_PAUSED;
 		return;
 	}
@@ -400,7 +438,6 @@ end_attempt(Batch *batch, Transfer *t, HttpResult result)
 		batch->connect_failed = true;
 
 	outcome->result = result;
-	outcome->attempts = t->attempts;
 	outcome->reason = t->reason;
 	if (t->status != 0)
 		outcome->status = t->status;
@@ -416,12 +453,34 @@ end_attempt(Batch *batch, Transfer *t, HttpResult result)
 		!batch->stopped && !t->request.probe)
 	{
 		pause_us = choose_pause(t);
-		if (pause_us < t->deadline_us - now)
+		if (pause_us >= 0 && pause_us < t->deadline_us - now)
 		{
 			t->resume_us = now + pause_us;
 			t->state = TRANSFER_PAUSED;
 		}
 	}
+}
+
+/*
+ * Whether a request to which nothing came, not even a byte, is sent again
+ * without counting as an attempt; then it says when, and over what.
+ */
+static bool
+is_sent_again(Transfer *t, int64 now)
+{
+	if (t->is_refused || t->is_shared)
+	{
+		t->resume_us = now + back_off(t->n_refusals);
+		return t->n_refusals++ < MAX_REFUSALS &&
+			t->resume_us < t->deadline_us;
+	}
+
+	/* the server may have closed a kept-alive connection meanwhile */
+	if (t->wants_fresh || t->is_new)
+		return false;
+	t->wants_fresh = true;
+	t->resume_us = now;
+	return true;
 }
 
 /*
@@ -506,103 +565,33 @@ is_retryable(const HttpOutcome *outcome)
 
 /*
  * How long to wait before the next attempt, in microseconds: as long as the
- * server says, else a random time, so that many clients that failed together
- * do not come back together.
+ * server says, or -1 if that is too long.
  */
 static int64
 choose_pause(const Transfer *t)
 {
-	int64		pause_us;
-	int			doublings = Min(t->attempts - 1, 16);
+	curl_off_t	seconds = 0;
 
-	if (t->outcome.result == HTTP_ANSWERED &&
-		read_retry_after(t->easy, &pause_us))
-		return pause_us;
-
-	pause_us = Min((int64) MIN_BACKOFF_US << doublings, MAX_BACKOFF_US);
-	return (int64) (pg_prng_double(&pg_global_prng_state) * pause_us);
+	/* a date that has passed is negative, and 0 may be anything */
+	if (t->outcome.result == HTTP_ANSWERED)
+		curl_easy_getinfo(t->easy, CURLINFO_RETRY_AFTER, &seconds);
+	if (seconds > MAX_RETRY_AFTER_S)
+		return -1;
+	if (seconds > 0)
+		return seconds * INT64CONST(1000000);
+	return back_off(t->attempts - 1);
 }
 
 /*
- * Reads Retry-After: seconds or an HTTP date.  Anything else counts as absent.
+ * The n-th pause, from 0: a random time, so that many clients that failed
+ * together do not come back together.
  */
-static bool
-read_retry_after(CURL *easy, int64 *pause_us)
+static int64
+back_off(int n)
 {
-	struct curl_header *header;
-	const char *value;
-	int64		seconds = 0;
-	time_t		date;
+	int64		max_us = Min((int64) MIN_BACKOFF_US << Min(n, 16), MAX_BACKOFF_US);
 
-	if (curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1,
-						 &header) != CURLHE_OK)
-		return false;
-	value = header->value;
-
-	if (isdigit((unsigned char) value[0]))
-	{
-		size_t		n_digits = strspn(value, "0123456789");
-
-		if (value[n_digits] != '\0')
-			return false;
-		/* beyond nine digits any value is beyond any deadline */
-		seconds = n_digits > 9 ? 1000000000 : atoi(value);
-	}
-	else
-	{
-		date = is_http_date(value) ? curl_getdate(value, NULL) : -1;
-		if (date == -1)
-			return false;
-		seconds = Max((int64) date - (int64) time(NULL), 0);
-	}
-	*pause_us = seconds * INT64CONST(1000000);
-	return true;
-}
-
-/*
- * Whether a value has one of the shapes of RFC 9110, section 5.6.7: libcurl's
- * parser alone would take a great deal for a date.
- */
-static bool
-is_http_date(const char *value)
-{
-	/* a: a letter; 0: a digit; _: a digit or a blank; *: letters */
-	static const char *const shapes[] = {
-		"aaa, 00 aaa 0000 00:00:00 GMT",
-		"*, 00-aaa-00 00:00:00 GMT",
-		"aaa aaa _0 00:00:00 0000"
-	};
-
-	for (int i = 0; i < (int) lengthof(shapes); i++)
-	{
-		const char *v = value;
-		const char *s = shapes[i];
-		bool		fits = true;
-
-		for (; fits && *s; s++)
-		{
-			unsigned char c = (unsigned char) *v;
-
-			if (*s == '*')
-			{
-				while (isalpha((unsigned char) *v))
-					v++;
-				continue;
-			}
-			if (*s == 'a')
-				fits = isalpha(c);
-			else if (*s == '0')
-				fits = isdigit(c);
-			else if (*s == '_')
-				fits = isdigit(c) || c == ' ';
-			else
-				fits = c == (unsigned char) *s;
-			v++;
-		}
-		if (fits && *v == '\0')
-			return true;
-	}
-	return false;
+	return (int64) (pg_prng_double(&pg_global_prng_state) * max_us);
 }
 
 /*
@@ -679,6 +668,10 @@ hand_out(Batch *batch)
 
 		if (t->state != TRANSFER_FINISHED)
 			continue;
+
+		/* a server can make each a matter of milliseconds */
+		CHECK_FOR_INTERRUPTS();
+		t->outcome.any_sent = batch->any_sent || is_any_sent();
 		if (!batch->done(batch->arg, &t->request, &t->outcome))
 			batch->stopped = true;
 		t->state = TRANSFER_FREE;
@@ -686,6 +679,18 @@ hand_out(Batch *batch)
 		n++;
 	}
 	return n;
+}
+
+static bool
+is_any_sent(void)
+{
+	for (int i = 0; i < sgt_n_transfers; i++)
+	{
+		if (sgt_transfers[i]->state == TRANSFER_RUNNING &&
+			sgt_transfers[i]->is_sent)
+			return true;
+	}
+	return false;
 }
 
 /*

@@ -15,9 +15,10 @@
 typedef struct HttpConfig
 {
 	uint64		generation;
+	uint64		trust;			/* another number: ca_file has changed */
 	bool		is_https;		/* the only scheme that is spoken */
 	const char *authorization;	/* the header's value; NULL: none is sent */
-	const char *ca_file;		/* NULL: the system's store */
+	const char *ca_file;		/* NULL: as libcurl finds it */
 	const char *proxy;			/* NULL: none, whatever the environment says */
 	bool		use_no_proxy;	/* obey the environment's no_proxy */
 
@@ -79,6 +80,7 @@ typedef struct HttpOutcome
 	const char *body;
 	size_t		body_length;
 	const char *reason;			/* libcurl's words, may be empty */
+	bool		any_sent;		/* any request of the batch, by then */
 } HttpOutcome;
 
 /* Gives the next request, or returns false if there is none. */

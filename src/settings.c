@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include <ctype.h>
+#include <curl/curl.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -75,6 +76,18 @@ typedef struct KnownFile
 
 static KnownFile known_token_file;
 
+/*
+ * The certificate authorities as they were when a call last looked.  libcurl
+ * keeps what it has made of them, which takes it tens of milliseconds, as long
+ * as the trust's number stays the same.
+ */
+static struct
+{
+	uint64		number;
+	char		path[MAXPGPATH];
+	struct stat st;
+}			trust;
+
 static bool check_api_token(char **newval, void **extra, GucSource source);
 static bool check_proxy(char **newval, void **extra, GucSource source);
 static bool is_stored_openly(GucSource source);
@@ -88,6 +101,8 @@ static bool is_known(const KnownFile *file, const char *path);
 static void get_to_know(KnownFile *file, const struct stat *st);
 static void read_token_file(char *token);
 static void check_ca_file(void);
+static const char *find_ca_file(void);
+static void check_trust(void);
 static void make_proxy(void);
 static void add_secret(const char *str);
 static const char *add_basic_secret(const char *user, const char *password);
@@ -292,6 +307,7 @@ sgt_load_settings(void)
 	MemoryContext oldcontext;
 
 	check_token_file();
+	check_trust();
 	if (!settings_valid)
 	{
 		oldcontext = begin_settings();
@@ -301,6 +317,7 @@ sgt_load_settings(void)
 		settings_valid = true;
 	}
 
+	settings.http.trust = trust.number;
 	settings.http.connect_timeout_ms = connect_timeout_ms;
 	settings.http.timeout_ms = timeout_ms;
 	settings.http.max_retries = max_retries;
@@ -330,6 +347,8 @@ sgt_check_settings(SettingsPart part, CallError *error)
 		{
 			(void) begin_settings();
 			make_target();
+			check_trust();
+			settings.http.trust = trust.number;
 			settings.http.connect_timeout_ms = connect_timeout_ms;
 			settings.http.timeout_ms = timeout_ms;
 			settings.http.max_retries = max_retries;
@@ -406,10 +425,9 @@ make_target(void)
 					   "It holds a colon, white space or a control character.");
 
 	if (ca_file[0] != '\0')
-	{
 		check_ca_file();
-		settings.http.ca_file = pstrdup(ca_file);
-	}
+	if (find_ca_file())
+		settings.http.ca_file = pstrdup(find_ca_file());
 	make_proxy();
 }
 
@@ -535,8 +553,8 @@ read_token_file(char *token)
 }
 
 /*
- * What becomes of the file later is libcurl's to find, which reads it for each
- * TLS handshake; if that were all, a plain mistake would have to wait for one.
+ * libcurl reads the file at the next TLS handshake; if that were all, a plain
+ * mistake would have to wait for one.
  */
 static void
 check_ca_file(void)
@@ -555,6 +573,43 @@ check_ca_file(void)
 	CloseTransientFile(fd);
 	if (!is_regular)
 		refuse_setting("ca_file", "It is not a regular file.");
+}
+
+/*
+ * The file of certificate authorities to trust, the system's if none is set;
+ * NULL if libcurl has another way to find those.
+ *
+ * Where the system has a directory of them as well, it holds the same ones, and
+ * libcurl would keep nothing that it has read from there.
+ */
+static const char *
+find_ca_file(void)
+{
+	return ca_file[0] ? ca_file : curl_version_info(CURLVERSION_NOW)->cainfo;
+}
+
+/*
+ * Gives the trust a new number if the file may hold other authorities than it
+ * did when the last call looked.
+ */
+static void
+check_trust(void)
+{
+	const char *path = find_ca_file();
+	struct stat st = {0};
+
+	if (path == NULL)
+		return;
+	(void) stat(path, &st);		/* one that is gone is another one, too */
+	if (strcmp(path, trust.path) == 0 &&
+		st.st_dev == trust.st.st_dev && st.st_ino == trust.st.st_ino &&
+		st.st_size == trust.st.st_size &&
+		st.st_ctim.tv_sec == trust.st.st_ctim.tv_sec &&
+		st.st_ctim.tv_nsec == trust.st.st_ctim.tv_nsec)
+		return;
+	trust.number++;
+	strlcpy(trust.path, path, sizeof(trust.path));
+	trust.st = st;
 }
 
 static void

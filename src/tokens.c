@@ -253,8 +253,12 @@ take_many(void *arg, const HttpRequest *request, const HttpOutcome *outcome)
 	TokenPair	pair;
 	CallError	error;
 
-	/* a setting that is no good concerns the whole call */
-	if (outcome->result == HTTP_BAD_CA_FILE || outcome->result == HTTP_BAD_URL)
+	/*
+	 * A setting that is no good concerns the whole call.  If it turns bad on
+	 * the way, tokens may have been issued that must not be thrown away.
+	 */
+	if (!outcome->any_sent && (outcome->result == HTTP_BAD_CA_FILE ||
+							   outcome->result == HTTP_BAD_URL))
 	{
 		sgt_describe_outcome(&many->call, outcome, &error);
 		sgt_raise_error(&error);
@@ -411,7 +415,8 @@ check_addresses(ArrayType *addresses, GuestTokenBody *body, CallError *error)
 }
 
 /*
- * A text that may be NULL but not empty.
+ * A text that may be NULL, but neither empty nor long: what is sent is written
+ * and searched for without a look at interrupts.
  */
 static bool
 check_text(const text *value, const char *name, const char **utf8,

@@ -130,6 +130,12 @@ sgt_transfer_prepare(Transfer *t, const HttpConfig *config,
 	t->started_us = sgt_now_us();
 	t->connected_us = 0;
 	t->is_sent = false;
+	t->n_sent = 0;
+	t->n_connects = 0;
+	t->local_port = 0;
+	t->is_new = false;
+	t->is_shared = false;
+	t->is_refused = false;
 	t->looks_up = false;
 	t->code = CURLE_OK;
 	t->is_unreported = false;
@@ -299,17 +305,11 @@ configure(Transfer *t, const HttpConfig *config)
 		SET(CURLOPT_NOPROXY, "");
 	if (config->ca_file)
 	{
-		/* in place of the system's store, which may also be a directory */
+		/* in place of libcurl's own, which may also be a directory */
 		SET(CURLOPT_CAINFO, config->ca_file);
 		SET(CURLOPT_CAPATH, NULL);
 		SET(CURLOPT_PROXY_CAINFO, config->ca_file);
 		SET(CURLOPT_PROXY_CAPATH, NULL);
-
-		/*
-		 * It may be replaced at any time: libcurl would remember it for a
-		 * day, unless it is built with a TLS library that lacks the option.
-		 */
-		(void) curl_easy_setopt(t->easy, CURLOPT_CA_CACHE_TIMEOUT, 0L);
 	}
 	if (t->request.probe)
 	{
@@ -367,18 +367,49 @@ add_header(Transfer *t, const char *name, const char *value)
 /*
  * Called when the connection stands, proxy and TLS included, so that the
  * request is on its way.
+ *
+ * libcurl calls this again when it sends the request again, up to five times,
+ * because nothing came: over a connection that was there before, which the
+ * server may have closed meanwhile, or because the server refused the stream.
+ * The first may happen once, and with a new connection.  A server that takes
+ * requests and closes would else get one over each that is kept alive.
  */
 static int
 note_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
 			 int local_port)
 {
 	Transfer   *t = arg;
+	long		n_connects = 0;
 
 	(void) remote_ip;
 	(void) local_ip;
 	(void) remote_port;
-	(void) local_port;
+
+	curl_easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &n_connects);
 	t->is_sent = true;
+	if (t->n_sent > 0)
+	{
+		/* over a new connection libcurl repeats only what was refused */
+		t->is_refused |= t->is_shared || t->is_new;
+		if (!t->is_refused && n_connects == t->n_connects)
+			return CURL_PREREQFUNC_ABORT;
+	}
+
+	t->n_sent++;
+	t->is_new = n_connects > t->n_connects;
+	t->n_connects = n_connects;
+	t->local_port = local_port;
+	t->is_shared = false;
+	for (int i = 0; i < sgt_n_transfers; i++)
+	{
+		Transfer   *other = sgt_transfers[i];
+
+		/* of HTTP/1.1, one that has its answer may not have been collected */
+		if (other != t && other->state == TRANSFER_RUNNING &&
+			other->is_sent && other->header_length == 0 &&
+			other->local_port == local_port)
+			t->is_shared = other->is_shared = true;
+	}
 	return CURL_PREREQFUNC_OK;
 }
 

@@ -37,6 +37,7 @@ typedef struct Transfer
 	int64		resume_us;		/* the end of a pause */
 	bool		wants_descriptor;	/* the pause ends when others finish */
 	bool		wants_fresh;	/* use no kept-alive connection */
+	int			n_refusals;		/* after which it was sent again */
 
 	/* the handle, and what it was configured for */
 	CURL	   *easy;
@@ -50,6 +51,12 @@ typedef struct Transfer
 	int64		started_us;
 	int64		connected_us;	/* then that one was; TLS may be to come */
 	bool		is_sent;		/* it stands, proxy and TLS included */
+	int			n_sent;			/* how often libcurl has sent the request */
+	long		n_connects;		/* connections made for it until then */
+	int			local_port;		/* of the connection that it went over */
+	bool		is_new;			/* that was made for it */
+	bool		is_shared;		/* others go over it, too */
+	bool		is_refused;		/* HTTP/2: unprocessed, as far as can be told */
 	bool		looks_up;		/* a name look-up may yet start a thread */
 	CURLcode	code;			/* how it ended, CURLE_OK until then */
 	bool		is_unreported;	/* it has ended, but not been logged */

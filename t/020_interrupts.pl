@@ -33,11 +33,12 @@ my %phases = (
 	'negotiating TLS' => "https://127.0.0.1:$dumb_port",
 	'waiting for the response' => $sandbox->script('hang'),
 	'receiving the response' => $sandbox->script('drip,ms=1,size=1000000'),
-	'pausing before a retry' => $sandbox->script('503,retry-after=1800'));
+	'pausing before retries' => $sandbox->script('503'));
 
 foreach my $phase (sort keys %phases)
 {
 	my $set = "SET sw_guest_token.base_url = '$phases{$phase}'";
+	$set .= '; SET sw_guest_token.max_retries = 100' if $phase =~ /retries/;
 	my $reset = 'RESET sw_guest_token.base_url';
 	my $descriptors = count_descriptors();
 

@@ -134,6 +134,35 @@ SKIP:
 	}
 	$session->finish;
 
+	# certificate authorities are read once, and again when their file changes
+	make_certificate($directory);
+	my $tls = start_sandbox('--tls-cert', "$directory/cert.pem", '--tls-key', "$directory/key.pem");
+	my $ca_file = "$directory/authorities";
+	my @use_tls = ("SET sw_guest_token.base_url = '$tls->{url}/script/201,close=1'",
+		"SET sw_guest_token.ca_file = '$ca_file'");
+	append_to_file($ca_file, slurp_file("$directory/cert.pem"));
+	append_to_file("$directory/watch", $ca_file);
+	$session = run_session($node, @use_tls, $ONE, $batch, $ONE,
+		"COPY (SELECT '') TO PROGRAM 'touch $ca_file'", $ONE, $batch);
+	is($session->{err} . $session->{out}, "token true\n100\ntoken true\ntoken true\n100\n",
+		'each connection over TLS is verified');
+	is(slurp_file("$directory/opens"), '..', 'and ca_file is read once, and once more when it has changed');
+
+	# it turns bad: at the beginning of a batch that is an error; later tokens
+	# have been issued
+	append_to_file("$directory/no_ca_cache", '');
+	foreach my $case ([ 0, '', '55000', 'at once' ], [ 2, "token token 55000 55000\n", '', 'in the middle' ])
+	{
+		my ($max_opens, $out, $state, $when) = @$case;
+
+		unlink "$directory/opens", "$directory/max_opens";
+		append_to_file("$directory/max_opens", $max_opens);
+		$session = run_session($node, @use_tls, 'SET sw_guest_token.max_concurrency = 1',
+			"SELECT string_agg(coalesce(error_code, 'token'), ' ' ORDER BY ordinality) FROM sw_create_guest_tokens(array_fill($request, '{4}'))");
+		is($session->{out} . sql_state($session->{err}), $out . $state, "a ca_file that turns bad $when");
+	}
+	unlink map { "$directory/$_" } qw(no_ca_cache max_opens opens watch);
+
 	# no socket can be opened
 	open my $handle, '>', "$directory/fail_socket" or die $!;
 	close $handle;

@@ -8,7 +8,8 @@
 
     raw_server.py FILE CERTIFICATE KEY
         HTTP/2 over TLS.  FILE is a JSON object whose member "*" is what is
-        done to every stream; see serve_http2().
+        done to every stream; see serve_http2().  With "times", that is done
+        to so many streams, and a pair of tokens is sent to all others.
 
 Prints its port, then one line for each request.  Ends with its standard
 input.
@@ -22,6 +23,7 @@ import struct
 import sys
 import threading
 
+PAIR = b'{"token":"a","refresh_token":"b"}'
 FRAME = {'headers': 1, 'rst_stream': 3, 'settings': 4, 'goaway': 7, 'data': 0}
 
 
@@ -77,6 +79,7 @@ def frame(kind, flags, stream, payload=b''):
 def serve_http2(connection, answers):
     """Reads frames, and does to each stream what is asked for."""
     data = b''
+    accepted = set()
 
     def need(n):
         nonlocal data
@@ -96,10 +99,21 @@ def serve_http2(connection, answers):
         kind = head[3]
         stream = int.from_bytes(head[5:9], 'big') & 0x7fffffff
         need(length)
+        if kind == FRAME['data'] and head[4] & 1 and stream in accepted:
+            # :status 201 is not in the static table, the name content-type is
+            connection.sendall(
+                frame('headers', 4, stream,
+                      b'\x08\x03201\x0f\x10\x10application/json') +
+                frame('data', 1, stream, PAIR))
         if kind != FRAME['headers']:
             continue
         say('*')
         action = answers['*']
+        if 'times' in answers:
+            answers['times'] -= 1
+            if answers['times'] < 0:
+                accepted.add(stream)
+                continue
         if action == 'rst_stream':
             connection.sendall(frame('rst_stream', 0, stream,
                                      struct.pack('>I', 2)))
@@ -117,7 +131,6 @@ def serve_http2(connection, answers):
             finish(connection, 'close')
             return
         elif action == 'cut':
-            # :status 201 is not in the static table: a literal
             connection.sendall(
                 frame('headers', 4, stream, b'\x08\x03201') +
                 frame('data', 0, stream, b'{"token":'))
