@@ -26,11 +26,12 @@ CREATE FUNCTION sw_create_guest_token(
 	addresses uuid[],
 	expire_at int DEFAULT NULL,
 	region text DEFAULT NULL,
-	ch text DEFAULT NULL)
+	ch text DEFAULT NULL,
+	expires_in interval DEFAULT NULL)
 RETURNS sw_guest_token
 AS 'MODULE_PATHNAME', 'sw_create_guest_token'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION sw_create_guest_token(uuid[], int, text, text) IS
+COMMENT ON FUNCTION sw_create_guest_token(uuid[], int, text, text, interval) IS
 'asks SignalWire for a guest token';
 
 CREATE FUNCTION sw_create_guest_tokens(
@@ -83,7 +84,7 @@ COMMENT ON FUNCTION sw_token_header(text) IS
 
 -- Whoever may call these spends the project's money.
 REVOKE EXECUTE ON FUNCTION
-	sw_create_guest_token(uuid[], int, text, text),
+	sw_create_guest_token(uuid[], int, text, text, interval),
 	sw_create_guest_tokens(sw_guest_token_request[]),
 	sw_refresh_guest_token(text),
 	sw_guest_token_trigger(),

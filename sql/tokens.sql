@@ -21,6 +21,8 @@ FROM sw_create_guest_token(addresses => ARRAY[:'address', :'address']::uuid[],
 						   expire_at => extract(epoch FROM now())::int + 60,
 						   region => 'us-central',
 						   ch => 'us-central');
+SELECT token IS NOT NULL AS ok
+FROM sw_create_guest_token(ARRAY[:'address']::uuid[], expires_in => '30 minutes');
 -- ten addresses, and any lower bound
 SELECT token <> refresh_token AS ok
 FROM sw_create_guest_token(array_fill(:'address'::uuid, '{10}', '{7}'));

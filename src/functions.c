@@ -21,6 +21,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "utils/typcache.h"
 
@@ -91,7 +92,8 @@ _PG_init(void)
 }
 
 /*
- * sw_create_guest_token(addresses uuid[], expire_at int, region text, ch text)
+ * sw_create_guest_token(addresses uuid[], expire_at int, region text, ch text,
+ *						 expires_in interval)
  *		returns sw_guest_token
  */
 Datum
@@ -110,6 +112,8 @@ sw_create_guest_token(PG_FUNCTION_ARGS)
 		args.region = PG_GETARG_TEXT_PP(2);
 	if (!PG_ARGISNULL(3))
 		args.ch = PG_GETARG_TEXT_PP(3);
+	if (!PG_ARGISNULL(4))
+		args.expires_in = PG_GETARG_INTERVAL_P(4);
 
 	sgt_create_guest_token(&args, &pair);
 	return make_pair(desc, &pair);

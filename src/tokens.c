@@ -20,7 +20,9 @@
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 #include "utils/uuid.h"
 
 #include "compat.h"
@@ -34,6 +36,19 @@
 
 /* Of an argument; an issued token is no longer, and the rest is far shorter. */
 #define MAX_TEXT_LENGTH	SGT_MAX_TOKEN_LENGTH
+
+/* Unix time of PostgreSQL's epoch, and of the year 10000, both in UTC. */
+#define UNIX_TIME_OF_EPOCH \
+	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
+#define UNIX_TIME_OF_YEAR_10000		INT64CONST(253402300800)
+
+/*
+ * Bounds for each part of an interval: months, days, and time.  What is beyond
+ * does not end between now and the year 9999, unless the parts have different
+ * signs; what is within cannot overflow when it is added to the present time.
+ */
+#define MAX_INTERVAL_YEARS	10000
+#define MIN_INTERVAL_YEARS	(-1000)
 
 /* A call with one request, whose body is ready. */
 typedef struct SingleCall
@@ -75,6 +90,11 @@ static bool check_args(const GuestTokenArgs *args, GuestTokenBody *body,
 					   CallError *error);
 static bool check_addresses(ArrayType *addresses, GuestTokenBody *body,
 							CallError *error);
+static bool check_expire_at(int64 expire_at, CallError *error);
+static bool check_expires_in(const Interval *expires_in, int64 *expire_at,
+							 CallError *error);
+static bool refuse_expires_in(const Interval *expires_in, const char *message,
+							  CallError *error);
 static bool check_text(const text *value, const char *name,
 					   const char **utf8, CallError *error);
 static bool to_utf8(const text *value, const char *name, const char **utf8,
@@ -341,19 +361,19 @@ check_args(const GuestTokenArgs *args, GuestTokenBody *body, CallError *error)
 	if (!check_addresses(args->addresses, body, error))
 		return false;
 
-	if (args->has_expire_at)
+	body->has_expire_at = args->has_expire_at || args->expires_in;
+	body->expire_at = args->expire_at;
+	if (args->has_expire_at && args->expires_in)
 	{
-		if (args->expire_at <= (int64) time(NULL))
-		{
-			sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
-						  "expire_at must be in the future");
-			error->detail = psprintf(_("It is %lld, as Unix time."),
-									 (long long) args->expire_at);
-			return false;
-		}
-		body->has_expire_at = true;
-		body->expire_at = args->expire_at;
+		sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
+					  "expire_at and expires_in must not be given together");
+		return false;
 	}
+	if (args->has_expire_at && !check_expire_at(args->expire_at, error))
+		return false;
+	if (args->expires_in &&
+		!check_expires_in(args->expires_in, &body->expire_at, error))
+		return false;
 	return check_text(args->region, "region", &body->region, error) &&
 		check_text(args->ch, "ch", &body->ch, error);
 }
@@ -412,6 +432,73 @@ check_addresses(ArrayType *addresses, GuestTokenBody *body, CallError *error)
 	}
 	body->n_addresses = n;
 	return true;
+}
+
+static bool
+check_expire_at(int64 expire_at, CallError *error)
+{
+	if (expire_at > (int64) time(NULL))
+		return true;
+	sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
+				  "expire_at must be in the future");
+	error->detail = psprintf(_("It is %lld, as Unix time."),
+							 (long long) expire_at);
+
+	/* batches and triggers have no expires_in, so that its function is named */
+	error->hint = pstrdup(_("expire_at is a point in time, in Unix seconds; for a duration use the argument expires_in of sw_create_guest_token()."));
+	return false;
+}
+
+/*
+ * Finds the Unix time at which an interval from now on ends, in PostgreSQL's
+ * own arithmetic: in the session's time zone, where a day can have 23 hours.
+ *
+ * A fraction of a second is cut off, so that no token outlives the interval.
+ * Hence an interval shorter than a second is refused: it would end in the
+ * future or not, depending on when in a second it begins.
+ */
+static bool
+check_expires_in(const Interval *expires_in, int64 *expire_at,
+				 CallError *error)
+{
+	const char *too_short = gettext_noop("expires_in must be at least one second");
+	const char *too_long = gettext_noop("expires_in must not reach beyond the year 9999");
+	const int64 days_per_year = 366;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz end;
+
+	/* infinite intervals are here, too */
+	if (expires_in->month > MAX_INTERVAL_YEARS * MONTHS_PER_YEAR ||
+		expires_in->day > MAX_INTERVAL_YEARS * days_per_year ||
+		expires_in->time > MAX_INTERVAL_YEARS * days_per_year * USECS_PER_DAY)
+		return refuse_expires_in(expires_in, too_long, error);
+	if (expires_in->month < MIN_INTERVAL_YEARS * MONTHS_PER_YEAR ||
+		expires_in->day < MIN_INTERVAL_YEARS * days_per_year ||
+		expires_in->time < MIN_INTERVAL_YEARS * days_per_year * USECS_PER_DAY)
+		return refuse_expires_in(expires_in, too_short, error);
+
+	end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+												  TimestampTzGetDatum(now),
+												  IntervalPGetDatum(expires_in)));
+	if (end - now < USECS_PER_SEC)
+		return refuse_expires_in(expires_in, too_short, error);
+
+	*expire_at = (end + UNIX_TIME_OF_EPOCH * USECS_PER_SEC) / USECS_PER_SEC;
+	if (*expire_at >= UNIX_TIME_OF_YEAR_10000)
+		return refuse_expires_in(expires_in, too_long, error);
+	return true;
+}
+
+static bool
+refuse_expires_in(const Interval *expires_in, const char *message,
+				  CallError *error)
+{
+	Datum		shown = DirectFunctionCall1(interval_out,
+											IntervalPGetDatum(expires_in));
+
+	sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE, "%s", _(message));
+	error->detail = psprintf(_("It is %s."), DatumGetCString(shown));
+	return false;
 }
 
 /*

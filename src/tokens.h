@@ -8,6 +8,7 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
 #include "utils/array.h"
 
 #include "codec.h"
@@ -23,6 +24,7 @@ typedef struct GuestTokenArgs
 	int64		expire_at;
 	text	   *region;
 	text	   *ch;
+	const Interval *expires_in;
 } GuestTokenArgs;
 
 /*

@@ -57,6 +57,30 @@ is_deeply(decode_json($request->{body}),
 	{ allowed_addresses => [$ADDRESS] },
 	'a field that is not given is left out');
 
+# expires_in counts from the call, not from the start of the transaction, in
+# PostgreSQL's own arithmetic, and loses its fraction of a second
+foreach my $case (
+	[ 'hours', '1.5 hours', 'UTC' ],
+	[ 'a fraction of a second', '1 minute 0.9 seconds', 'UTC' ],
+	[ 'months in a time zone whose clocks change in January and July', '6 months', 'AAA0BBB,M1.1.0,M7.1.0' ],
+	[ 'more than an integer holds', '200 years', 'UTC' ])
+{
+	my ($name, $expires_in, $time_zone) = @$case;
+	my $end = "SELECT floor(extract(epoch FROM clock_timestamp() + interval '$expires_in'))";
+
+	$sandbox->reset;
+	my ($at_start, $before, undef, $after) = split /\n/,
+	  run_session($node, "SET TimeZone = '$time_zone'",
+		'BEGIN', $end, 'DO $$ BEGIN PERFORM pg_sleep(1.1); END $$', $end,
+		"SELECT 1 FROM sw_create_guest_token('{$ADDRESS}', expires_in => '$expires_in')", $end)->{out};
+	($request) = @{ $sandbox->journal->{requests} };
+	my $sent = decode_json($request->{body})->{expire_at};
+	cmp_ok($before, '>', $at_start, "$name: the transaction began before the call");
+	cmp_ok($sent, '>=', $before, "$name: the call counts");
+	cmp_ok($sent, '<=', $after, "$name: and no fraction of a second is added");
+	like($request->{body}, qr/"expire_at": ?\d+[,}]/, "$name: an integer is sent");
+}
+
 # a refresh
 $sandbox->reset;
 my $new = $node->safe_psql('postgres',
@@ -83,7 +107,8 @@ is(JSON::PP->new->decode($request->{body})->{region},
 $sandbox->reset;
 $node->psql('postgres', $_)
   foreach ("SELECT sw_create_guest_token(NULL)", "SELECT sw_create_guest_token('{}')",
-	"SELECT sw_create_guest_token('{$ADDRESS}', 1)", "SELECT sw_refresh_guest_token('')",
+	"SELECT sw_create_guest_token('{$ADDRESS}', 1)", "SELECT sw_create_guest_token('{$ADDRESS}', expires_in => '-1 hour')",
+	"SELECT sw_refresh_guest_token('')",
 	"SELECT count(*) FROM sw_create_guest_tokens(array_fill(NULL::sw_guest_token_request, '{3}'))");
 is($sandbox->attempts, 0, 'with invalid arguments nothing is sent');
 
