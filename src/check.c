@@ -46,6 +46,7 @@ enum
 
 PG_FUNCTION_INFO_V1(sw_guest_token_check);
 
+static void put_preload(ReturnSetInfo *result);
 static void check_network(ReturnSetInfo *result, const Settings *settings,
 						  bool has_credentials);
 static void put_certificate(ReturnSetInfo *result, const Settings *settings,
@@ -71,6 +72,7 @@ sw_guest_token_check(PG_FUNCTION_ARGS)
 	bool		has_credentials;
 
 	InitMaterializedSRF(fcinfo, 0);
+	put_preload(result);
 
 	start = GetCurrentTimestamp();
 	settings = sgt_check_settings(SETTINGS_TARGET, &error);
@@ -103,6 +105,22 @@ sw_guest_token_check(PG_FUNCTION_ARGS)
 	if (settings)
 		check_network(result, settings, has_credentials);
 	return (Datum) 0;
+}
+
+/*
+ * Nothing depends on this step: without preloading, tokens are issued all the
+ * same, but the settings are open until a session loads the library.
+ */
+static void
+put_preload(ReturnSetInfo *result)
+{
+	if (sgt_is_preloaded())
+		put_step(result, "preload", true, 0,
+				 _("The server has preloaded the library."), NULL);
+	else
+		put_step(result, "preload", false, 0,
+				 _("The server has not preloaded the library: in a session that has not loaded it yet, every role can read \"sw_guest_token.api_token\"."),
+				 _("Add \"sw_guest_token\" to \"shared_preload_libraries\", and restart the server."));
 }
 
 static void
@@ -173,7 +191,10 @@ put_certificate(ReturnSetInfo *result, const Settings *settings,
 				 _("The certificate is trusted."), NULL);
 	else
 		put_step(result, "tls", true, probe->tls_us,
-				 psprintf(_("The certificate is trusted, was issued by %s, and expires in %lld days."),
+				 psprintf(dngettext(TEXTDOMAIN,
+									"The certificate is trusted, was issued by %s, and expires in %lld day.",
+									"The certificate is trusted, was issued by %s, and expires in %lld days.",
+									(unsigned long) days),
 						  sgt_show_text(settings, probe->issuer),
 						  (long long) days),
 				 days <= SOON_DAYS ? _("Its owner has to renew it.") : NULL);
@@ -190,8 +211,12 @@ put_clock(ReturnSetInfo *result, const HttpProbe *probe)
 				 _("The API does not tell its time."), NULL);
 	else
 		put_step(result, "clock", ok, probe->answer_us,
-				 psprintf(_("The API's clock is %lld s ahead of this server's."),
-						  (long long) skew_s),
+				 skew_s == 0 ?
+				 _("The API's clock agrees with this server's.") :
+				 psprintf(skew_s > 0 ?
+						  _("The API's clock is %lld s ahead of this server's.") :
+						  _("The API's clock is %lld s behind this server's."),
+						  (long long) (skew_s > 0 ? skew_s : -skew_s)),
 				 ok ? NULL : _("Synchronize this server's clock, by NTP for example: expire_at is a time."));
 }
 

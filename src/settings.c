@@ -39,6 +39,9 @@
 /* Far beyond any API token. */
 #define MAX_API_TOKEN_LENGTH	4096
 
+/* Whether the postmaster loaded the library; each backend inherits it. */
+static bool is_preloaded = false;
+
 /* The settings' values */
 static char *space_name = NULL;
 static char *project_id = NULL;
@@ -115,6 +118,8 @@ static void refuse_setting(const char *name, const char *detail)
 void
 sgt_define_settings(void)
 {
+	is_preloaded = process_shared_preload_libraries_in_progress;
+
 	DefineCustomStringVariable(PREFIX ".space_name",
 							   "Sets the SignalWire space that issues the tokens.",
 							   "One DNS label, optionally followed by \".signalwire.com\".",
@@ -217,6 +222,15 @@ sgt_define_settings(void)
 }
 
 /*
+ * Whether the server has preloaded the library.
+ */
+bool
+sgt_is_preloaded(void)
+{
+	return is_preloaded;
+}
+
+/*
  * Hooks
  */
 
@@ -282,7 +296,7 @@ warn_of_placeholders(void)
 {
 	const char *end;
 
-	if (process_shared_preload_libraries_in_progress || IsParallelWorker())
+	if (is_preloaded || IsParallelWorker())
 		return;
 	if (api_token[0] == '\0' && !sgt_find_proxy_password(proxy, &end))
 		return;

@@ -39,6 +39,7 @@ typedef enum SettingsPart
 } SettingsPart;
 
 extern void sgt_define_settings(void);
+extern bool sgt_is_preloaded(void);
 extern const Settings *sgt_load_settings(void);
 extern const Settings *sgt_check_settings(SettingsPart part, CallError *error);
 

@@ -143,17 +143,17 @@ sub listen_dumbly
 	return ($socket, $socket->sockport);
 }
 
-# make_certificate(DIRECTORY, [NAME]): a self-signed certificate for the loopback
+# make_certificate(DIRECTORY, [NAME, [DAYS]]): a self-signed certificate for the loopback
 # address and its key, as the files cert.pem and key.pem, whose paths are returned.
 sub make_certificate
 {
-	my ($directory, $name) = @_;
+	my ($directory, $name, $days) = @_;
 	my @files = ("$directory/cert.pem", "$directory/key.pem");
 	my ($out, $err) = ('', '');
 
 	IPC::Run::run(
 		[   'openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256',
-			'-nodes', '-days', 30, '-subj', '/CN=' . ($name // 'localhost'),
+			'-nodes', '-days', $days // 30, '-subj', '/CN=' . ($name // 'localhost'),
 			'-addext', 'subjectAltName = IP:127.0.0.1', '-out', $files[0], '-keyout', $files[1] ],
 		'>', \$out, '2>', \$err) or die $err;
 	return @files;
