@@ -75,6 +75,7 @@ PG_FUNCTION_INFO_V1(sw_refresh_guest_token);
 PG_FUNCTION_INFO_V1(sw_token_header);
 
 static TupleDesc get_pair_desc(FunctionCallInfo fcinfo);
+static void refuse_type(Oid type) pg_attribute_noreturn();
 static Datum make_pair(TupleDesc desc, const TokenPair *pair);
 static TupleDesc get_request_desc(Oid type);
 static bool next_request(void *arg, GuestTokenArgs *args);
@@ -148,10 +149,21 @@ get_pair_desc(FunctionCallInfo fcinfo)
 	for (int i = 0; fits && i < N_PAIR_COLUMNS; i++)
 		fits = TupleDescAttr(desc, i)->atttypid == TEXTOID;
 	if (!fits)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("type %s has been altered", format_type_be(type))));
+		refuse_type(type);
 	return BlessTupleDesc(desc);
+}
+
+/*
+ * A type that was altered is refused even where it looks as before: a dropped
+ * attribute leaves its place in every row.
+ */
+static void
+refuse_type(Oid type)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH),
+			 errmsg("type %s has been altered", format_type_be(type)),
+			 errhint("Change the type back.  If an attribute was added or dropped, that is not enough: drop the extension and create it again.")));
 }
 
 static Datum
@@ -218,9 +230,7 @@ get_request_desc(Oid type)
 	for (int i = 0; fits && i < N_REQUEST_ATTRIBUTES; i++)
 		fits = TupleDescAttr(desc, i)->atttypid == types[i];
 	if (!fits)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("type %s has been altered", format_type_be(type))));
+		refuse_type(type);
 	return desc;
 }
 
