@@ -132,21 +132,25 @@ SELECT f.code FROM pg_temp.fail('201,refresh=b,token=' || repeat('a', 65536)) f;
 SELECT script, f.code, f.message
 FROM unnest(ARRAY['close', 'reset', 'cut', 'cutheaders', 'close-then-201']) script,
 	 LATERAL pg_temp.fail(script) f;
--- no connection
+-- no connection; here and below the HINT names the doctor
 SET sw_guest_token.base_url = 'http://127.0.0.1:1';
-SELECT f.code, f.message FROM pg_temp.fail('201') f;
+SELECT f.code, f.message, f.hint FROM pg_temp.fail('201') f;
 SET sw_guest_token.base_url = 'https://no-such-host.invalid';
-SELECT f.code, f.message FROM pg_temp.fail('201') f;
+SELECT f.code, f.message, f.hint FROM pg_temp.fail('201') f;
 SET sw_guest_token.base_url = :'sandbox_url';
 SELECT set_config('sw_guest_token.base_url', replace(:'sandbox_url', 'http:', 'https:'), false) IS NOT NULL AS tls_to_a_plain_port;
-SELECT f.code, f.message FROM pg_temp.fail('201') f;
+SELECT f.code, f.message, f.hint FROM pg_temp.fail('201') f;
 SET sw_guest_token.base_url = :'sandbox_url';
 -- out of time
 SET sw_guest_token.timeout = '50ms';
-SELECT f.code, f.message, f.detail FROM pg_temp.fail('hang') f;
+SELECT f.code, f.message, f.detail, f.hint FROM pg_temp.fail('hang') f;
 SET sw_guest_token.timeout = '60s';
 -- a pause that is too long is not begun
 SELECT f.code, f.message, f.detail FROM pg_temp.fail('503,retry-after=3600') f;
+-- a response that is not valid: not HTTP, not JSON, not a token
+SELECT script, f.code, f.hint
+FROM unnest(ARRAY['garbage', '201,type=text%2Fhtml', '201,token=%C3%A4', 'close', '503,retry-after=3600']) script,
+	 LATERAL pg_temp.fail(script) f;
 -- secrets that are sent back are blanked
 SELECT f.* FROM pg_temp.fail('echo') f;
 SELECT f.* FROM pg_temp.fail('echo,raw=1,status=404') f;

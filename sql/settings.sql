@@ -24,13 +24,15 @@ SET sw_guest_token.max_concurrency = 257;
 CREATE FUNCTION pg_temp.judge(name text, value text) RETURNS text AS $$
 DECLARE
 	d text;
+	h text;
 BEGIN
 	PERFORM set_config('sw_guest_token.' || name, value, true);
 	PERFORM sw_create_guest_token(ARRAY['11111111-1111-1111-1111-111111111111']::uuid[]);
 	RETURN 'used';
 EXCEPTION WHEN object_not_in_prerequisite_state THEN
-	GET STACKED DIAGNOSTICS d = PG_EXCEPTION_DETAIL;
-	RETURN SQLSTATE || ' ' || SQLERRM || coalesce(nullif(' (' || d || ')', ' ()'), '');
+	GET STACKED DIAGNOSTICS d = PG_EXCEPTION_DETAIL, h = PG_EXCEPTION_HINT;
+	RETURN SQLSTATE || ' ' || SQLERRM || coalesce(nullif(' (' || d || ')', ' ()'), '') ||
+		coalesce(nullif(' [' || h || ']', ' []'), '');
 WHEN OTHERS THEN
 	RETURN 'used: ' || SQLSTATE;
 END
@@ -49,6 +51,7 @@ SET sw_guest_token.timeout = '10s';
 SELECT value, pg_temp.judge('space_name', value)
 FROM unnest(ARRAY['two.labels', 'example.signalwire.com.', '.signalwire.com',
 				  '-example', 'example-', 'exa mple', 'a/b', 'a@b', 'a:1',
+				  'https://example.signalwire.com', 'example.signalwire.com/', 'example.com',
 				  repeat('a', 64), E'a\r\nb']) value;
 -- project_id: goes before the colon of the credentials
 SELECT pg_temp.judge('project_id', 'a:b'), pg_temp.judge('project_id', E'a\nb');

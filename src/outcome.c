@@ -32,6 +32,7 @@ static void describe_timeout(const Call *call, const HttpOutcome *outcome,
 static void describe_failure(const Call *call, const HttpOutcome *outcome,
 							 int sqlstate, const char *message,
 							 CallError *error);
+static void name_check(const Call *call, CallError *error);
 static char *show_text(const Call *call, const char *str, size_t length);
 static char *from_utf8(const char *str);
 
@@ -69,6 +70,7 @@ sgt_judge_outcome(const Call *call, const HttpOutcome *outcome, TokenPair *pair,
 	sgt_set_error(error, ERRCODE_PROTOCOL_VIOLATION,
 				  "response from SignalWire is not valid");
 	error->detail = pstrdup(_(problem));
+	name_check(call, error);
 	return false;
 }
 
@@ -99,17 +101,20 @@ sgt_describe_outcome(const Call *call, const HttpOutcome *outcome,
 		case HTTP_MALFORMED:
 			describe_failure(call, outcome, ERRCODE_PROTOCOL_VIOLATION,
 							 "response from SignalWire is not valid", error);
+			name_check(call, error);
 			break;
 		case HTTP_NOT_CONNECTED:
 			describe_failure(call, outcome,
 							 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
 							 "could not connect to SignalWire", error);
+			name_check(call, error);
 			break;
 		case HTTP_BAD_CERTIFICATE:
 			describe_failure(call, outcome,
 							 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
 							 "could not connect to SignalWire", error);
 			error->hint = pstrdup(_("The server's certificate must be valid for the host and issued by an authority that is trusted: one of the system's, or of the file in \"sw_guest_token.ca_file\"."));
+			name_check(call, error);
 			break;
 		case HTTP_NO_DESCRIPTOR:
 			describe_failure(call, outcome,
@@ -121,6 +126,7 @@ sgt_describe_outcome(const Call *call, const HttpOutcome *outcome,
 		case HTTP_CONNECT_TIMED_OUT:
 		case HTTP_TIMED_OUT:
 			describe_timeout(call, outcome, error);
+			name_check(call, error);
 			break;
 		case HTTP_BROKEN:
 			describe_failure(call, outcome, ERRCODE_CONNECTION_FAILURE,
@@ -165,6 +171,7 @@ describe_status(const Call *call, const HttpOutcome *outcome,
 			sgt_set_error(error, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
 						  "SignalWire did not accept the credentials");
 			error->hint = pstrdup(_("Check the space, the project, and the API token: it needs the scope Voice, Messaging, Fax or Video."));
+			name_check(call, error);
 			break;
 		case 403:
 			sgt_set_error(error, ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -181,17 +188,21 @@ describe_status(const Call *call, const HttpOutcome *outcome,
 						  "SignalWire limits the rate of requests");
 			break;
 		default:
+			if (status >= 500 && status <= 599)
+			{
+				sgt_set_error(error, ERRCODE_SYSTEM_ERROR,
+							  "SignalWire failed to process the request");
+				break;
+			}
 			/* without a tunnel the proxy answers in the server's place */
 			if (status == 407 && call->settings->http.proxy)
 				sgt_set_error(error,
 							  ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
 							  "could not connect to SignalWire");
-			else if (status >= 500 && status <= 599)
-				sgt_set_error(error, ERRCODE_SYSTEM_ERROR,
-							  "SignalWire failed to process the request");
 			else
 				sgt_set_error(error, ERRCODE_PROTOCOL_VIOLATION,
 							  "response from SignalWire has an unexpected status");
+			name_check(call, error);
 			break;
 	}
 
@@ -283,6 +294,21 @@ describe_failure(const Call *call, const HttpOutcome *outcome, int sqlstate,
 	/* http.c's reasons are in the catalog, libcurl's are not */
 	error->detail = psprintf(_("Attempt %d: %s."), outcome->attempts,
 							 length > 0 ? _(reason) : reason);
+}
+
+/*
+ * Where the message cannot tell the cause, the doctor can.  It comes after
+ * what else the HINT has to say.
+ */
+static void
+name_check(const Call *call, CallError *error)
+{
+	const char *hint = _("Run \"SELECT * FROM sw_guest_token_check()\" to see which step fails.");
+
+	if (call->is_check)
+		return;
+	error->hint = error->hint ? psprintf("%s  %s", error->hint, hint) :
+		pstrdup(hint);
 }
 
 /*

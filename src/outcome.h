@@ -19,6 +19,7 @@ typedef struct Call
 	const Settings *settings;
 	SecretList	secrets;
 	const char *url;
+	bool		is_check;		/* the doctor's: its hints do not name it */
 } Call;
 
 /* These allocate in the current memory context. */

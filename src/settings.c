@@ -111,6 +111,8 @@ static void add_secret(const char *str);
 static const char *add_basic_secret(const char *user, const char *password);
 static void refuse_setting(const char *name, const char *detail)
 			pg_attribute_noreturn();
+static void refuse_with_hint(const char *name, const char *detail,
+							 const char *hint) pg_attribute_noreturn();
 
 /*
  * Defines the settings; to be called once, from _PG_init().
@@ -427,7 +429,8 @@ make_target(void)
 			refuse_setting("space_name", NULL);
 		problem = sgt_read_space_name(space_name, &url);
 		if (problem)
-			refuse_setting("space_name", problem);
+			refuse_with_hint("space_name", problem,
+							 gettext_noop("Write \"example\" or \"example.signalwire.com\"; any other host belongs in \"sw_guest_token.base_url\"."));
 	}
 	settings.base_url = url.url;
 	settings.http.is_https = url.is_https;
@@ -451,7 +454,8 @@ make_credentials(void)
 	const char *token = api_token_file[0] ? file_token : api_token;
 
 	if (token[0] == '\0')
-		refuse_setting("api_token", NULL);
+		refuse_with_hint("api_token", NULL,
+						 gettext_noop("Write the API token into a file that only the server's user can read, and name it in \"sw_guest_token.api_token_file\"."));
 	if (sgt_has_unfit_character(token))
 		refuse_setting(api_token_file[0] ? "api_token_file" : "api_token",
 					   "The token holds white space or a control character.");
@@ -685,12 +689,17 @@ add_basic_secret(const char *user, const char *password)
 static void
 refuse_setting(const char *name, const char *detail)
 {
-	if (detail == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("parameter \"%s.%s\" is not set", PREFIX, name)));
+	refuse_with_hint(name, detail, NULL);
+}
+
+static void
+refuse_with_hint(const char *name, const char *detail, const char *hint)
+{
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("parameter \"%s.%s\" cannot be used", PREFIX, name),
-			 errdetail_internal("%s", _(detail))));
+			 detail ?
+			 errmsg("parameter \"%s.%s\" cannot be used", PREFIX, name) :
+			 errmsg("parameter \"%s.%s\" is not set", PREFIX, name),
+			 detail ? errdetail_internal("%s", _(detail)) : 0,
+			 hint ? errhint("%s", _(hint)) : 0));
 }

@@ -190,6 +190,7 @@ sgt_probe_api(const Settings *settings, HttpProbe *probe, CallError *error)
 	GuestTokenBody body = {0};
 
 	begin_call(&single.call, settings, CREATE_PATH);
+	single.call.is_check = true;
 	single.body = sgt_write_guest_token_body(&body, sgt_alloc_or_null);
 	if (single.body == NULL)
 		sgt_raise_out_of_memory();

@@ -56,6 +56,8 @@ sgt_read_space_name(const char *str, ApiUrl *result)
 	int			length = strlen(str);
 	int			domain_length = strlen(API_DOMAIN);
 
+	if (strchr(str, '/'))
+		return gettext_noop("It must be the name of a space, not a URL.");
 	if (length > domain_length &&
 		pg_strcasecmp(str + length - domain_length, API_DOMAIN) == 0)
 		length -= domain_length;

@@ -107,8 +107,8 @@ foreach my $case (
 	my $session = call($certificate, $ca_file, $host);
 
 	is(sql_state($session->{err}), '08001 08001', "$name is an error");
-	like($session->{err}, qr/DETAIL:  Attempt 1: .*\nHINT:  .*sw_guest_token\.ca_file/,
-		"$name is not tried again, and the hint names ca_file");
+	like($session->{err}, qr/DETAIL:  Attempt 1: .*\nHINT:  .*sw_guest_token\.ca_file.*sw_guest_token_check\(\)/,
+		"$name is not tried again, and the hint names ca_file, then the doctor");
 }
 
 # ca_file stands in place of the system's store
@@ -157,6 +157,7 @@ if ($pid == 0)
 $session = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$port'", $ONE);
 is(sql_state($session->{err}), '08001', 'a TLS handshake that fails is no connection');
 like($session->{err}, qr/Attempt 3:/, 'and is tried again');
+like($session->{err}, qr/\nHINT:  .*sw_guest_token_check\(\)/, 'and the hint names the doctor');
 waitpid $pid, 0;
 
 done_testing();
