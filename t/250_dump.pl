@@ -48,7 +48,7 @@ FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
 WHERE p.proname LIKE 'sw\_%' AND a.grantee <> p.proowner ORDER BY 1, 2
 EOQ
 my $granted = $source->safe_psql('shop', $grants);
-like($granted, qr/\(uuid\[\],integer,text,text\)\|app\|EXECUTE/, 'the role has its grant');
+like($granted, qr/\(uuid\[\],integer,text,text,interval\)\|app\|EXECUTE/, 'the role has its grant');
 
 $source->command_ok([ 'pg_dumpall', '--globals-only', '-f', "$directory/globals" ], 'dump of the roles');
 $source->command_ok([ 'pg_dump', '-Fc', '--create', '-f', "$directory/shop", 'shop' ], 'dump of the database');
