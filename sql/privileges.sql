@@ -66,3 +66,36 @@ DROP TYPE regress_lookalike.sw_guest_token;
 DROP SCHEMA regress_lookalike;
 DROP OWNED BY regress_sw_guest_token;
 DROP ROLE regress_sw_guest_token;
+-- whatever default privileges grant as the extension is created, nobody but its
+-- owner may spend money, with look-alikes in its schema that would match better
+BEGIN;
+DROP EXTENSION sw_guest_token;
+CREATE SCHEMA regress_lookalike;
+CREATE FUNCTION regress_lookalike.format(text, regprocedure, text) RETURNS text LANGUAGE sql AS $$ SELECT 'SET work_mem TO DEFAULT' $$;
+CREATE FUNCTION regress_lookalike.differs(oid, int) RETURNS boolean LANGUAGE sql AS $$ SELECT false $$;
+CREATE OPERATOR regress_lookalike.= (LEFTARG = oid, RIGHTARG = int, FUNCTION = regress_lookalike.differs);
+CREATE ROLE regress_anon;
+CREATE ROLE "regress_""odd"" Role";
+CREATE ROLE "regress_PUBLIC";
+ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO regress_anon;
+ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO "regress_PUBLIC" WITH GRANT OPTION;
+ALTER DEFAULT PRIVILEGES IN SCHEMA regress_lookalike GRANT EXECUTE ON FUNCTIONS TO "regress_""odd"" Role", regress_anon WITH GRANT OPTION;
+CREATE EXTENSION sw_guest_token SCHEMA regress_lookalike;
+CREATE FUNCTION regress_lookalike.grants() RETURNS TABLE (function text, grantees text) LANGUAGE sql AS $$
+	SELECT p.proname, string_agg(g, ' ' ORDER BY g COLLATE "C")
+	FROM pg_proc p, aclexplode(p.proacl) a,
+		CAST(CASE a.grantee WHEN 0 THEN 'PUBLIC' WHEN p.proowner THEN 'owner' ELSE a.grantee::regrole::text END AS text) g
+	WHERE p.proname ~ '^sw_' AND p.pronamespace = 'regress_lookalike'::regnamespace
+	GROUP BY p.proname
+	ORDER BY p.proname
+$$;
+SELECT * FROM regress_lookalike.grants();
+-- what PUBLIC has lost by default stays lost
+DROP EXTENSION sw_guest_token;
+ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+CREATE EXTENSION sw_guest_token SCHEMA regress_lookalike;
+SELECT * FROM regress_lookalike.grants();
+-- a grant that comes later is a grant
+GRANT EXECUTE ON FUNCTION regress_lookalike.sw_refresh_guest_token TO regress_anon;
+SELECT * FROM regress_lookalike.grants() WHERE function = 'sw_refresh_guest_token';
+ROLLBACK;

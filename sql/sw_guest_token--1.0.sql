@@ -82,11 +82,34 @@ LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION sw_token_header(text) IS
 'decodes the header of a token, which is not encrypted';
 
--- Whoever may call these spends the project's money.
-REVOKE EXECUTE ON FUNCTION
-	sw_create_guest_token(uuid[], int, text, text, interval),
-	sw_create_guest_tokens(sw_guest_token_request[]),
-	sw_refresh_guest_token(text),
-	sw_guest_token_trigger(),
-	sw_guest_token_check()
-FROM PUBLIC;
+-- Whoever may call these functions spends the project's money, so nobody but
+-- the owner may until it is granted.  PUBLIC is not all that may have EXECUTE
+-- by now: ALTER DEFAULT PRIVILEGES grants it to whom it names as functions are
+-- created.  Every name is qualified, operators too: the search_path is the schema
+-- of the extension, where somebody may have put better matches.
+DO $$
+DECLARE
+	command pg_catalog.text;
+BEGIN
+	FOR command IN
+		SELECT pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM %s',
+			p.oid::pg_catalog.regprocedure,
+			CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+				 ELSE a.grantee::pg_catalog.regrole::pg_catalog.text END)
+		FROM pg_catalog.pg_extension e
+			JOIN pg_catalog.pg_depend d
+				ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+				AND d.refobjid OPERATOR(pg_catalog.=) e.oid
+				AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+				AND d.deptype OPERATOR(pg_catalog.=) 'e'
+			JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) d.objid
+			CROSS JOIN pg_catalog.aclexplode(
+				COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
+		WHERE e.extname OPERATOR(pg_catalog.=) 'sw_guest_token'
+			AND p.proname OPERATOR(pg_catalog.<>) 'sw_token_header'
+			AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
+	LOOP
+		EXECUTE command;
+	END LOOP;
+END
+$$ LANGUAGE plpgsql;

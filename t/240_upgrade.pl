@@ -31,8 +31,18 @@ LEFT JOIN pg_type t ON m.classid = 'pg_type'::regclass AND t.oid = m.objid
 ORDER BY m.name;
 EOQ
 
+# an update may add functions, which default privileges grant to others, too
+$node->safe_psql('postgres', <<'EOQ');
+CREATE ROLE anon;
+ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO anon;
+DROP EXTENSION sw_guest_token;
+CREATE EXTENSION sw_guest_token;
+EOQ
 my $fresh = $node->safe_psql('postgres', $listing);
 like($fresh, qr/^function sw_create_guest_token\(/m, 'the listing has what belongs to the extension');
+is( $node->safe_psql('postgres', q{SELECT string_agg(proname, ' ') FROM pg_proc
+		WHERE proname LIKE 'sw\_%' AND has_function_privilege('anon', oid, 'EXECUTE')}),
+	'sw_token_header', 'what talks to the API is not granted by default privileges');
 foreach my $change (
 	'COMMENT ON TYPE sw_guest_token IS NULL',
 	'GRANT EXECUTE ON FUNCTION sw_create_guest_token TO PUBLIC',

@@ -18,6 +18,7 @@ chmod 0600, "$directory/api_token";
 my $source = start_server('source');
 $source->safe_psql('postgres', <<'EOQ');
 CREATE ROLE app LOGIN;
+CREATE ROLE "an on";
 ALTER ROLE app SET sw_guest_token.timeout = '3s';
 CREATE DATABASE shop;
 ALTER ROLE app IN DATABASE shop SET sw_guest_token.max_retries = 0;
@@ -27,8 +28,10 @@ $source->safe_psql('postgres', "ALTER DATABASE shop SET sw_guest_token.$_") fore
 	"project_id = '00000000-0000-4000-8000-000000000000'",
 	"api_token_file = '$directory/api_token'");
 $source->safe_psql('shop', <<"EOQ");
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT EXECUTE ON FUNCTIONS TO "an on";
 CREATE EXTENSION sw_guest_token;
 GRANT EXECUTE ON FUNCTION sw_create_guest_token TO app;
+GRANT EXECUTE ON FUNCTION sw_refresh_guest_token TO "an on" WITH GRANT OPTION;
 CREATE TABLE guest (id int PRIMARY KEY, addresses uuid[], token text, refresh_token text);
 GRANT SELECT, INSERT ON guest TO app;
 CREATE TRIGGER issue_token BEFORE INSERT OR UPDATE ON guest FOR EACH ROW
@@ -43,12 +46,14 @@ is($sandbox->attempts, 3, 'three tokens were issued');
 my $tokens = 'SELECT g FROM guest g ORDER BY id; SELECT k FROM kept k';
 my $rows = $source->safe_psql('shop', $tokens);
 my $grants = <<'EOQ';
-SELECT p.oid::regprocedure, a.grantee::regrole, a.privilege_type
+SELECT p.oid::regprocedure, a.grantee::regrole, a.privilege_type, a.is_grantable
 FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
-WHERE p.proname LIKE 'sw\_%' AND a.grantee <> p.proowner ORDER BY 1, 2
+WHERE p.proname LIKE 'sw\_%' AND p.proname <> 'sw_token_header' AND a.grantee <> p.proowner ORDER BY 1, 2
 EOQ
 my $granted = $source->safe_psql('shop', $grants);
 like($granted, qr/\(uuid\[\],integer,text,text,interval\)\|app\|EXECUTE/, 'the role has its grant');
+like($granted, qr/^sw_refresh_guest_token\(text\)\|"an on"\|EXECUTE\|t$/m, 'a grant to one that had it by default is a grant');
+is(() = $granted =~ /\n/g, 1, 'and default privileges have granted nothing else');
 
 $source->command_ok([ 'pg_dumpall', '--globals-only', '-f', "$directory/globals" ], 'dump of the roles');
 $source->command_ok([ 'pg_dump', '-Fc', '--create', '-f', "$directory/shop", 'shop' ], 'dump of the database');
@@ -104,7 +109,7 @@ $source->safe_psql('postgres', "ALTER DATABASE shop SET sw_guest_token.api_token
 $source->command_ok([ 'pg_dump', '--create', '-f', "$directory/secret", 'shop' ], 'dump of a secret');
 like(slurp_file("$directory/secret"), qr/PTstored/, 'the dump has it');
 my $target = start_server('target');
-$target->safe_psql('postgres', 'CREATE ROLE app');
+$target->safe_psql('postgres', 'CREATE ROLE app; CREATE ROLE "an on"');
 $target->command_checks_all([ 'psql', '-Xq', '-f', "$directory/secret", 'postgres' ],
 	0, [], [qr/ERROR:  parameter "sw_guest_token\.api_token" cannot be set/], 'the restore says that it is refused');
 is( $target->safe_psql('postgres', "SELECT count(*) FROM pg_db_role_setting s WHERE s::text ~ 'PTstored'"),
