@@ -429,7 +429,7 @@ copy_server() {
     say "Copying $("$pg_config" --version) to a temporary directory"
     as_server_user mkdir -p "$copy$bindir"
     # The directory may be /usr/bin: only what is PostgreSQL's.
-    for program in "$bindir"/{postgres,initdb,psql,pg_*,create{db,user},drop{db,user},vacuumdb}; do
+    for program in "$bindir"/{postgres,initdb,psql,pg_*,pgbench,create{db,user},drop{db,user},vacuumdb}; do
         if [ -x "$program" ]; then
             as_server_user cp -L "$program" "$copy$bindir"
         fi

@@ -1,0 +1,165 @@
+# What PostgreSQL itself does around a call, as the documents say: which
+# statements it logs, and when it discards tokens that were issued.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use SwTest;
+use Test::More;
+
+my $sandbox = start_sandbox();
+my $node = start_server('postgres', <<"EOC");
+sw_guest_token.base_url = '$sandbox->{url}'
+sw_guest_token.project_id = '00000000-0000-4000-8000-000000000000'
+sw_guest_token.api_token = 'PTsandbox'
+log_statement = none
+EOC
+my $unfit = "SET sw_guest_token.base_url = '" . $sandbox->script('422') . "'";
+my $number = 0;
+
+# What the log says while CODE runs with a refresh token of its own: that token,
+# nothing, or that it does not know of an error.
+sub logged
+{
+	my ($code, $error) = @_;
+	my $token = 'eyJhbGciOiJkaXIi.' . ++$number . '.secret';
+	my $start = -s $node->logfile;
+
+	$code->($token);
+	my $log = substr(slurp_file($node->logfile), $start);
+	return 'no error' if $log !~ ($error // qr/ERROR: .*SignalWire rejected the request/);
+	return index($log, $token) >= 0 ? 'the token' : 'no token';
+}
+
+#
+# The log
+#
+
+sub literal
+{
+	my (@settings) = @_;
+
+	return logged(sub { run_session($node, $unfit, @settings, "SELECT * FROM sw_refresh_guest_token('$_[0]')") });
+}
+
+is(literal(), 'the token', 'a failed statement is logged, with its literals, by default');
+is(literal('SET log_min_error_statement = fatal'), 'no token', 'but not with log_min_error_statement = fatal');
+is(literal('SET log_min_error_statement = panic'), 'no token', 'or panic');
+is(literal('SET log_min_error_statement = panic', "SET log_statement = 'all'"), 'the token', 'unless log_statement logs it');
+is(literal('SET log_min_error_statement = panic', 'SET log_min_duration_statement = 0'), 'no token',
+	'log_min_duration_statement does not log what failed');
+is( logged(
+		sub {
+			run_session($node, 'SET log_min_duration_statement = 0', "SELECT sw_token_header('$_[0]') IS NULL");
+		}, qr/LOG:  duration/),
+	'the token', 'but what succeeded');
+
+# a session that is terminated
+foreach my $level ('fatal', 'panic')
+{
+	is( logged(
+			sub {
+				my $session = session($node, "SET log_min_error_statement = $level",
+					"SET sw_guest_token.base_url = '" . $sandbox->script('hang') . "'",
+					"SELECT * FROM sw_refresh_guest_token('$_[0]')");
+
+				wait_for_call($node);
+				$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
+				$session->finish;
+			}, qr/FATAL: .*terminating connection/),
+		$level eq 'fatal' ? 'the token' : 'no token',
+		"the statement of a session that was terminated, log_min_error_statement = $level");
+}
+
+# an ordinary role takes what a superuser has stored for it, and cannot set it
+$node->safe_psql('postgres', <<'EOQ');
+CREATE ROLE app LOGIN;
+ALTER ROLE app SET log_min_error_statement = 'panic';
+GRANT EXECUTE ON FUNCTION sw_refresh_guest_token TO app;
+CREATE TABLE guest (id int PRIMARY KEY, refresh_token text);
+CREATE FUNCTION refresh(guest_id int) RETURNS sw_guest_token LANGUAGE plpgsql AS $$
+DECLARE
+	result sw_guest_token;
+BEGIN
+	SELECT t.* INTO result FROM guest g, sw_refresh_guest_token(g.refresh_token) t WHERE g.id = guest_id;
+	RETURN result;
+END
+$$;
+EOQ
+$node->append_conf('postgresql.conf', "sw_guest_token.base_url = '" . $sandbox->script('422') . "'");
+$node->restart;
+is( logged(sub { $node->psql('postgres', "SELECT * FROM sw_refresh_guest_token('$_[0]')", extra_params => [ '-U', 'app' ]) }),
+	'no token', 'a role for which a superuser has set log_min_error_statement = panic');
+like(($node->psql('postgres', 'SET log_min_error_statement = error', extra_params => [ '-U', 'app' ]))[2],
+	qr/permission denied/, 'the role cannot change that');
+
+# bind parameters
+my $script = PostgreSQL::Test::Utils::tempdir . '/refresh.sql';
+append_to_file($script, "SELECT * FROM sw_refresh_guest_token(:token);\n");
+
+sub bound
+{
+	my ($mode, @settings) = @_;
+
+	return logged(
+		sub {
+			local $ENV{PGOPTIONS} = join ' ', map { "-c $_" } @settings;
+			my ($out, $err);
+			IPC::Run::run([ $node->installed_command('pgbench'), '-n', '-t', 1, '-M', $mode, '-f', $script,
+					'-D', "token=$_[0]", $node->connstr('postgres') ], '>', \$out, '2>', \$err);
+		});
+}
+
+SKIP:
+{
+	skip 'there is no pgbench', 6 unless -x $node->config_data('--bindir') . '/pgbench';
+	foreach my $mode ('extended', 'prepared')
+	{
+		is(bound($mode), 'no token', "$mode: a parameter of a failed statement is not logged");
+		is(bound($mode, 'log_parameter_max_length_on_error=-1'), 'the token', "$mode: unless log_parameter_max_length_on_error says so");
+	}
+	is(bound('extended', 'log_statement=all'), 'the token', 'log_statement logs parameters');
+	is(bound('extended', 'log_statement=all', 'log_parameter_max_length=0'), 'no token', 'log_parameter_max_length = 0 keeps it from that');
+}
+
+# PREPARE is no bind parameter, a function that looks the token up needs none
+is( logged(sub { run_session($node, 'PREPARE r(text) AS SELECT * FROM sw_refresh_guest_token($1)', "EXECUTE r('$_[0]')") }),
+	'the token', 'EXECUTE with a literal is logged');
+is( logged(sub {
+			$node->safe_psql('postgres', "SET log_statement = none; INSERT INTO guest VALUES ($number, '$_[0]')");
+			run_session($node, "SELECT * FROM refresh($number)") }),
+	'no token', 'a function that finds the token in a table has it in no statement');
+
+#
+# Tokens that PostgreSQL discards
+#
+
+$node->append_conf('postgresql.conf', "sw_guest_token.base_url = '$sandbox->{url}'");
+$node->restart;
+my $batch = "sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{200}'))";
+my $session = run_session($node, "SET work_mem = '64kB'", "SET temp_file_limit = '64kB'", "SELECT count(*) FROM $batch");
+is($session->{out} . sql_state($session->{err}), '53400', 'a full temp_file_limit discards the rows of a batch');
+cmp_ok($sandbox->attempts, '>', 1, 'of which some were issued');
+
+$sandbox->reset;
+$session = run_session($node, "SELECT 1 / (ordinality - 1) FROM $batch");
+is($session->{out} . sql_state($session->{err}), '22012', 'and so does an error elsewhere in the query');
+is($sandbox->attempts, 200, 'of a batch that was complete');
+
+$node->safe_psql('postgres', <<"EOQ");
+CREATE TABLE visitor (id int PRIMARY KEY, addresses uuid[], token text, refresh_token text);
+CREATE TRIGGER issue_token BEFORE INSERT OR UPDATE ON visitor FOR EACH ROW
+	EXECUTE FUNCTION sw_guest_token_trigger('addresses', 'token', 'refresh_token');
+INSERT INTO visitor VALUES (1, '{$ADDRESS}');
+EOQ
+foreach my $action ([ 'NOTHING', 1 ], [ 'UPDATE SET token = NULL', 2 ], [ "UPDATE SET addresses = '{$ADDRESS}'", 1 ])
+{
+	$sandbox->reset;
+	$node->safe_psql('postgres', "INSERT INTO visitor VALUES (1, '{$ADDRESS}') ON CONFLICT (id) DO $action->[0]");
+	is($sandbox->attempts, $action->[1], "tokens issued for a row that exists, ON CONFLICT DO $action->[0]");
+}
+
+done_testing();
