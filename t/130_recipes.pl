@@ -50,6 +50,7 @@ test_crash();
 test_schedules(@schedules);
 test_errors(blocks_of('6.', 'sql'));
 test_monitoring(blocks_of('7.', 'sql'));
+test_spaces(blocks_of('8.', 'sql'));
 done_testing();
 
 #
@@ -430,6 +431,93 @@ sub test_monitoring
 	return;
 }
 
+# Two sandboxes stand for the two spaces: each knows its own project and token
+# only.
+sub test_spaces
+{
+	my ($roles, $call, $functions, $both, @rest) = @_;
+	my $directory = PostgreSQL::Test::Utils::tempdir;
+	my %project = (
+		acme => 'aaaaaaaa-0000-4000-8000-000000000000',
+		globex => 'bbbbbbbb-0000-4000-8000-000000000000');
+	my %space = map { $_ => start_sandbox('--project-id', $project{$_}, '--api-token', "PT$_") } sort keys %project;
+	my $attempts = sub {
+		return join ' ', map { scalar(@{ $_->journal->{requests} }) . '/' . grep { $_->{authorized} } @{ $_->journal->{requests} } }
+		  $space{acme}, $space{globex}, $sandbox;
+	};
+	my $as = sub {
+		my ($user, @statements) = @_;
+		local $ENV{PGUSER} = $user;
+		return run_session($node, @statements);
+	};
+	my $fresh = sub { $_->reset foreach $sandbox, values %space };
+
+	is(scalar @rest, 0, 'recipe 8 has four blocks');
+	run_block($_) foreach $roles, $functions;
+
+	# the settings as they are printed
+	foreach my $role (sort keys %project)
+	{
+		my $session = $as->($role, 'SHOW sw_guest_token.space_name', 'SHOW sw_guest_token.project_id',
+			'SHOW sw_guest_token.api_token_file',
+			"SELECT 'file ' || setconfig[3] FROM pg_db_role_setting WHERE setrole = '$role'::regrole");
+		is($session->{out} . sql_state($session->{err}),
+			"$role\n$project{$role}\nfile sw_guest_token.api_token_file=/etc/postgresql/15/main/signalwire_$role\n42501",
+			"recipe 8: $role has its settings, and can read the file's name in the catalog");
+	}
+
+	# the spaces are the sandboxes
+	query('GRANT SET ON PARAMETER sw_guest_token.base_url TO space_issuer');
+	foreach my $role (sort keys %space)
+	{
+		append_to_file("$directory/$role", "PT$role\n");
+		chmod 0600, "$directory/$role";
+		query("ALTER $_ SET sw_guest_token.base_url = '$space{$role}{url}';
+			ALTER $_ SET sw_guest_token.api_token_file = '$directory/$role'")
+		  foreach "ROLE $role", "FUNCTION ${role}_token";
+	}
+
+	$fresh->();
+	run_block($call, 'acme');
+	is($attempts->(), '1/1 0/0 0/0', 'recipe 8: a role gets a token of its space');
+	run_block($call, 'globex');
+	is($attempts->(), '1/1 1/1 0/0', 'recipe 8: another role one of another');
+
+	query('GRANT globex TO acme');
+	my $session = $as->('acme', 'SET ROLE globex', $ONE, 'RESET ROLE',
+		"SET sw_guest_token.project_id = '$project{globex}'", 'RESET sw_guest_token.project_id',
+		"SET sw_guest_token.api_token_file = '$directory/globex'", "ALTER ROLE acme RESET sw_guest_token.base_url", 'RESET ALL', $ONE);
+	is($attempts->(), '3/3 1/1 0/0', 'recipe 8: the settings are those of the role that has logged in');
+	is(sql_state($session->{err}), '42501 42501 42501 42501', 'recipe 8: which can neither change nor reset them');
+	$session = run_session($node, 'SET SESSION AUTHORIZATION globex', $ONE);
+	is($attempts->(), '3/3 1/1 1/1', 'recipe 8: SET SESSION AUTHORIZATION brings no settings');
+
+	# a project with the token of another
+	query("ALTER ROLE globex SET sw_guest_token.api_token_file = '$directory/acme'");
+	is(sql_state($as->('globex', $ONE)->{err}), '28000', 'recipe 8: a project with another one\'s token is refused');
+
+	# functions
+	$fresh->();
+	run_block($both);
+	is($attempts->(), '1/1 1/1 0/0', 'recipe 8: each function gets a token of its space, in one session');
+	my $acme = "SELECT 'acme ' || (token IS NOT NULL) FROM acme_token('{$ADDRESS}')";
+	$session = as_role('web', $acme, "SELECT token FROM globex_token('{}')", $acme, $ONE,
+		"SET sw_guest_token.project_id = '$project{globex}'");
+	is($session->{out} . sql_state($session->{err}), "acme true\nacme true\n22023 42501 42501",
+		'recipe 8: whoever calls a function can neither set what it sets nor call the extension');
+	run_session($node, "SELECT token FROM globex_token('{}')", $acme, $ONE);
+	is($attempts->(), '4/4 1/1 1/1', 'recipe 8: after a function, or its failure, the session has its own settings');
+	query('ALTER FUNCTION acme_token SECURITY INVOKER');
+	is(sql_state(as_role('web', $acme)->{err}), '42501', 'recipe 8: a function that runs as its caller cannot set them');
+
+	# a role with settings that calls a function with others
+	$fresh->();
+	query('GRANT EXECUTE ON FUNCTION globex_token TO acme');
+	$as->('acme', $ONE, "SELECT token FROM globex_token('{$ADDRESS}')", $ONE);
+	is($attempts->(), '2/2 1/1 0/0', 'recipe 8: a function takes precedence over the role');
+	return;
+}
+
 #
 # The document
 #
@@ -476,18 +564,19 @@ sub blocks_of
 	return $language eq 'sql' ? @blocks : map { $_->{text} } @blocks;
 }
 
-# Runs a block through psql as printed; returns what psql prints, after having
-# compared it with what the document shows.
+# Runs a block through psql as printed, as a superuser unless another role is
+# named; returns what psql prints, after having compared it with what the document
+# shows.
 sub run_block
 {
-	my ($block) = @_;
+	my ($block, $role) = @_;
 	my ($first) = $block->{text} =~ /^((?!BEGIN|SET).+)/m;
 	my $name = "$block->{recipe}: \"$first\"";
 	my $shown = $block->{output};
 	my $out = '';
 	my $ok = IPC::Run::run(
 		[ $node->installed_command('psql'), '-Xq', '-v', 'ON_ERROR_STOP=1',
-		  '-d', $node->connstr('postgres') ],
+		  '-d', $node->connstr('postgres') . ($role ? " user=$role" : '') ],
 		'<', \$block->{text}, '>&', \$out, IPC::Run::timeout(300));
 
 	if (defined $shown && $shown =~ /^ERROR/)
