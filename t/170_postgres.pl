@@ -1,5 +1,6 @@
 # What PostgreSQL itself does around a call, as the documents say: which
-# statements it logs, and when it discards tokens that were issued.
+# statements it logs, when tokens that were issued are lost, and what each time
+# limit is for.
 
 use strict;
 use warnings;
@@ -25,7 +26,7 @@ my $number = 0;
 sub logged
 {
 	my ($code, $error) = @_;
-	my $token = 'eyJhbGciOiJkaXIi.' . ++$number . '.secret';
+	my $token = 'eyJhbGciOiJkaXIifQ.' . ++$number . '.secret';
 	my $start = -s $node->logfile;
 
 	$code->($token);
@@ -53,7 +54,7 @@ is(literal('SET log_min_error_statement = panic', 'SET log_min_duration_statemen
 	'log_min_duration_statement does not log what failed');
 is( logged(
 		sub {
-			run_session($node, 'SET log_min_duration_statement = 0', "SELECT sw_token_header('$_[0]') IS NULL");
+			run_session($node, 'SET log_min_error_statement = panic', 'SET log_min_duration_statement = 0', "SELECT sw_token_header('$_[0]') IS NULL");
 		}, qr/LOG:  duration/),
 	'the token', 'but what succeeded');
 
@@ -97,12 +98,14 @@ like(($node->psql('postgres', 'SET log_min_error_statement = error', extra_param
 	qr/permission denied/, 'the role cannot change that');
 
 # bind parameters
-my $script = PostgreSQL::Test::Utils::tempdir . '/refresh.sql';
-append_to_file($script, "SELECT * FROM sw_refresh_guest_token(:token);\n");
+my $directory = PostgreSQL::Test::Utils::tempdir;
+append_to_file("$directory/fails", "SELECT * FROM sw_refresh_guest_token(:token);\n");
+append_to_file("$directory/succeeds", "SELECT sw_token_header(:token);\n");
 
 sub bound
 {
 	my ($mode, @settings) = @_;
+	my $script = "$directory/" . (grep(/duration/, @settings) ? 'succeeds' : 'fails');
 
 	return logged(
 		sub {
@@ -110,19 +113,22 @@ sub bound
 			my ($out, $err);
 			IPC::Run::run([ $node->installed_command('pgbench'), '-n', '-t', 1, '-M', $mode, '-f', $script,
 					'-D', "token=$_[0]", $node->connstr('postgres') ], '>', \$out, '2>', \$err);
-		});
+		}, $script =~ /succeeds/ ? qr/LOG:  duration/ : undef);
 }
 
 SKIP:
 {
-	skip 'there is no pgbench', 6 unless -x $node->config_data('--bindir') . '/pgbench';
+	skip 'there is no pgbench', 8 unless -x $node->config_data('--bindir') . '/pgbench';
 	foreach my $mode ('extended', 'prepared')
 	{
 		is(bound($mode), 'no token', "$mode: a parameter of a failed statement is not logged");
 		is(bound($mode, 'log_parameter_max_length_on_error=-1'), 'the token', "$mode: unless log_parameter_max_length_on_error says so");
 	}
-	is(bound('extended', 'log_statement=all'), 'the token', 'log_statement logs parameters');
-	is(bound('extended', 'log_statement=all', 'log_parameter_max_length=0'), 'no token', 'log_parameter_max_length = 0 keeps it from that');
+	foreach my $setting ('log_statement=all', 'log_min_duration_statement=0')
+	{
+		is(bound('extended', $setting), 'the token', "$setting logs parameters");
+		is(bound('extended', $setting, 'log_parameter_max_length=0'), 'no token', "$setting: log_parameter_max_length=0 keeps it from that");
+	}
 }
 
 # PREPARE is no bind parameter, a function that looks the token up needs none
@@ -133,8 +139,21 @@ is( logged(sub {
 			run_session($node, "SELECT * FROM refresh($number)") }),
 	'no token', 'a function that finds the token in a table has it in no statement');
 
+# a constraint
+$node->safe_psql('postgres', 'CREATE TABLE short (token text CHECK (length(token) < 10), note text)');
+my $store = 'INSERT INTO short SELECT refresh_token FROM guest WHERE refresh_token = (SELECT max(refresh_token) FROM guest)';
+foreach my $verbosity ('default', 'terse')
+{
+	is( logged(sub {
+				$node->safe_psql('postgres', "SET log_statement = none; INSERT INTO guest VALUES ($number, 'z$_[0]')");
+				run_session($node, "SET log_error_verbosity = $verbosity", $store) },
+			qr/violates check constraint/),
+		$verbosity eq 'terse' ? 'no token' : 'the token',
+		"a constraint that fails, log_error_verbosity = $verbosity");
+}
+
 #
-# Tokens that PostgreSQL discards
+# Tokens that are lost
 #
 
 $node->append_conf('postgresql.conf', "sw_guest_token.base_url = '$sandbox->{url}'");
@@ -161,5 +180,33 @@ foreach my $action ([ 'NOTHING', 1 ], [ 'UPDATE SET token = NULL', 2 ], [ "UPDAT
 	$node->safe_psql('postgres', "INSERT INTO visitor VALUES (1, '{$ADDRESS}') ON CONFLICT (id) DO $action->[0]");
 	is($sandbox->attempts, $action->[1], "tokens issued for a row that exists, ON CONFLICT DO $action->[0]");
 }
+$node->safe_psql('postgres', <<"EOQ");
+CREATE TABLE parted (id int, addresses uuid[], token text, refresh_token text) PARTITION BY RANGE (id);
+CREATE TABLE parted_low PARTITION OF parted FOR VALUES FROM (0) TO (10);
+CREATE TABLE parted_high PARTITION OF parted FOR VALUES FROM (10) TO (20);
+CREATE TRIGGER issue_token BEFORE INSERT OR UPDATE ON parted FOR EACH ROW
+	EXECUTE FUNCTION sw_guest_token_trigger('addresses', 'token', 'refresh_token');
+INSERT INTO parted VALUES (1, '{$ADDRESS}');
+EOQ
+foreach my $move ([ 'id = 11', 1 ], [ 'id = 1, token = NULL', 2 ])
+{
+	$sandbox->reset;
+	$node->safe_psql('postgres', "UPDATE parted SET $move->[0]");
+	is($sandbox->attempts, $move->[1], "tokens issued for a row that moves to another partition, SET $move->[0]");
+}
+
+#
+# Time limits
+#
+
+$batch =~ s/200/16/;
+$sandbox->reset;
+$session = run_session($node, "SET sw_guest_token.base_url = '" . $sandbox->script('hang') . "'",
+	"SET sw_guest_token.timeout = '300ms'", 'SET sw_guest_token.max_concurrency = 4',
+	"SELECT error_code, count(*) FROM $batch GROUP BY error_code",
+	"SET sw_guest_token.timeout = '1h'", "SET statement_timeout = '100ms'", "SELECT count(*) FROM $batch");
+is($session->{out} . sql_state($session->{err}), "08006|16\n57014",
+	'timeout is for each request of a batch, statement_timeout for all of it');
+cmp_ok($sandbox->attempts, '>', 4, 'so that more were sent than wait at a time');
 
 done_testing();
