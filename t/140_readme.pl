@@ -48,6 +48,7 @@ foreach my $name (qw(reference operations troubleshooting))
 		my ($first) = $block =~ /^(.*)/;
 		my ($out, $err) = ('', '');
 
+		$node->safe_psql('postgres', 'DROP EXTENSION sw_guest_token') if $block =~ /^CREATE EXTENSION/m;
 		IPC::Run::run(
 			[ $node->installed_command('psql'), '-Xq', '-P', 'footer=off', '-d', $node->connstr('postgres') ],
 			'<', \$block, '>', \$out, '2>', \$err);
