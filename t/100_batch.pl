@@ -115,8 +115,7 @@ $session = session($node, 'SELECT pg_backend_pid()', 'SET sw_guest_token.max_con
 	&$use('hold,n=2'), batch(2), &$use('201-then-hold,n=2,id=x'), "SET sw_guest_token.timeout = '2s'",
 	"SELECT count(token) FROM sw_create_guest_tokens(array_fill($request, '{2}')"
 	  . " || array_fill(NULL::sw_guest_token_request, '{600000}') || $request)");
-$session->{process}->pump until $session->{out} =~ /^(\d+)\n/;
-my $victim = $1;
+my ($victim) = $session->wait_for(qr/^(\d+)\n/);
 $sandbox->journal(4);
 1 until 3 == grep { $_->{status} } @{ $sandbox->journal->{requests} };
 kill 'STOP', $victim;

@@ -5,6 +5,7 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
+use IO::Socket::UNIX;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use SwTest;
@@ -14,12 +15,24 @@ my ($nginx) = grep { -x } qw(/usr/sbin/nginx /usr/bin/nginx /usr/local/sbin/ngin
 plan skip_all => 'nginx is not installed' unless $nginx;
 
 my $directory = PostgreSQL::Test::Utils::tempdir;
-my ($h2, $h1) = map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. 2;
-my ($out, $err) = ('', '');
+my $socket = PostgreSQL::Test::Utils::tempdir_short . '/nginx';
 make_certificate($directory);
 
-open my $handle, '>', "$directory/nginx.conf" or die $!;
-print $handle <<"EOC";
+# start_nginx(PORT, PORT): starts it with HTTP/2 on the first port, without on
+# the other; it writes its number into a file when it listens.  Returns nothing if
+# a port has been taken meanwhile.
+sub start_nginx
+{
+	my ($h2, $h1) = @_;
+	my $servers = join "\n", map {
+		"server { listen 127.0.0.1:$_->[0] ssl$_->[1];
+		location /ok/ { return 201 '{\"token\":\"a\",\"refresh_token\":\"b\"}'; }
+		location /401/ { return 401 '{\"error\":\"Unauthorized\"}'; }
+		location /503/ { return 503; } }"
+	} ([ $h2, ' http2' ], [ $h1, '' ]);
+
+	open my $handle, '>', "$directory/nginx.conf" or die $!;
+	print $handle <<"EOC";
 daemon off;
 pid $directory/nginx.pid;
 error_log $directory/error.log;
@@ -37,36 +50,35 @@ http {
 	ssl_certificate $directory/cert.pem;
 	ssl_certificate_key $directory/key.pem;
 	keepalive_requests 300;
-	location_placeholder;
+	$servers
+	server { listen unix:$socket; access_log off; return 204; }
 }
 EOC
-close $handle;
-my $servers = join "\n", map {
-	"server { listen 127.0.0.1:$_->[0] ssl$_->[1];
-		location /ok/ { return 201 '{\"token\":\"a\",\"refresh_token\":\"b\"}'; }
-		location /401/ { return 401 '{\"error\":\"Unauthorized\"}'; }
-		location /503/ { return 503; } }"
-} ([ $h2, ' http2' ], [ $h1, '' ]);
-my $configuration = slurp_file("$directory/nginx.conf") =~ s/\tlocation_placeholder;/$servers/r;
-open $handle, '>', "$directory/nginx.conf" or die $!;
-print $handle $configuration;
-close $handle;
-
-my $server = IPC::Run::start(
-	[ $nginx, '-e', "$directory/error.log", '-p', $directory, '-c', "$directory/nginx.conf" ],
-	'<', \undef, '>', \$out, '2>', \$err);
-for (1 .. 1800)
-{
-	last if IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $h1);
-	BAIL_OUT("nginx did not start: $err " . slurp_file("$directory/error.log"))
-	  unless $server->pumpable;
-	select undef, undef, undef, 0.1;
+	close $handle;
+	my $process = start_process([ $nginx, '-e', "$directory/error.log", '-p', $directory, '-c', "$directory/nginx.conf" ]);
+	until (-s "$directory/nginx.pid")
+	{
+		$process->{process}->pump_nb;
+		return unless $process->{process}->pumpable;
+		select undef, undef, undef, 0.1;
+	}
+	return $process;
 }
+
+my ($h2, $h1, $server);
+for (1 .. 10)
+{
+	($h2, $h1) = map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. 2;
+	last if $server = start_nginx($h2, $h1);
+}
+BAIL_OUT('nginx did not start: ' . slurp_file("$directory/error.log")) unless $server;
 
 my $node = start_server('http2', <<"EOC");
 sw_guest_token.project_id = 'project'
 sw_guest_token.api_token = 'PTsecret'
 sw_guest_token.ca_file = '$directory/cert.pem'
+sw_guest_token.connect_timeout = '300s'
+sw_guest_token.timeout = '300s'
 sw_guest_token.max_retries = 0
 EOC
 
@@ -78,7 +90,10 @@ sub count
 	my $start = -s "$directory/access.log" // 0;
 	my $session = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$port/$path'", @sql);
 
-	# nginx writes its log as it answers, so it is complete
+	# nginx writes its log after it has answered, but before it answers others
+	my $other = IO::Socket::UNIX->new($socket) or die "could not connect to nginx: $!";
+	print $other "GET / HTTP/1.0\r\n\r\n";
+	die "nginx does not answer" unless <$other>;
 	open my $log, '<', "$directory/access.log" or die $!;
 	seek $log, $start, 0;
 	my (%connections, %kinds);
@@ -122,6 +137,6 @@ is($session->{err} . $session->{out}, "100|\ntoken true\n", 'HTTP/1.1 over TLS w
 is($kinds, '101 HTTP/1.1 201', 'as the server sees it');
 cmp_ok($connections, '<=', 16, 'over no more connections than requests in flight');
 
-$server->signal('TERM');
+$server->{process}->signal('TERM');
 $server->finish;
 done_testing();

@@ -29,14 +29,12 @@ is($session->{err} . $session->{out}, "t\ntoken true\n20\ntoken true\n", 'on a h
 $standby->stop;
 
 $primary->stop;
-my ($out, $err) = ('', '');
-IPC::Run::run(
+my $single = start_process(
 	[ $primary->installed_command('postgres'), '--single', '-F', '-D', $primary->data_dir,
 	  '-c', 'exit_on_error=off', 'postgres' ],
-	'<', \"$ONE\n$many\nSELECT sw_create_guest_token(NULL)\n$ONE\n",
-	'>', \$out, '2>', \$err, IPC::Run::timeout(180));
-is(() = $out =~ /= "token true"/g, 2, 'in single-user mode');
-like($out, qr/count = "20"/, 'a batch as well');
-like($err . $out, qr/addresses must not be null/, 'and errors end the statement, not the process');
+	\"$ONE\n$many\nSELECT sw_create_guest_token(NULL)\n$ONE\n")->finish;
+is(() = $single->{out} =~ /= "token true"/g, 2, 'in single-user mode');
+like($single->{out}, qr/count = "20"/, 'a batch as well');
+like($single->{err} . $single->{out}, qr/addresses must not be null/, 'and errors end the statement, not the process');
 
 done_testing();

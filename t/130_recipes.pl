@@ -577,7 +577,7 @@ sub run_block
 	my $ok = IPC::Run::run(
 		[ $node->installed_command('psql'), '-Xq', '-v', 'ON_ERROR_STOP=1',
 		  '-d', $node->connstr('postgres') . ($role ? " user=$role" : '') ],
-		'<', \$block->{text}, '>&', \$out, IPC::Run::timeout(300));
+		'<', \$block->{text}, '>&', \$out, IPC::Run::timeout(10 * $PostgreSQL::Test::Utils::timeout_default));
 
 	if (defined $shown && $shown =~ /^ERROR/)
 	{

@@ -117,16 +117,12 @@ my %raw = (
 sub start_raw
 {
 	my ($answers, @arguments) = @_;
-	my $self = { in => '', out => '' };
 
 	open my $handle, '>', "$directory/answers.json" or die $!;
 	print $handle encode_json($answers);
 	close $handle;
-	$self->{process} = IPC::Run::start(
-		[ 't/raw_server.py', "$directory/answers.json", @arguments ],
-		'<', \$self->{in}, '>', \$self->{out}, IPC::Run::timeout(600));
-	$self->{process}->pump until $self->{out} =~ /^(\d+)\n/;
-	$self->{port} = $1;
+	my $self = start_process([ 't/raw_server.py', "$directory/answers.json", @arguments ]);
+	($self->{port}) = $self->wait_for(qr/^(\d+)\n/);
 	return $self;
 }
 
@@ -143,11 +139,12 @@ foreach my $i (0 .. $#names)
 	my $outcome = outcome("http://127.0.0.1:$server->{port}/case$i");
 
 	# the server says so before it answers
+	$server->{timer}->start;
 	$server->{process}->pump_nb;
 	my $count = () = $server->{out} =~ /^case$i$/mg;
 	is("$outcome $count", "$state $attempts", "the server sends $names[$i]");
 }
-$server->{process}->finish;
+$server->finish;
 
 # HTTP/2
 make_certificate($directory);
@@ -160,7 +157,7 @@ foreach my $case (
 
 	is(outcome("https://127.0.0.1:$h2->{port}", "ca_file = '$directory/cert.pem'"),
 		$state, "in HTTP/2 the server does $action");
-	$h2->{process}->finish;
+	$h2->finish;
 }
 
 # streams that the server refuses unprocessed are sent again, without counting;

@@ -47,8 +47,7 @@ foreach my $call ($ONE, $batch)
 	my $session = session($node, 'SELECT pg_backend_pid()', $hang, $call);
 	$sandbox->journal($call eq $ONE ? 1 : 16);
 	wait_for_call($node);
-	$session->{process}->pump until $session->{out} =~ /^(\d+)\n/;
-	kill 'KILL', $1;
+	kill 'KILL', $session->wait_for(qr/^(\d+)\n/);
 	$session->finish;
 	$node->poll_query_until('postgres', 'SELECT true');
 	works('a process that is killed in ' . ($call eq $ONE ? 'a call' : 'a batch') . ' takes nothing with it');

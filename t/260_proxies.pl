@@ -39,12 +39,10 @@ my $batch = "SELECT count(token) FROM sw_create_guest_tokens(array_fill(ROW('{$A
 # start_tunnel(ARGUMENT...): a proxy, its port, and what clients said to it
 sub start_tunnel
 {
-	my $self = { in => '', out => '' };
+	my $self = start_process([ 't/tunnel.py', @_ ]);
 
-	$self->{process} = IPC::Run::start([ 't/tunnel.py', @_ ],
-		'<', \$self->{in}, '>', \$self->{out}, IPC::Run::timeout(180));
-	$self->{process}->pump until $self->{out} =~ s/^(\d+)\n//;
-	$self->{port} = $1;
+	($self->{port}) = $self->wait_for(qr/^(\d+)\n/);
+	$self->{out} =~ s/^\d+\n//;
 	return $self;
 }
 
@@ -52,7 +50,7 @@ sub said_to
 {
 	my ($tunnel) = @_;
 
-	$tunnel->{process}->finish;
+	$tunnel->finish;
 	return map { JSON::PP->new->allow_nonref->decode($_) } split /\n/, $tunnel->{out};
 }
 

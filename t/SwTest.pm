@@ -16,8 +16,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(
-  $ADDRESS $ONE start_server start_sandbox use_sandbox session run_session
-  wait_for_call count_descriptors listen_dumbly make_certificate sql_state
+  $ADDRESS $ONE start_server start_process start_sandbox use_sandbox session
+  run_session wait_for_call count_descriptors listen_dumbly make_certificate sql_state
 );
 
 # An address, and the call that asks for a token for it.
@@ -25,9 +25,10 @@ our $ADDRESS = '11111111-1111-1111-1111-111111111111';
 our $ONE =
   "SELECT 'token ' || (token IS NOT NULL) FROM sw_create_guest_token('{$ADDRESS}')";
 
-# Nothing in the environment may lead the calls elsewhere.
+# Nothing in the environment may lead the calls elsewhere, and the settings are
+# those of each server.
 delete @ENV{
-	qw(http_proxy https_proxy HTTPS_PROXY all_proxy ALL_PROXY no_proxy NO_PROXY)
+	qw(PGOPTIONS http_proxy https_proxy HTTPS_PROXY all_proxy ALL_PROXY no_proxy NO_PROXY)
 };
 
 my @sandboxes;
@@ -49,23 +50,35 @@ sub start_server
 	return $node;
 }
 
+# start_process(COMMAND, [INPUT]): starts a process, which says what it has to
+# say in the texts {out} and {err} of the object that is returned.  Without an
+# INPUT of its own its standard input stays open until finish().
+#
+# However long it lives, nobody waits longer than a time limit for its next word.
+sub start_process
+{
+	my ($command, $input) = @_;
+	my $self = bless { in => '', out => '', err => '' }, 'SwTest::Process';
+	my $timer = IPC::Run::timeout(2 * $PostgreSQL::Test::Utils::timeout_default);
+	my ($out, $err) = \@$self{qw(out err)};
+
+	$self->{timer} = $timer;
+	$self->{process} = IPC::Run::start($command, '<', $input // \$self->{in},
+		'>', sub { $$out .= $_[0]; $timer->start; },
+		'2>', sub { $$err .= $_[0]; $timer->start; }, $timer);
+	return $self;
+}
+
 # start_sandbox(OPTION...): a running sandbox.
 sub start_sandbox
 {
 	my @options = @_;
-	my $self = bless {
-		out => '',
-		in => '',
-		http => HTTP::Tiny->new(timeout => 300, keep_alive => 0),
-	}, 'SwTest::Sandbox';
+	my $self = bless start_process([ 'sandbox/signalwire_sandbox.py', '--stop-on-eof', @options ]),
+	  'SwTest::Sandbox';
 
-	$self->{process} = IPC::Run::start(
-		[ 'sandbox/signalwire_sandbox.py', '--stop-on-eof', @options ],
-		'<', \$self->{in}, '>', \$self->{out},
-		IPC::Run::timeout(180));
-	$self->{process}->pump until $self->{out} =~ /\n/;
-	($self->{url}) = $self->{out} =~ m{listening on (\S+)}
-	  or BAIL_OUT("the sandbox did not start: $self->{out}");
+	$self->{http} = HTTP::Tiny->new(timeout => 300, keep_alive => 0);
+	($self->{url}) = $self->wait_for(qr{listening on (\S+)\n})
+	  or BAIL_OUT("the sandbox did not start: $self->{out}$self->{err}");
 	push @sandboxes, $self;
 	return $self;
 }
@@ -95,17 +108,12 @@ EOC
 sub session
 {
 	my ($node, @statements) = @_;
-	my $self = bless { out => '', err => '' }, 'SwTest::Session';
 	my @command = (
 		$node->installed_command('psql'), '-XAtq',
 		'-v', 'VERBOSITY=verbose',
 		'-d', $node->connstr('postgres') . ' application_name=victim');
 
-	$self->{process} = IPC::Run::start(
-		[ @command, map { ('-c', $_) } @statements ],
-		'<', \undef, '>', \$self->{out}, '2>', \$self->{err},
-		IPC::Run::timeout(300));
-	return $self;
+	return start_process([ @command, map { ('-c', $_) } @statements ], \undef);
 }
 
 sub run_session
@@ -172,17 +180,35 @@ END
 	$_->stop foreach @sandboxes;
 }
 
-package SwTest::Session;
+package SwTest::Process;
+
+# wait_for(PATTERN): waits until the process has said that; returns what the
+# pattern captures, or nothing if the process ended without having said it.
+sub wait_for
+{
+	my ($self, $pattern) = @_;
+
+	$self->{timer}->start;
+	while ($self->{out} !~ $pattern)
+	{
+		return unless $self->{process}->pumpable;
+		$self->{process}->pump;
+	}
+	return $self->{out} =~ $pattern;
+}
 
 sub finish
 {
 	my ($self) = @_;
 
+	$self->{timer}->start;
 	$self->{process}->finish;
 	return $self;
 }
 
 package SwTest::Sandbox;
+
+our @ISA = ('SwTest::Process');
 
 # The URL of a script of faults, such as '503-then-201'.
 sub script
@@ -245,7 +271,8 @@ sub stop
 
 	return unless $self->{process};
 	$self->{process}->signal('TERM');
-	$self->{process}->finish;
+	$self->finish;
+	Test::More::note($self->{err}) if length $self->{err};
 	delete $self->{process};
 	return;
 }
