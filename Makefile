@@ -13,6 +13,12 @@ REGRESS      = $(patsubst sql/%.sql,%,$(filter-out $(DATA),$(sort $(wildcard sql
 REGRESS_OPTS = --load-extension=$(EXTENSION) \
 	--launcher='$(CURDIR)/sandbox/signalwire_sandbox.py --run'
 TAP_TESTS    = 1
+
+# They must not call what the server is configured for: each setting is empty, or
+# has its default value.  This goes before files, databases and roles.
+TEST_SETTINGS = space_name= project_id= api_token= api_token_file= base_url= ca_file= proxy= \
+	connect_timeout=5s timeout=10s max_retries=2 max_concurrency=16
+installcheck: override export PGOPTIONS += $(TEST_SETTINGS:%=-c $(EXTENSION).%)
 EXTRA_CLEAN  = tmp_check
 
 # libcurl 7.87 is the oldest that can abandon a name look-up

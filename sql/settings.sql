@@ -111,7 +111,7 @@ ALTER ROLE regress_sw_guest_token SET sw_guest_token.proxy = 'http:/user:hunter2
 \echo :LAST_ERROR_SQLSTATE
 ALTER ROLE ALL SET sw_guest_token.api_token = 'PTsecret';
 \echo :LAST_ERROR_SQLSTATE
-SELECT count(*) FROM pg_db_role_setting WHERE setconfig::text LIKE '%sw_guest_token%';
+SELECT count(*) FROM pg_db_role_setting WHERE setconfig::text ~ 'PTsecret|hunter2';
 -- what is no secret may
 ALTER ROLE regress_sw_guest_token SET sw_guest_token.api_token = '';
 ALTER ROLE regress_sw_guest_token SET sw_guest_token.api_token_file = '/some/file';
