@@ -515,23 +515,32 @@ start_listener() {
     die "the $1 did not start"
 }
 
-# Shows what a failed `make installcheck` has left behind.
+# run_tests [VARIABLE=VALUE...]: `make installcheck` on the server that runs, with
+# these variables of make's, and with what the caller's REGRESS, PROVE_TESTS and
+# PROVE_FLAGS say.  As many TAP tests run at once as there are processors.
+run_tests() {
+    run as_server_user make -s installcheck PG_CONFIG="$pg_config" ${REGRESS:+"REGRESS=$REGRESS"} \
+        PROVE_FLAGS="--jobs=$(nproc) --state=save --statefile=$work/prove ${PROVE_FLAGS:-}" "$@"
+}
+
+# Shows what failed tests have left behind.
 show_failures() {
-    local file shown=''
+    local file test shown=''
 
     if [ -s regression.diffs ]; then
         say "regression.diffs"
         head -n 200 regression.diffs
     fi
-    for file in tmp_check/log/regress_log_*; do
-        # A good one has no "not ok", and the plan that ends a test.
-        if [ -f "$file" ] && { grep 'not ok' "$file" | grep -qv TODO ||
-            ! grep -Eq '(^|\) )1\.\.[0-9]+' "$file"; }; then
+    # prove writes down a test's name, and then whether it failed.
+    while read -r test; do
+        file=tmp_check/log/regress_log_$(basename "$test" .pl)
+        if [ -f "$file" ]; then
             shown=yes
             say "The end of $file"
             tail -n 40 "$file"
         fi
-    done
+    done < <(awk '/^  [^ ]/ { name = $1 } /last_result: [^0]/ { sub(/:$/, "", name); print name }' \
+        "$work/prove" 2>/dev/null)
     if [ -z "$shown" ] && [ ! -s regression.diffs ]; then
         say "The end of the server's log"
         tail -n 40 "$work/server.log"
