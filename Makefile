@@ -19,10 +19,10 @@ TAP_TESTS    = 1
 TEST_SETTINGS = space_name= project_id= api_token= api_token_file= base_url= ca_file= proxy= \
 	connect_timeout=5s timeout=10s max_retries=2 max_concurrency=16
 installcheck: override export PGOPTIONS += $(TEST_SETTINGS:%=-c $(EXTENSION).%)
-EXTRA_CLEAN  = tmp_check
+EXTRA_CLEAN  = tmp_check coverage
 
 # libcurl 7.87 is the oldest that can abandon a name look-up
-ifeq ($(filter help indent lint dist clean distclean,$(MAKECMDGOALS)),)
+ifeq ($(filter help indent lint coverage dist clean distclean,$(MAKECMDGOALS)),)
 ifneq ($(shell pkg-config --exists 'libcurl >= 7.87' && echo yes),yes)
 $(error libcurl 7.87 or newer is missing: install libcurl4-openssl-dev (Debian, Ubuntu) or libcurl-devel (Red Hat))
 endif
@@ -42,19 +42,22 @@ $(OBJS): $(wildcard src/*.h) $(EXTENSION).control
 # PGXN wants three numbers
 DISTVERSION  = $(shell sed -n 's/^  "version": "\(.*\)",/\1/p' META.json)
 
-.PHONY: help indent lint dist
+.PHONY: help indent lint coverage dist
 help:
 	@echo 'make               build the library'
 	@echo 'make install       install the extension (PG_CONFIG=... chooses the server)'
 	@echo 'make installcheck  run the tests against a running server and the installed extension'
 	@echo 'make indent        format the C sources'
 	@echo 'make lint          check formatting, warnings, scripts'
+	@echo 'make coverage      show what the tests reach, in HTML, too'
 	@echo 'make dist          archive the last commit for PGXN, as a release'
 	@echo 'make clean         remove what was built'
 indent:
 	script/lint --fix
 lint:
 	script/lint
+coverage:
+	script/coverage
 dist:
 	@case '$(DISTVERSION)' in '$(EXTVERSION)' | '$(EXTVERSION).0') ;; \
 		*) echo '$(EXTENSION).control says $(EXTVERSION), META.json $(DISTVERSION)'; exit 1 ;; esac

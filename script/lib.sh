@@ -402,7 +402,7 @@ copy_tree() {
         (cd "$root" && list_files | tar -c --null -T -)
     else
         tar -C "$root" -c --exclude=./.git --exclude='*.o' --exclude='*.so' \
-            --exclude='*.bc' --exclude=./tmp_check --exclude=./results .
+            --exclude='*.bc' --exclude=./tmp_check --exclude=./results --exclude=./coverage .
     fi | as_server_user tar -C "$tree" -x --no-same-owner
     cd "$tree"
 }
