@@ -30,6 +30,7 @@ major=''                        # the server's, as in its packages' names
 admin=()                        # the words before a command for the administrator
 updated=''                      # are the package lists fresh?
 build_options=()                # make's, for the build
+test_options=()                 # and for the tests
 as_user=()                      # the words before a command for the server user
 
 # The system's tools, whose Perl and Python know the system's packages.
@@ -515,12 +516,12 @@ start_listener() {
     die "the $1 did not start"
 }
 
-# run_tests [VARIABLE=VALUE...]: `make installcheck` on the server that runs, with
-# these variables of make's, and with what the caller's REGRESS, PROVE_TESTS and
-# PROVE_FLAGS say.  As many TAP tests run at once as there are processors.
+# `make installcheck` on the server that runs, with what the caller's REGRESS,
+# PROVE_TESTS and PROVE_FLAGS say.  As many TAP tests run at once as there are
+# processors.
 run_tests() {
     run as_server_user make -s installcheck PG_CONFIG="$pg_config" ${REGRESS:+"REGRESS=$REGRESS"} \
-        PROVE_FLAGS="--jobs=$(nproc) --state=save --statefile=$work/prove ${PROVE_FLAGS:-}" "$@"
+        PROVE_FLAGS="--jobs=$(nproc) --state=save --statefile=$work/prove ${PROVE_FLAGS:-}" "${test_options[@]}"
 }
 
 # Shows what failed tests have left behind.
