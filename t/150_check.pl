@@ -13,7 +13,7 @@ use Test::More;
 my $directory = PostgreSQL::Test::Utils::tempdir;
 make_certificate($directory, 'Test authority');
 
-my $node = start_server('check', "sw_guest_token.timeout = '3s'\n");
+my $node = start_server('check', "sw_guest_token.timeout = '60s'\nsw_guest_token.connect_timeout = '60s'\n");
 my $sandbox = start_sandbox();
 my $tls = start_sandbox('--tls-cert', "$directory/cert.pem", '--tls-key', "$directory/key.pem");
 use_sandbox($node, $sandbox);
