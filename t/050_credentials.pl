@@ -125,9 +125,9 @@ write_file('PTsandbox', 0600);
 write_file_aside();
 sleep 4;
 $session = run_session($node, $use_file, $ONE,
-	"COPY (SELECT) TO PROGRAM 'chmod 644 $file'", $ONE,
-	"COPY (SELECT) TO PROGRAM 'chmod 600 $file'", $ONE,
-	"COPY (SELECT) TO PROGRAM 'mv $file.aside $file'", $ONE);
+	"COPY (SELECT) TO PROGRAM 'cat >/dev/null; chmod 644 $file'", $ONE,
+	"COPY (SELECT) TO PROGRAM 'cat >/dev/null; chmod 600 $file'", $ONE,
+	"COPY (SELECT) TO PROGRAM 'cat >/dev/null; mv $file.aside $file'", $ONE);
 is(sql_state($session->{err}) . " $session->{out}", '55000 28000 ' . "token true\n" x 2,
 	'and when its mode changes, or another file takes its place');
 

@@ -126,11 +126,11 @@ my $sandbox = start_sandbox('--tls-cert', "$directory/good.crt", '--tls-key', "$
 my $bundle = "$directory/bundle.pem";
 append_to_file($bundle, slurp_file("$directory/other.crt"));
 my $first = run_session($node, "SET sw_guest_token.base_url = '$sandbox->{url}'", "SET sw_guest_token.ca_file = '$bundle'",
-	$ONE, "COPY (SELECT 1) TO PROGRAM 'cp $directory/ca.crt $bundle'", $ONE);
+	$ONE, "COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; cp $directory/ca.crt $bundle'", $ONE);
 is(sql_state($first->{err}) . " $first->{out}", "08001 token true\n", 'a bundle that is replaced is read again');
 
 # one that has gone is missed, though a connection stands
-my $gone = run_session($node, "SET sw_guest_token.base_url = '$sandbox->{url}'", "SET sw_guest_token.ca_file = '$bundle'", $ONE, "COPY (SELECT 1) TO PROGRAM 'rm $bundle'", $ONE);
+my $gone = run_session($node, "SET sw_guest_token.base_url = '$sandbox->{url}'", "SET sw_guest_token.ca_file = '$bundle'", $ONE, "COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; rm $bundle'", $ONE);
 is($gone->{out} . sql_state($gone->{err}), "token true\n55000", 'a bundle that has gone is missed');
 
 # what is no bundle
