@@ -34,8 +34,8 @@ delete @ENV{
 my @sandboxes;
 
 # start_server(NAME, [CONFIGURATION], %init): a running server with the
-# extension created.  The library is preloaded unless the configuration says
-# otherwise.
+# extension created.  Unless the configuration says otherwise, the library is
+# preloaded, and the time limits suit a slow machine.
 sub start_server
 {
 	my ($name, $configuration, %init) = @_;
@@ -44,6 +44,7 @@ sub start_server
 	$node->init(extra => [ '--locale=C', '--encoding=UTF8' ], %init);
 	$node->append_conf('postgresql.conf',
 		"shared_preload_libraries = 'sw_guest_token'\n"
+		  . "sw_guest_token.connect_timeout = '100s'\nsw_guest_token.timeout = '100s'\n"
 		  . ($configuration // ''));
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION sw_guest_token');
