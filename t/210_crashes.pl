@@ -142,7 +142,7 @@ SKIP:
 	append_to_file($ca_file, slurp_file("$directory/cert.pem"));
 	append_to_file("$directory/watch", $ca_file);
 	$session = run_session($node, @use_tls, $ONE, $batch, $ONE,
-		"COPY (SELECT '') TO PROGRAM 'touch $ca_file'", $ONE, $batch);
+		"COPY (SELECT '') TO PROGRAM 'cat >/dev/null; touch $ca_file'", $ONE, $batch);
 	is($session->{err} . $session->{out}, "token true\n100\ntoken true\ntoken true\n100\n",
 		'each connection over TLS is verified');
 	is(slurp_file("$directory/opens"), '..', 'and ca_file is read once, and once more when it has changed');
