@@ -8,13 +8,13 @@ set grid ytics lc rgb "#dddddd"
 set style fill solid 0.9 noborder
 set errorbars 0.6
 array color[6] = ["#888888", "#0b7285", "#66a9b5", "#e8a33d", "#c2544d", "#7b5ea7"]
-array name[6] = ["bare libcurl", "sw\\_guest\\_token", "the same, token in a file", "pgsql-http", "PL/Python with requests", "PL/pgSQL, one by one"]
+array name[6] = ["bare libcurl", "sw\\_guest\\_token", "the same, token in a setting", "pgsql-http", "PL/Python with requests", "PL/pgSQL, one by one"]
 
 set output "one_call.svg"
 set title "One call after the other, connection kept alive (less is better)"
 set ylabel "microseconds per call"
 set xtics ("HTTP/1.1" 1, "HTTP/1.1, TLS" 2, "HTTP/2, TLS" 3)
-set key top left
+set key below center horizontal reverse Left samplen 1.5 width -3        # on no bar
 width = 0.17
 bar(s) = s - (s > 3 && !with_http)      # no gap for what was not measured
 place(p, s) = p + (bar(s) - 2.5 - 0.5 * with_http) * width
@@ -26,6 +26,7 @@ plot for [s in shown] "one_call.dat" using ($2 == int(s) ? place($1, $2) : NaN):
      "one_call.dat" using (place($1, $2)):5:(sprintf("%.0f", $3)) with labels offset 0,0.7 font ",11" notitle
 
 set output "many_calls.svg"
+set key inside top left vertical noreverse Right samplen 4 width 0
 set title "Many calls of 50 ms at once (more is better)"
 set ylabel "calls per second"
 set xlabel "requests in flight, or threads"

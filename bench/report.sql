@@ -30,7 +30,7 @@ CREATE TEMP TABLE machine (what text, value text);
 
 -- The order in which candidates and protocols are shown.
 CREATE TEMP TABLE candidate AS
-    SELECT * FROM unnest(ARRAY['floor', 'extension', 'extension (token file)', 'pgsql-http',
+    SELECT * FROM unnest(ARRAY['floor', 'extension', 'extension (api_token)', 'pgsql-http',
         'PL/Python', 'PL/pgSQL']) WITH ORDINALITY AS c (candidate, place);
 CREATE TEMP TABLE protocol AS
     SELECT * FROM unnest(ARRAY['plain', 'tls', 'http2']) WITH ORDINALITY AS p (protocol, place);
