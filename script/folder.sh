@@ -141,11 +141,12 @@ must() {
     "$@" || { tail -n 40 "$log" >&2; die "${result:-failed}, see $log"; }
 }
 
-# copy_folder NAME: from here on $folder is a copy of the bare one, with the tree.
+# copy_folder NAME [FROM]: from here on $folder is a copy of the one that
+# make_folder made, or of another, with the tree.
 copy_folder() {
     folder=$cache/$1
     rm -rf --one-file-system "$folder"
-    cp -a "$cache/$major" "$folder"
+    cp -a "$cache/${2:-$major}" "$folder"
     bring_tree
     must apt_in_folder update
     must apt_in_folder clean

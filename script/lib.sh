@@ -361,18 +361,16 @@ apt_get() {
         </dev/null >"$work/apt.log" 2>&1 || { cat "$work/apt.log" >&2; return 1; }
 }
 
-# Debian's postgresql-N creates a cluster and starts it, and so may other
-# packages with their services.  Two files keep them from it while we install.
+# Debian's postgresql-N starts the cluster that it creates, and so may other
+# packages start their services.  A file keeps them from it while we install.
+# The cluster is created all the same: who installs PostgreSQL again, as README.md
+# has it, would get none, because the package is there already.
 policy=/usr/sbin/policy-rc.d
-cluster_conf=/etc/postgresql-common/createcluster.d/sw_guest_token.conf
 forbidden=''
 
 forbid_services() {
-    forbidden=yes
-    "${admin[@]}" mkdir -p "${cluster_conf%/*}"
-    echo 'create_main_cluster = false' | "${admin[@]}" tee "$cluster_conf" >/dev/null
     if [ ! -e "$policy" ]; then
-        forbidden=policy
+        forbidden=yes
         printf '#!/bin/sh\nexit 101\n' | "${admin[@]}" tee "$policy" >/dev/null
         "${admin[@]}" chmod 755 "$policy"
     fi
@@ -382,11 +380,7 @@ allow_services() {
     if [ -z "$forbidden" ]; then
         return
     fi
-    "${admin[@]}" rm -f "$cluster_conf"
-    "${admin[@]}" rmdir -p --ignore-fail-on-non-empty "${cluster_conf%/*}"
-    if [ "$forbidden" = policy ]; then
-        "${admin[@]}" rm -f "$policy"
-    fi
+    "${admin[@]}" rm -f "$policy"
     forbidden=''
 }
 
