@@ -195,11 +195,13 @@ SKIP:
 	$node->append_conf('postgresql.conf', "max_files_per_process = 100\nmax_connections = 100");
 	$node->restart;
 	$node->safe_psql('postgres', 'CREATE EXTENSION dblink');
+	# dblink gives back one too many for each connection that it could not make
+	# (seen in 18): an assertion fails if all of them are closed
 	my $connect = q{SELECT dblink_connect('c' || i, 'dbname=postgres host=' || split_part(current_setting('unix_socket_directories'), ',', 1) || ' port=' || current_setting('port')) FROM };
 	$session = run_session($node, "$connect generate_series(1, 10) i",
 		(map { "$connect (VALUES ($_)) v (i)" } 11 .. 40),
 		"SELECT 'taken'", $ONE, batch(3, "error_code, count(*), min(error)") . ' GROUP BY error_code',
-		batch(0), 'SELECT step, ok FROM sw_guest_token_check() WHERE NOT ok', 'SELECT count(dblink_disconnect(c)) FROM unnest(dblink_get_connections()) c', $ONE);
+		batch(0), 'SELECT step, ok FROM sw_guest_token_check() WHERE NOT ok', 'SELECT count(dblink_disconnect(c)) FROM (SELECT unnest(dblink_get_connections()) c LIMIT 8) s', $ONE);
 	like($session->{out},
 		qr/taken\n08001\|3\|could not connect to SignalWire\n0\|0\|0\|0\nresolve\|f\n\d+\ntoken true\n\z/,
 		'where no descriptor is left, requests fail and an empty batch does not');
