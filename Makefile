@@ -4,8 +4,9 @@
 EXTENSION    = sw_guest_token
 EXTVERSION   = $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" $(EXTENSION).control)
 MODULE_big   = $(EXTENSION)
-OBJS         = src/check.o src/codec.o src/engine.o src/functions.o src/http.o src/mux.o \
-	src/outcome.o src/settings.o src/text.o src/tokens.o src/transfer.o src/trigger.o src/url.o
+OBJS         = src/answer.o src/attempt.o src/batch.o src/check.o src/codec.o src/engine.o \
+	src/error.o src/functions.o src/settings.o src/socketset.o src/text.o src/tokens.o \
+	src/trigger.o src/url.o
 DATA         = $(wildcard sql/*--*.sql)
 
 # pg_regress talks to the stand-in API, which the launcher starts for each file

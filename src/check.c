@@ -18,9 +18,9 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "answer.h"
 #include "compat.h"
 #include "messages.h"
-#include "outcome.h"
 #include "settings.h"
 #include "tokens.h"
 
@@ -47,11 +47,11 @@ enum
 PG_FUNCTION_INFO_V1(sw_guest_token_check);
 
 static void put_preload(ReturnSetInfo *result);
-static void check_network(ReturnSetInfo *result, const Settings *settings,
+static void check_network(ReturnSetInfo *result, Target *target,
 						  bool has_credentials);
-static void put_certificate(ReturnSetInfo *result, const Settings *settings,
-							const HttpProbe *probe);
-static void put_clock(ReturnSetInfo *result, const HttpProbe *probe);
+static void put_certificate(ReturnSetInfo *result, Target *target,
+							const AttemptProbe *probe);
+static void put_clock(ReturnSetInfo *result, const AttemptProbe *probe);
 static void put_error(ReturnSetInfo *result, const char *step, int64 took_us,
 					  const CallError *error, const char *hint);
 static void put_step(ReturnSetInfo *result, const char *step, bool ok,
@@ -66,7 +66,7 @@ Datum
 sw_guest_token_check(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	const Settings *settings;
+	Target	   *target;
 	CallError	error = {0};
 	TimestampTz start;
 	bool		has_credentials;
@@ -75,21 +75,21 @@ sw_guest_token_check(PG_FUNCTION_ARGS)
 	put_preload(result);
 
 	start = GetCurrentTimestamp();
-	settings = sgt_check_settings(SETTINGS_TARGET, &error);
-	if (settings == NULL)
+	target = sgt_check_target(SETTINGS_TARGET, &error);
+	if (target == NULL)
 	{
 		put_error(result, "settings", GetCurrentTimestamp() - start, &error,
 				  _("Set the parameter in \"postgresql.conf\"."));
 		return (Datum) 0;
 	}
 	put_step(result, "settings", true, GetCurrentTimestamp() - start,
-			 psprintf(settings->http.proxy ?
+			 psprintf(target->proxy ?
 					  _("Requests go to %s through a proxy.") :
-					  _("Requests go to %s."), settings->base_url),
+					  _("Requests go to %s."), target->base_url),
 			 NULL);
 
 	start = GetCurrentTimestamp();
-	has_credentials = sgt_check_settings(SETTINGS_CREDENTIALS, &error) != NULL;
+	has_credentials = sgt_check_target(SETTINGS_CREDENTIALS, &error) != NULL;
 	if (has_credentials)
 		put_step(result, "credentials", true, GetCurrentTimestamp() - start,
 				 _("There is an API token."), NULL);
@@ -99,11 +99,11 @@ sw_guest_token_check(PG_FUNCTION_ARGS)
 				  _("Write the API token into a file that only the server's user can read, and name it in \"sw_guest_token.api_token_file\"."));
 
 		/* what comes before authorization can be checked all the same */
-		settings = sgt_check_settings(SETTINGS_TARGET, &error);
+		target = sgt_check_target(SETTINGS_TARGET, &error);
 	}
 
-	if (settings)
-		check_network(result, settings, has_credentials);
+	if (target)
+		check_network(result, target, has_credentials);
 	return (Datum) 0;
 }
 
@@ -124,19 +124,19 @@ put_preload(ReturnSetInfo *result)
 }
 
 static void
-check_network(ReturnSetInfo *result, const Settings *settings,
+check_network(ReturnSetInfo *result, Target *target,
 			  bool has_credentials)
 {
-	HttpProbe	probe = {0};
+	AttemptProbe probe = {0};
 	CallError	error = {0};
 	TimestampTz start = GetCurrentTimestamp();
-	bool		authorized = sgt_probe_api(settings, &probe, &error);
+	bool		authorized = sgt_probe_api(target, &probe, &error);
 	int64		took_us = GetCurrentTimestamp() - start;
 
 	if (probe.resolve_us == 0)
 	{
 		put_error(result, "resolve", took_us, &error,
-				  settings->http.proxy ?
+				  target->proxy ?
 				  _("Check the name of the host in \"sw_guest_token.proxy\" or in the environment's proxy, and the server's DNS.") :
 				  _("Check \"sw_guest_token.space_name\" or \"sw_guest_token.base_url\", and the server's DNS; is a proxy needed?"));
 		return;
@@ -161,7 +161,7 @@ check_network(ReturnSetInfo *result, const Settings *settings,
 				  _("Does the port speak TLS, and does the proxy let it through?"));
 		return;
 	}
-	put_certificate(result, settings, &probe);
+	put_certificate(result, target, &probe);
 
 	took_us -= probe.tls_us;
 	if (probe.answer_us > 0)
@@ -178,12 +178,12 @@ check_network(ReturnSetInfo *result, const Settings *settings,
 }
 
 static void
-put_certificate(ReturnSetInfo *result, const Settings *settings,
-				const HttpProbe *probe)
+put_certificate(ReturnSetInfo *result, Target *target,
+				const AttemptProbe *probe)
 {
 	int64		days = (probe->expires - probe->local_time) / SECS_PER_DAY;
 
-	if (!settings->http.is_https)
+	if (!target->is_https)
 		put_step(result, "tls", true, 0,
 				 _("Plain HTTP to a loopback host, without TLS."), NULL);
 	else if (probe->expires < 0)
@@ -195,13 +195,13 @@ put_certificate(ReturnSetInfo *result, const Settings *settings,
 									"The certificate is trusted, was issued by %s, and expires in %lld day.",
 									"The certificate is trusted, was issued by %s, and expires in %lld days.",
 									(unsigned long) days),
-						  sgt_show_text(settings, probe->issuer),
+						  sgt_show_text(&target->secrets, probe->issuer),
 						  (long long) days),
 				 days <= SOON_DAYS ? _("Its owner has to renew it.") : NULL);
 }
 
 static void
-put_clock(ReturnSetInfo *result, const HttpProbe *probe)
+put_clock(ReturnSetInfo *result, const AttemptProbe *probe)
 {
 	int64		skew_s = probe->server_time - probe->local_time;
 	bool		ok = skew_s >= -MAX_SKEW_S && skew_s <= MAX_SKEW_S;

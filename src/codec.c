@@ -189,8 +189,8 @@ sgt_read_token_pair(const char *body, size_t length, CodecAlloc alloc,
  * these two members, in either order, without an escape.  Takes no side where
  * it returns false: the body is then json-c's, be it right or wrong.
  *
- * This takes 4,000 instructions, json-c and the checks that it needs 43,000: a
- * quarter of all that a call over a kept-alive connection took.
+ * It takes 1 us where json-c and the checks that it needs take 7, a tenth of
+ * the CPU time of a call over TLS.
  */
 static bool
 read_plain_pair(const char *body, size_t length, Piece *token,
@@ -234,7 +234,7 @@ read_plain_string(const char **pos, const char *end, Piece *string)
 
 	if (!skip_mark(pos, end, '"'))
 		return false;
-	p = *pos + sgt_count_plain(*pos, (size_t) (end - *pos));
+	p = *pos;
 	while (p < end && *p >= 0x20 && *p <= 0x7E && *p != '"' && *p != '\\')
 		p++;
 	string->start = *pos;
@@ -484,15 +484,10 @@ check_string(const char **pos, const char *end, bool *has_nul)
 	const char *p = *pos + 1;
 
 	*has_nul = false;
-	for (;;)
+	while (p < end && *p != '"')
 	{
-		unsigned char c;
+		unsigned char c = (unsigned char) *p;
 
-		p += sgt_count_plain(p, (size_t) (end - p));
-		if (p >= end || *p == '"')
-			break;
-
-		c = (unsigned char) *p;
 		if (c < 0x20)
 			return gettext_noop("A JSON string holds a control character.");
 		if (c >= 0x80)

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  * compat.h
- *		The differences between PostgreSQL 15 and later, one shim each.
+ *		The differences between PostgreSQL 15 and later, and between systems.
  *
- * Each shim names the version that lets us delete it.
+ * Each shim of the first kind names the version that lets us delete it.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_COMPAT_H
@@ -10,6 +10,10 @@
 
 #include "postgres.h"
 
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include "common/base64.h"
 #include "fmgr.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
@@ -49,6 +53,38 @@ sgt_new_wait_event(const char *name)
 /* Until 18 is the oldest: then pg_noreturn does it, before the declaration. */
 #if PG_VERSION_NUM >= 180000
 #define pg_attribute_noreturn() __attribute__((noreturn))
+#endif
+
+/* Until 18 is the oldest: what is not base64 was char's, then uint8's. */
+static inline int
+sgt_b64_encode(const char *src, int length, char *dst, int size)
+{
+	return pg_b64_encode((const void *) src, length, dst, size);
+}
+
+static inline int
+sgt_b64_decode(const char *src, int length, char *dst, int size)
+{
+	return pg_b64_decode(src, length, (void *) dst, size);
+}
+
+/* macOS has no SOCK_CLOEXEC, and its own name for st_ctim. */
+static inline int
+sgt_open_socket(int family, int type, int protocol)
+{
+#ifdef SOCK_CLOEXEC
+	return socket(family, type | SOCK_CLOEXEC, protocol);
+#else
+	int			sock = socket(family, type, protocol);
+
+	if (sock >= 0)
+		(void) fcntl(sock, F_SETFD, FD_CLOEXEC);
+	return sock;
+#endif
+}
+
+#ifdef __APPLE__
+#define st_ctim st_ctimespec
 #endif
 
 #endif							/* SGT_COMPAT_H */

@@ -3,42 +3,44 @@
  *		libcurl in a backend: its handles, sockets, timer and signals.
  *
  * Knows how libcurl and the server live together; knows nothing of what a
- * request says, which is for transfer.c, nor of retries, deadlines or batches,
- * which are for http.c.
+ * request says, which is for attempt.c, nor of retries, deadlines or batches,
+ * which are for batch.c.
  *
  * libcurl never waits by itself.  It names the sockets and the moment that it
  * waits for, and the backend sleeps on its latch, the postmaster's death and
- * all those sockets at once.  The engine lives as long as the backend, and
- * with it the connections that are kept alive.
+ * all those sockets at once.  There is one engine in a backend, which serves
+ * all batches that are open.  It lives as long as the backend, and with it the
+ * connections that are kept alive.
  *
  * 1. No ereport() while libcurl is on the stack.  A callback that fails
- *    leaves a note in its transfer and returns libcurl's failure value.
- * 2. No thread of libcurl's has a signal open: PostgreSQL's handlers must not
- *    run there.  A thread inherits the mask of whoever starts it.  So signals
- *    are blocked while the engine opens or closes, and in a batch from when
- *    libcurl announces a name look-up: nothing else starts threads there.
- * 3. Every socket that libcurl opens is booked with fd.c, one for one.  (Two
- *    more, which it uses for the length of a name look-up, it keeps to
- *    itself.)
+ *    leaves a note in its attempt and returns libcurl's failure value.  So an
+ *    error always finds the engine sound, and ends only what its batch had.
+ * 2. All signals are blocked while libcurl is on the stack, once a turn: a
+ *    thread that it starts, for a name look-up, inherits the mask, and
+ *    PostgreSQL's handlers must not run there.
+ * 3. Every socket that libcurl opens is booked with fd.c, one for one.  Some
+ *    that never got connected it closes without a word (7.88 does): those are
+ *    looked for at the end of the turn.  (Two more, which it uses for the
+ *    length of a name look-up, it keeps to itself.)
  * 4. libcurl's memory is malloc's, never palloc's: its threads use it, too.
+ * 5. If libcurl cannot go on, all attempts end with that as their outcome, and
+ *    the next that opens the engine gets a new one.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include <curl/curl.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
 #include "storage/fd.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "engine.h"
 #include "messages.h"
-#include "mux.h"
+#include "socketset.h"
 
 /* CURLOPT_QUICK_EXIT, without which a cancel waits for a name look-up */
 #define MIN_LIBCURL_VERSION	0x075700
@@ -53,7 +55,7 @@
  */
 #define MAX_KEPT_CONNECTIONS	16
 
-/* Descriptors that the engine holds: the multiplexer, libcurl's wake-up pair. */
+/* Descriptors that the engine holds: the socket set, libcurl's wake-up pair. */
 #define ENGINE_DESCRIPTORS	3
 
 /*
@@ -67,37 +69,53 @@
 
 static struct
 {
-	bool		ready;
+	bool		is_ready;
+	bool		is_initialized; /* libcurl as a whole, once */
+	bool		has_failed;		/* libcurl cannot go on */
 	uint64		trust;			/* what libcurl keeps of it is of this number */
-	bool		initialized;	/* libcurl as a whole, once */
 	CURLM	   *multi;
-	Mux			mux;
+	SocketSet	sockets;
 	bool		descriptors_booked;
 	WaitEventSet *wait_set;
 	uint32		wait_event;
 	int			n_sockets;		/* that libcurl has open */
+	bool		may_have_lost;	/* some of them have been closed, maybe */
 	int64		timer_us;		/* when libcurl wants a turn anyway */
-	int			n_look_ups;		/* that may yet start a thread */
 	bool		signals_blocked;
 	sigset_t	saved_signals;
-	bool		failed;			/* cannot go on */
-}			engine = {.mux.fd = -1,.timer_us = NEVER};
 
-static bool open_engine(void);
+	int			n_taken;		/* attempts that a batch has */
+	dlist_head	running;		/* of these, those that libcurl has */
+	dlist_head	idle;			/* the others that there are */
+}			engine = {
+
+	.sockets.fd = -1,
+	.timer_us = NEVER,
+	.running = DLIST_STATIC_INIT(engine.running),
+	.idle = DLIST_STATIC_INIT(engine.idle)
+};
+
+static void initialize(void);
+static bool open_parts(void);
 static bool can_open_one_more(void);
 static bool open_multi(void);
-static void drop_transfers(int n_kept);
+static void discard(void);
+static void free_attempts(int n_kept);
+static void note_end(Attempt *a, AttemptEnd end, CURLcode code);
+static bool adopt(Attempt *a);
 static int	perform_sockets(void);
 static void perform_timers(void);
-static int	start_look_up(void *resolver, void *reserved, void *arg);
+static int	note_request(void *arg, char *remote_ip, char *local_ip,
+						 int remote_port, int local_port);
+static bool is_shared(const Attempt *a);
+static void find_lost_sockets(void);
+static void forget_socket(curl_socket_t sock);
 static curl_socket_t open_socket(void *arg, curlsocktype purpose,
 								 struct curl_sockaddr *addr);
 static int	close_socket(void *arg, curl_socket_t sock);
 static int	watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 						 void *socket_arg);
 static int	set_timer(CURLM *multi, long timeout_ms, void *arg);
-static void block_signals(void);
-static void restore_signals(void);
 
 /*
  * The engine's life
@@ -107,42 +125,24 @@ static void restore_signals(void);
  * Makes the engine ready, if it is not yet; false if there is no descriptor
  * left for that.
  *
- * libcurl reads the certificate authorities once, and keeps them for a day.  To
+ * libcurl reads the certificate authorities once, and keeps them for a day: to
  * have it read them for each connection would make a batch over TLS wait tens
- * of milliseconds per connection, a time in which nothing can be interrupted.
+ * of milliseconds per connection.  When they change, which gives "trust"
+ * another number, the engine starts afresh as soon as nobody uses it.
  */
 bool
-sgt_engine_open(const HttpConfig *config)
+sgt_open_engine(uint64 trust)
 {
-	bool		ok;
+	bool		is_outdated = engine.has_failed || engine.trust != trust;
 
-	if (engine.ready && engine.trust == config->trust)
+	if (engine.is_ready && (!is_outdated || engine.n_taken > 0))
 		return true;
-	sgt_engine_discard();
-
-	if (!engine.initialized)
+	discard();
+	if (!engine.is_initialized)
+		initialize();
+	if (!open_parts())
 	{
-		const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
-
-		if (info->version_num < MIN_LIBCURL_VERSION ||
-			!(info->features & CURL_VERSION_ASYNCHDNS) ||
-			!(info->features & CURL_VERSION_SSL))
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("libcurl %s cannot be used", info->version),
-					 errdetail("Needed is version 7.87 or newer with TLS and name look-ups that can be interrupted.")));
-	}
-
-	block_signals();
-	ok = open_engine();
-	restore_signals();
-	if (!engine.initialized)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("libcurl could not be initialized")));
-	if (!ok)
-	{
-		sgt_engine_discard();
+		discard();
 		return false;
 	}
 
@@ -150,34 +150,59 @@ sgt_engine_open(const HttpConfig *config)
 	engine.wait_set = sgt_create_wait_event_set(3);
 	AddWaitEventToSet(engine.wait_set, WL_LATCH_SET, PGINVALID_SOCKET,
 					  MyLatch, NULL);
-	AddWaitEventToSet(engine.wait_set, WL_SOCKET_READABLE, engine.mux.fd,
+	AddWaitEventToSet(engine.wait_set, WL_SOCKET_READABLE, engine.sockets.fd,
 					  NULL, NULL);
 	if (IsUnderPostmaster)		/* breaks the set in single-user mode */
 		AddWaitEventToSet(engine.wait_set, WL_EXIT_ON_PM_DEATH,
 						  PGINVALID_SOCKET, NULL, NULL);
-	engine.trust = config->trust;
-	engine.ready = true;
+	engine.trust = trust;
+	engine.is_ready = true;
 	return true;
 }
 
 /*
- * Opens what belongs to libcurl; false if that is not possible.
- *
- * libcurl is initialised here and not in _PG_init(): that may run in the
- * postmaster, whose children must not inherit a library that has threads.
+ * libcurl is initialised by the first call and not in _PG_init(): that may run
+ * in the postmaster, whose children must not inherit a library with threads.
+ */
+static void
+initialize(void)
+{
+	const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
+
+	if (info->version_num < MIN_LIBCURL_VERSION ||
+		!(info->features & CURL_VERSION_ASYNCHDNS) ||
+		!(info->features & CURL_VERSION_SSL))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("libcurl %s cannot be used", info->version),
+				 errdetail("Needed is version 7.87 or newer with TLS and name look-ups that can be interrupted.")));
+
+	sgt_begin_turn();
+	engine.is_initialized = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
+	sgt_end_turn();
+	if (!engine.is_initialized)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("libcurl could not be initialized")));
+}
+
+/*
+ * Opens what is libcurl's; false if that is not possible.
  */
 static bool
-open_engine(void)
+open_parts(void)
 {
-	if (!engine.initialized)
-		engine.initialized = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
-	if (!engine.initialized)
-		return false;
+	bool		ok;
 
 	for (int i = 0; i < ENGINE_DESCRIPTORS; i++)
 		ReserveExternalFD();
 	engine.descriptors_booked = true;
-	return sgt_mux_open(&engine.mux) && open_multi() && can_open_one_more();
+
+	sgt_begin_turn();
+	ok = sgt_open_sockets(&engine.sockets) && open_multi() &&
+		can_open_one_more();
+	sgt_end_turn();
+	return ok;
 }
 
 /*
@@ -192,7 +217,7 @@ can_open_one_more(void)
 	if (!AcquireExternalFD())
 		return false;
 	ReleaseExternalFD();
-	fd = dup(engine.mux.fd);
+	fd = dup(engine.sockets.fd);
 	if (fd < 0)
 		return false;
 	close(fd);
@@ -219,57 +244,46 @@ open_multi(void)
 }
 
 /*
- * After a batch: keeps what a single call needs, drops what a large batch
- * has left behind.
+ * To be called when no batch is open any more: keeps what a single call needs,
+ * drops what a large batch has left behind.
  */
 void
-sgt_engine_tidy(void)
+sgt_tidy_engine(void)
 {
-	drop_transfers(1);
+	Assert(engine.n_taken == 0);
+	free_attempts(1);
 
 	/* connections that ended together were not closed as the batch drained */
 	if (engine.n_sockets > MAX_KEPT_CONNECTIONS)
-		sgt_engine_discard();
+		discard();
 }
 
 /*
- * Closes and frees everything, whatever state it is in.  Raises nothing.
+ * Closes and frees everything.  No batch may have an attempt.
  */
-void
-sgt_engine_discard(void)
+static void
+discard(void)
 {
-	drop_transfers(0);
+	free_attempts(0);
 	if (engine.multi)
 	{
-		block_signals();
+		sgt_begin_turn();
 		curl_multi_cleanup(engine.multi);
-		restore_signals();
+		engine.may_have_lost = true;
+		sgt_end_turn();
 	}
 	engine.multi = NULL;
 	if (engine.wait_set)
 		FreeWaitEventSet(engine.wait_set);
 	engine.wait_set = NULL;
-	sgt_mux_close(&engine.mux);
+	sgt_close_sockets(&engine.sockets);
 	for (int i = 0; engine.descriptors_booked && i < ENGINE_DESCRIPTORS; i++)
 		ReleaseExternalFD();
 	engine.descriptors_booked = false;
 	Assert(engine.n_sockets == 0);
 	engine.timer_us = NEVER;
-	engine.n_look_ups = 0;
-	engine.failed = false;
-	engine.ready = false;
-}
-
-static void
-drop_transfers(int n_kept)
-{
-	for (int i = n_kept; i < sgt_n_transfers; i++)
-	{
-		/* does nothing to a handle that was removed already */
-		if (sgt_transfers[i]->easy)
-			curl_multi_remove_handle(engine.multi, sgt_transfers[i]->easy);
-	}
-	sgt_free_transfers(n_kept);
+	engine.has_failed = false;
+	engine.is_ready = false;
 }
 
 /*
@@ -277,46 +291,140 @@ drop_transfers(int n_kept)
  */
 
 /*
- * Gives a handle what it needs to live in a backend; false if memory is short.
+ * Gives an attempt to a batch, for one of its requests; NULL if memory is
+ * short.
  */
-bool
-sgt_engine_adopt(Transfer *t)
+Attempt    *
+sgt_take_attempt(void *owner)
 {
-	CURL	   *easy = t->easy;
+	Attempt    *a;
 
-	return
-	/* SIGALRM is PostgreSQL's */
-		curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
-	/* never wait for a name look-up's thread */
-		curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_RESOLVER_START_FUNCTION,
-						 start_look_up) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_RESOLVER_START_DATA, t) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION,
-						 open_socket) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, t) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION,
-						 close_socket) == CURLE_OK;
+	if (dlist_is_empty(&engine.idle))
+		a = sgt_make_attempt();
+	else
+		a = dlist_container(Attempt, node, dlist_pop_head_node(&engine.idle));
+	if (a == NULL)
+		return NULL;
+	a->owner = owner;
+	engine.n_taken++;
+	return a;
+}
+
+/*
+ * Takes back an attempt that is not running.
+ */
+void
+sgt_release_attempt(Attempt *a)
+{
+	a->owner = NULL;
+	dlist_push_head(&engine.idle, &a->node);
+	engine.n_taken--;
+}
+
+static void
+free_attempts(int n_kept)
+{
+	dlist_mutable_iter iter;
+	int			n = 0;
+
+	dlist_foreach_modify(iter, &engine.idle)
+	{
+		if (++n > n_kept)
+		{
+			dlist_delete(iter.cur);
+			sgt_free_attempt(dlist_container(Attempt, node, iter.cur));
+		}
+	}
 }
 
 /*
  * Lets libcurl start an attempt; false if memory is short.
  */
 bool
-sgt_engine_start(Transfer *t, const HttpConfig *config, bool wait_for_others)
+sgt_start_attempt(Attempt *a, const AttemptOptions *options)
 {
-	return sgt_transfer_prepare(t, config, wait_for_others) &&
-		curl_multi_add_handle(engine.multi, t->easy) == CURLM_OK;
+	if (!sgt_prepare_attempt(a, options) || (!a->is_adopted && !adopt(a)) ||
+		curl_multi_add_handle(engine.multi, a->easy) != CURLM_OK)
+		return false;
+	dlist_push_tail(&engine.running, &a->node);
+	return true;
 }
 
 /*
- * Takes an attempt away from libcurl, which closes its connection unless the
- * attempt is done.
+ * Gives a handle what it needs to live in a backend; false if memory is short.
+ */
+static bool
+adopt(Attempt *a)
+{
+	CURL	   *easy = a->easy;
+
+	a->is_adopted =
+	/* SIGALRM is PostgreSQL's */
+		curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
+	/* never wait for a name look-up's thread */
+		curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK &&
+		curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION,
+						 note_request) == CURLE_OK &&
+		curl_easy_setopt(easy, CURLOPT_PREREQDATA, a) == CURLE_OK &&
+		curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION,
+						 open_socket) == CURLE_OK &&
+		curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, a) == CURLE_OK &&
+		curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION,
+						 close_socket) == CURLE_OK;
+	return a->is_adopted;
+}
+
+/*
+ * Takes an attempt away from libcurl before its end, which closes its
+ * connection unless others go over it.
  */
 void
-sgt_engine_stop(Transfer *t)
+sgt_stop_attempt(Attempt *a, AttemptEnd end)
 {
-	curl_multi_remove_handle(engine.multi, t->easy);
+	note_end(a, end, CURLE_OK);
+	curl_multi_remove_handle(engine.multi, a->easy);
+}
+
+static void
+note_end(Attempt *a, AttemptEnd end, CURLcode code)
+{
+	sgt_note_attempt_end(a, end, code);
+	engine.may_have_lost |= a->n_sockets != a->n_connects;
+	dlist_delete(&a->node);
+}
+
+/*
+ * The next attempt that has ended, which libcurl then does not have any more;
+ * NULL if there is none.
+ */
+Attempt    *
+sgt_next_ended(void)
+{
+	CURLMsg    *message;
+	int			n_left;
+	Attempt    *a;
+
+	if (engine.has_failed)
+	{
+		if (dlist_is_empty(&engine.running))
+			return NULL;
+		a = dlist_head_element(Attempt, node, &engine.running);
+		sgt_stop_attempt(a, ATTEMPT_ENGINE_FAILED);
+		return a;
+	}
+
+	do
+	{
+		message = curl_multi_info_read(engine.multi, &n_left);
+		if (message == NULL)
+			return NULL;
+	} while (message->msg != CURLMSG_DONE);
+
+	curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &a);
+	note_end(a, sgt_classify_attempt(a, message->data.result),
+			 message->data.result);
+	curl_multi_remove_handle(engine.multi, a->easy);
+	return a;
 }
 
 /*
@@ -324,29 +432,36 @@ sgt_engine_stop(Transfer *t)
  */
 
 /*
- * Everything that enters libcurl during a batch does so in a turn, which
- * these two enclose.
+ * Everything that enters libcurl does so in a turn, which these two enclose.
  */
 void
-sgt_engine_begin_turn(void)
+sgt_begin_turn(void)
 {
-	if (engine.n_look_ups > 0)
-		block_signals();
+	sigset_t	all;
+
+	Assert(!engine.signals_blocked);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &engine.saved_signals);
+	engine.signals_blocked = true;
 }
 
 void
-sgt_engine_end_turn(void)
+sgt_end_turn(void)
 {
-	restore_signals();
+	Assert(engine.signals_blocked);
+	if (engine.may_have_lost)
+		find_lost_sockets();
+	engine.signals_blocked = false;
+	pthread_sigmask(SIG_SETMASK, &engine.saved_signals, NULL);
 }
 
 /*
- * Gives libcurl a turn; true if any socket was ready.  "max_connections" bounds those that are kept in
- * mind while the batch runs, so that a draining one closes what the next
+ * Gives libcurl a turn; true if any socket was ready.  "max_connections" is
+ * what the batches use by now, so that draining ones close what the next
  * would not need.
  */
 bool
-sgt_engine_perform(bool sockets_ready, int max_connections)
+sgt_perform(bool sockets_ready, int max_connections)
 {
 	bool		any_ready = false;
 
@@ -361,27 +476,23 @@ sgt_engine_perform(bool sockets_ready, int max_connections)
 static int
 perform_sockets(void)
 {
-	MuxEvent	ready[MAX_READY];
-	int			n = sgt_mux_ready(&engine.mux, ready, MAX_READY);
+	SocketEvent ready[MAX_READY];
+	int			n = sgt_ready_sockets(&engine.sockets, ready, MAX_READY);
 	int			n_running;
 
 	for (int i = 0; i < n; i++)
 	{
 		int			what = 0;
 
-		if (ready[i].events & MUX_READ)
+		if (ready[i].events & SOCKET_READ)
 			what |= CURL_CSELECT_IN;
-		if (ready[i].events & MUX_WRITE)
+		if (ready[i].events & SOCKET_WRITE)
 			what |= CURL_CSELECT_OUT;
-		if (ready[i].events & MUX_ERROR)
+		if (ready[i].events & SOCKET_ERROR)
 			what |= CURL_CSELECT_ERR;
 		if (curl_multi_socket_action(engine.multi, ready[i].socket, what,
 									 &n_running) != CURLM_OK)
-			engine.failed = true;
-
-		/* the others are still ready at the next turn */
-		if (InterruptPending)
-			break;
+			engine.has_failed = true;
 	}
 	return n;
 }
@@ -402,38 +513,8 @@ perform_timers(void)
 		engine.timer_us = NEVER;
 		if (curl_multi_socket_action(engine.multi, CURL_SOCKET_TIMEOUT, 0,
 									 &n_running) != CURLM_OK)
-			engine.failed = true;
+			engine.has_failed = true;
 	}
-}
-
-/*
- * The next transfer whose attempt is done, and how; NULL if there is none.
- */
-Transfer   *
-sgt_engine_next_done(CURLcode *code)
-{
-	CURLMsg    *message;
-	int			n_left;
-	Transfer   *t;
-
-	do
-	{
-		message = curl_multi_info_read(engine.multi, &n_left);
-		if (message == NULL)
-			return NULL;
-	} while (message->msg != CURLMSG_DONE);
-
-	*code = message->data.result;
-	curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &t);
-	t->code = *code;
-	if (t->looks_up && *code == CURLE_OK)
-	{
-		t->looks_up = false;
-		engine.n_look_ups--;
-	}
-	if (t->reason[0] == '\0' && *code != CURLE_OK)
-		strlcpy(t->reason, curl_easy_strerror(*code), sizeof(t->reason));
-	return t;
 }
 
 /*
@@ -441,27 +522,17 @@ sgt_engine_next_done(CURLcode *code)
  * running; false if there are none.
  */
 bool
-sgt_engine_drop_idle(void)
+sgt_drop_idle_connections(void)
 {
+	Assert(dlist_is_empty(&engine.running));
 	if (engine.n_sockets == 0)
 		return false;
-	block_signals();
+	sgt_begin_turn();
 	curl_multi_cleanup(engine.multi);
-	if (!open_multi())
-		engine.failed = true;
-	return !engine.failed;
-}
-
-/*
- * Raises an error if libcurl cannot go on.
- */
-void
-sgt_engine_check(void)
-{
-	if (engine.failed)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("libcurl is out of memory or descriptors")));
+	engine.may_have_lost = true;
+	engine.has_failed = !open_multi();
+	sgt_end_turn();
+	return !engine.has_failed;
 }
 
 /*
@@ -469,7 +540,7 @@ sgt_engine_check(void)
  * libcurl or the caller wants to wake up.  Interrupts are the caller's.
  */
 bool
-sgt_engine_wait(int64 wake_us)
+sgt_wait_for_engine(int64 wake_us)
 {
 	WaitEvent	events[3];
 	int64		now = sgt_now_us();
@@ -496,36 +567,96 @@ sgt_engine_wait(int64 wake_us)
  * libcurl's callbacks
  */
 
+/*
+ * Called when the connection stands, proxy and TLS included, so that the
+ * request is on its way.
+ *
+ * libcurl calls this again when it sends the request again, up to five times,
+ * because nothing came: over a connection that was there before, which the
+ * server may have closed meanwhile, or because the server refused the stream.
+ * The first may happen once, and with a new connection.  A server that takes
+ * requests and closes would else get one over each that is kept alive.
+ */
+static int
+note_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
+			 int local_port)
+{
+	Attempt    *a = arg;
+	long		n_connects = 0;
+
+	(void) remote_ip;
+	(void) local_ip;
+	(void) remote_port;
+
+	curl_easy_getinfo(a->easy, CURLINFO_NUM_CONNECTS, &n_connects);
+	a->is_sent = true;
+	if (a->n_sent > 0)
+	{
+		/* over a new connection libcurl repeats only what was refused */
+		a->is_refused |= a->is_new || is_shared(a);
+		if (!a->is_refused && n_connects == a->n_connects)
+			return CURL_PREREQFUNC_ABORT;
+	}
+
+	a->n_sent++;
+	a->is_new = n_connects > a->n_connects;
+	a->n_connects = n_connects;
+	a->local_port = local_port;
+	return CURL_PREREQFUNC_OK;
+}
+
+/*
+ * Whether another request is on its way over the same connection, which is
+ * HTTP/2's then.
+ */
+static bool
+is_shared(const Attempt *a)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &engine.running)
+	{
+		const Attempt *other = dlist_container(Attempt, node, iter.cur);
+
+		/* of HTTP/1.1, one that has its answer may not have been collected */
+		if (other != a && other->is_sent && other->header_length == 0 &&
+			other->local_port == a->local_port)
+			return true;
+	}
+	return false;
+}
+
 static curl_socket_t
 open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
 {
-	Transfer   *t = arg;
+	Attempt    *a = arg;
 	curl_socket_t sock;
 
 	(void) purpose;
 	if (!AcquireExternalFD())
 	{
-		t->no_descriptor = true;
+		a->no_descriptor = true;
 		return CURL_SOCKET_BAD;
 	}
-	sock = socket(addr->family, addr->socktype, addr->protocol);
+	sock = sgt_open_socket(addr->family, addr->socktype, addr->protocol);
 	if (sock == CURL_SOCKET_BAD)
 	{
-		t->no_descriptor = errno == EMFILE || errno == ENFILE;
+		a->no_descriptor = errno == EMFILE || errno == ENFILE;
 		ReleaseExternalFD();
 		return CURL_SOCKET_BAD;
 	}
-	if (!sgt_mux_add(&engine.mux, sock))
+	forget_socket(sock);		/* one of the same number, long closed */
+	if (!sgt_add_socket(&engine.sockets, sock))
 	{
-		t->no_memory = true;
+		a->no_memory = true;
 		close(sock);
 		ReleaseExternalFD();
 		return CURL_SOCKET_BAD;
 	}
-	(void) fcntl(sock, F_SETFD, FD_CLOEXEC);
 	engine.n_sockets++;
-	t->socket = sock;
-	t->is_sent = false;			/* libcurl may try again by itself */
+	a->n_sockets++;
+	a->socket = sock;
+	a->is_sent = false;			/* libcurl may try again by itself */
 	return sock;
 }
 
@@ -533,33 +664,63 @@ static int
 close_socket(void *arg, curl_socket_t sock)
 {
 	(void) arg;
-	sgt_mux_remove(&engine.mux, sock);
-	engine.n_sockets--;
-	ReleaseExternalFD();
+	forget_socket(sock);
 	return close(sock);
 }
 
+/*
+ * Gives back the bookings of sockets that were closed without a word, before
+ * anybody else gets their numbers.
+ */
+static void
+find_lost_sockets(void)
+{
+	for (int i = 0; i < engine.sockets.n_sockets; i++)
+	{
+		if (sgt_is_socket_lost(&engine.sockets, i))
+			forget_socket(i);
+	}
+	engine.may_have_lost = false;
+}
+
+static void
+forget_socket(curl_socket_t sock)
+{
+	if (!sgt_remove_socket(&engine.sockets, sock))
+		return;
+	engine.n_sockets--;
+	ReleaseExternalFD();
+}
+
+/*
+ * libcurl keeps what the socket is watched for in "socket_arg", and stops
+ * watching it before it is closed.
+ */
 static int
 watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 			 void *socket_arg)
 {
+	int			old_events = (int) (intptr_t) socket_arg;
 	int			events = 0;
-	Transfer   *t = NULL;
+	Attempt    *a = NULL;
 
 	(void) arg;
-	(void) socket_arg;
 	if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
-		events |= MUX_READ;
+		events |= SOCKET_READ;
 	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
-		events |= MUX_WRITE;
+		events |= SOCKET_WRITE;
 
 	/* it is read from only when it is connected, which libcurl does not tell */
-	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &t);
-	if (t && t->socket == sock && events & MUX_READ && t->connected_us == 0)
-		t->connected_us = sgt_now_us();
+	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &a);
+	if (a && a->socket == sock && events & SOCKET_READ && a->connected_us == 0)
+		a->connected_us = sgt_now_us();
 
-	if (!sgt_mux_watch(&engine.mux, sock, events))
-		engine.failed = true;
+	if (events == old_events)
+		return 0;
+	if (!sgt_watch_socket(&engine.sockets, sock, old_events, events))
+		engine.has_failed = true;
+	if (what != CURL_POLL_REMOVE)
+		curl_multi_assign(engine.multi, sock, (void *) (intptr_t) events);
 	return 0;
 }
 
@@ -571,61 +732,4 @@ set_timer(CURLM *multi, long timeout_ms, void *arg)
 	engine.timer_us = timeout_ms < 0 ? NEVER : timeout_ms == 0 ? 0 :
 		sgt_now_us() + timeout_ms * INT64CONST(1000);
 	return 0;
-}
-
-/*
- * A name look-up is about to start.  It is over for sure only with an attempt
- * that was a success: the thread of one that was given up may go on, and
- * others may wait for it to end.  Until the engine is discarded signals are
- * then blocked in every turn.
- *
- * To do so always would take 5 us of the 60 us of a call over the loopback
- * interface, two system calls for each of two turns.
- */
-static int
-start_look_up(void *resolver, void *reserved, void *arg)
-{
-	Transfer   *t = arg;
-
-	(void) resolver;
-	(void) reserved;
-	if (!t->looks_up)
-		engine.n_look_ups++;
-	t->looks_up = true;
-	block_signals();
-	return 0;
-}
-
-/*
- * Signals and time
- */
-
-static void
-block_signals(void)
-{
-	sigset_t	all;
-
-	if (engine.signals_blocked)
-		return;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &engine.saved_signals);
-	engine.signals_blocked = true;
-}
-
-static void
-restore_signals(void)
-{
-	if (engine.signals_blocked)
-		pthread_sigmask(SIG_SETMASK, &engine.saved_signals, NULL);
-	engine.signals_blocked = false;
-}
-
-/* Monotonic, in microseconds. */
-int64
-sgt_now_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * INT64CONST(1000000) + now.tv_nsec / 1000;
 }

@@ -2,7 +2,7 @@
  * engine.h
  *		libcurl in a backend: its handles, sockets, timer and signals.
  *
- * For http.c and transfer.c alone; http.c decides what is sent and when.
+ * For batch.c alone, which decides what is sent and when.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_ENGINE_H
@@ -10,32 +10,24 @@
 
 #include "postgres.h"
 
-#include <curl/curl.h>
-
-#include "http.h"
-#include "transfer.h"
-
-#define NEVER				PG_INT64_MAX
+#include "attempt.h"
 
 /* These may raise. */
-extern bool sgt_engine_open(const HttpConfig *config);
-extern bool sgt_engine_wait(int64 wake_us);
-extern void sgt_engine_check(void);
+extern bool sgt_open_engine(uint64 trust);
+extern bool sgt_wait_for_engine(int64 wake_us);
 
 /* These raise nothing. */
-extern void sgt_engine_tidy(void);
-extern void sgt_engine_discard(void);
-extern int64 sgt_now_us(void);
+extern Attempt *sgt_take_attempt(void *owner);
+extern void sgt_release_attempt(Attempt *a);
+extern void sgt_tidy_engine(void);
+extern bool sgt_drop_idle_connections(void);
 
 /* These enter libcurl: they raise nothing, and are for turns. */
-extern void sgt_engine_begin_turn(void);
-extern void sgt_engine_end_turn(void);
-extern bool sgt_engine_adopt(Transfer *t);
-extern bool sgt_engine_start(Transfer *t, const HttpConfig *config,
-							 bool wait_for_others);
-extern void sgt_engine_stop(Transfer *t);
-extern bool sgt_engine_perform(bool sockets_ready, int max_connections);
-extern Transfer *sgt_engine_next_done(CURLcode *code);
-extern bool sgt_engine_drop_idle(void);
+extern void sgt_begin_turn(void);
+extern void sgt_end_turn(void);
+extern bool sgt_start_attempt(Attempt *a, const AttemptOptions *options);
+extern void sgt_stop_attempt(Attempt *a, AttemptEnd end);
+extern bool sgt_perform(bool sockets_ready, int max_connections);
+extern Attempt *sgt_next_ended(void);
 
 #endif							/* SGT_ENGINE_H */

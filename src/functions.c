@@ -13,7 +13,6 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
-#include "common/base64.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
@@ -191,7 +190,7 @@ sw_create_guest_tokens(PG_FUNCTION_ARGS)
 	ArrayType  *requests;
 
 	/* a batch judges the settings before its requests, even if it has none */
-	(void) sgt_load_settings();
+	(void) sgt_load_target();
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -367,9 +366,7 @@ decode_base64url(const char *str, int length, int *result_length)
 
 	size = pg_b64_dec_len(n);
 	result = palloc(size + 1);
-
-	/* the result is an array of char up to 17, of uint8 from 18 */
-	*result_length = pg_b64_decode(base64, n, (void *) result, size);
+	*result_length = sgt_b64_decode(base64, n, result, size);
 	if (*result_length < 0)
 		return NULL;
 	result[*result_length] = '\0';

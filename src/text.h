@@ -34,7 +34,6 @@ typedef struct SecretList
 extern size_t sgt_clean(char *dst, const char *str, size_t length,
 						const SecretList *secrets);
 extern size_t sgt_utf8_length(const unsigned char *str, size_t length);
-extern size_t sgt_count_plain(const char *str, size_t length);
 extern int	sgt_read_hex4(const char *pos, const char *end);
 
 /* White space as JSON has it */

@@ -4,7 +4,7 @@
  *
  * Knows SignalWire's API and PostgreSQL's errors; knows nothing of function
  * calls or rows, which are for functions.c and trigger.c, nor of how requests
- * travel, which is for http.c.
+ * travel, which is for batch.c.
  *
  * 1. Arguments are checked before anything is sent.
  * 2. A single call is a batch of one: its error is raised, where that of a
@@ -21,13 +21,14 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "answer.h"
 #include "compat.h"
 #include "messages.h"
-#include "outcome.h"
 #include "settings.h"
 #include "tokens.h"
 
@@ -50,18 +51,6 @@
 #define MAX_INTERVAL_YEARS	10000
 #define MIN_INTERVAL_YEARS	(-1000)
 
-/* A call with one request, whose body is ready. */
-typedef struct SingleCall
-{
-	Call		call;
-	const char *body;			/* NULL: taken */
-	HttpProbe  *probe;
-	bool		ok;
-	int			status;
-	TokenPair	pair;
-	CallError	error;
-} SingleCall;
-
 /* A call with many. */
 typedef struct ManyCall
 {
@@ -70,22 +59,21 @@ typedef struct ManyCall
 	GuestTokenSink sink;
 	void	   *arg;
 	int			ordinality;		/* of the last request that was given */
-	bool		stopped;		/* by "error": nothing more is sent */
+	bool		is_exhausted;	/* the source has no more */
+	bool		is_stopped;		/* by "error": nothing more is sent */
 	CallError	error;
 	MemoryContext scratch;		/* for one request or one result */
 } ManyCall;
 
-static void begin_call(Call *call, const Settings *settings,
-					   const char *path);
-static void run_single(SingleCall *single, TokenPair *pair);
-static bool give_single(void *arg, HttpRequest *request);
-static bool take_single(void *arg, const HttpRequest *request,
-						const HttpOutcome *outcome);
-static bool give_many(void *arg, HttpRequest *request);
-static bool take_many(void *arg, const HttpRequest *request,
-					  const HttpOutcome *outcome);
+static Batch *begin_call(Call *call, Target *target, const char *path);
+static int	run_single(const Call *call, Batch *batch, const char *body,
+					   AttemptProbe *probe, TokenPair *pair,
+					   CallError *error);
+static void submit_more(ManyCall *many, Batch *batch);
+static void take_answer(ManyCall *many, Batch *batch, Request *request);
+static void refuse_rest(ManyCall *many);
 static bool next_checked(ManyCall *many, GuestTokenBody *body);
-static bool stops_batch(const HttpOutcome *outcome);
+static bool stops_batch(const Outcome *outcome);
 static bool check_args(const GuestTokenArgs *args, GuestTokenBody *body,
 					   CallError *error);
 static bool check_addresses(ArrayType *addresses, GuestTokenBody *body,
@@ -108,14 +96,16 @@ static bool to_utf8(const text *value, const char *name, const char **utf8,
 void
 sgt_create_guest_token(const GuestTokenArgs *args, TokenPair *pair)
 {
-	SingleCall	single = {0};
 	GuestTokenBody body;
+	CallError	error;
+	Call		call;
+	Batch	   *batch;
 
-	if (!check_args(args, &body, &single.error))
-		sgt_raise_error(&single.error);
-	begin_call(&single.call, sgt_load_settings(), CREATE_PATH);
-	single.body = sgt_write_guest_token_body(&body, sgt_alloc_or_null);
-	run_single(&single, pair);
+	if (!check_args(args, &body, &error))
+		sgt_raise_error(&error);
+	batch = begin_call(&call, sgt_load_target(), CREATE_PATH);
+	run_single(&call, batch, sgt_write_guest_token_body(&body, sgt_alloc_or_null),
+			   NULL, pair, NULL);
 }
 
 /*
@@ -125,22 +115,24 @@ sgt_create_guest_token(const GuestTokenArgs *args, TokenPair *pair)
 void
 sgt_refresh_guest_token(const text *refresh_token, TokenPair *pair)
 {
-	SingleCall	single = {0};
 	const char *utf8 = NULL;
+	CallError	error = {0};
+	Call		call;
+	Batch	   *batch;
 
 	if (refresh_token == NULL)
-		sgt_set_error(&single.error, ERRCODE_NULL_VALUE_NOT_ALLOWED,
+		sgt_set_error(&error, ERRCODE_NULL_VALUE_NOT_ALLOWED,
 					  "refresh_token must not be null");
 	else
-		check_text(refresh_token, "refresh_token", &utf8, &single.error);
-	if (single.error.message)
-		sgt_raise_error(&single.error);
+		check_text(refresh_token, "refresh_token", &utf8, &error);
+	if (error.message)
+		sgt_raise_error(&error);
 
-	begin_call(&single.call, sgt_load_settings(), REFRESH_PATH);
-	Assert(single.call.secrets.n < SGT_MAX_SECRETS);
-	single.call.secrets.texts[single.call.secrets.n++] = utf8;
-	single.body = sgt_write_refresh_body(utf8, sgt_alloc_or_null);
-	run_single(&single, pair);
+	batch = begin_call(&call, sgt_load_target(), REFRESH_PATH);
+	Assert(call.secrets.n < SGT_MAX_SECRETS);
+	call.secrets.texts[call.secrets.n++] = utf8;
+	run_single(&call, batch, sgt_write_refresh_body(utf8, sgt_alloc_or_null),
+			   NULL, pair, NULL);
 }
 
 /*
@@ -160,21 +152,24 @@ sgt_create_guest_tokens(GuestTokenSource source, GuestTokenSink sink,
 		.sink = sink,
 		.arg = arg
 	};
-	GuestTokenBody body;
-	MemoryContext oldcontext;
+	Batch	   *batch;
+	Request    *request;
 
-	begin_call(&many.call, sgt_load_settings(), CREATE_PATH);
 	many.scratch = AllocSetContextCreate(CurrentMemoryContext,
 										 "sw_guest_token request",
 										 ALLOCSET_DEFAULT_SIZES);
-	sgt_http_run(&many.call.settings->http, give_many, take_many, &many);
-
-	while (many.stopped && next_checked(&many, &body))
+	batch = begin_call(&many.call, sgt_load_target(), CREATE_PATH);
+	do
 	{
-		oldcontext = MemoryContextSwitchTo(many.scratch);
-		many.sink(many.arg, many.ordinality, NULL, &many.error);
-		MemoryContextSwitchTo(oldcontext);
-	}
+		submit_more(&many, batch);
+		request = sgt_wait_for_any(batch);
+		if (request)
+			take_answer(&many, batch, request);
+	} while (request);
+	sgt_end_batch(batch);
+
+	if (many.is_stopped)
+		refuse_rest(&many);
 	MemoryContextDelete(many.scratch);
 }
 
@@ -184,92 +179,102 @@ sgt_create_guest_tokens(GuestTokenSource source, GuestTokenSink sink,
  * judged it, so that the caller is authorized; else the error tells why not.
  */
 bool
-sgt_probe_api(const Settings *settings, HttpProbe *probe, CallError *error)
+sgt_probe_api(Target *target, AttemptProbe *probe, CallError *error)
 {
-	SingleCall	single = {0};
 	GuestTokenBody body = {0};
+	TokenPair	pair;
+	Call		call;
+	Batch	   *batch = begin_call(&call, target, CREATE_PATH);
+	int			status;
 
-	begin_call(&single.call, settings, CREATE_PATH);
-	single.call.is_check = true;
-	single.body = sgt_write_guest_token_body(&body, sgt_alloc_or_null);
-	if (single.body == NULL)
-		sgt_raise_out_of_memory();
-	single.probe = probe;
-	sgt_http_run(&settings->http, give_single, take_single, &single);
-	*error = single.error;
-	return single.status == 201 || single.status == 422;
+	call.is_check = true;
+	status = run_single(&call, batch,
+						sgt_write_guest_token_body(&body, sgt_alloc_or_null),
+						probe, &pair, error);
+	return status == SUCCESS_STATUS || status == 422;
 }
 
 /*
  * Calls
  */
 
-static void
-begin_call(Call *call, const Settings *settings, const char *path)
+static Batch *
+begin_call(Call *call, Target *target, const char *path)
 {
-	call->settings = settings;
-	call->secrets = call->settings->secrets;
-	call->url = psprintf("%s%s", call->settings->base_url, path);
+	char	   *url = psprintf("%s%s", target->base_url, path);
+	MemoryContext oldcontext;
+	Batch	   *batch;
+
+	call->target = target;
+	sgt_read_limits(&call->limits);
+	call->secrets = target->secrets;
+	call->is_check = false;
+
+	/* an error is the end of the batch, whoever catches it */
+	oldcontext = MemoryContextSwitchTo(CurTransactionContext);
+	batch = sgt_begin_batch(target, &call->limits, url, SUCCESS_STATUS);
+	MemoryContextSwitchTo(oldcontext);
+	return batch;
 }
 
-static void
-run_single(SingleCall *single, TokenPair *pair)
+/*
+ * Sends the one request of a call, ends its batch, and fills in the pair.  The
+ * error is raised unless the caller wants it.  Returns the status.
+ */
+static int
+run_single(const Call *call, Batch *batch, const char *body,
+		   AttemptProbe *probe, TokenPair *pair, CallError *error)
 {
-	if (single->body == NULL)
+	Request    *request;
+	CallError	own_error = {0};
+	int			status;
+	bool		ok;
+
+	if (body == NULL)
 		sgt_raise_out_of_memory();
-	sgt_http_run(&single->call.settings->http, give_single, take_single,
-				 single);
-	if (!single->ok)
-		sgt_raise_error(&single->error);
-	*pair = single->pair;
+	request = sgt_submit_request(batch, body, 0, probe != NULL);
+	sgt_wait_for_request(request);
+	status = request->outcome.status;
+	if (probe)
+		*probe = *request->probe;
+	ok = sgt_judge_outcome(call, &request->outcome, pair, &own_error);
+	sgt_end_batch(batch);
+	if (error)
+		*error = own_error;
+	else if (!ok)
+		sgt_raise_error(&own_error);
+	return status;
 }
 
-static bool
-give_single(void *arg, HttpRequest *request)
+/*
+ * Fills the places that are free.
+ */
+static void
+submit_more(ManyCall *many, Batch *batch)
 {
-	SingleCall *single = arg;
+	GuestTokenBody args;
+	char	   *body;
 
-	if (single->body == NULL)
-		return false;
-	request->url = single->call.url;
-	request->body = single->body;
-	request->probe = single->probe;
-	single->body = NULL;
-	return true;
+	while (!many->is_exhausted && !many->is_stopped &&
+		   !sgt_is_batch_full(batch))
+	{
+		if (!next_checked(many, &args))
+		{
+			many->is_exhausted = true;
+			break;
+		}
+		body = sgt_write_guest_token_body(&args, sgt_alloc_or_null);
+		if (body == NULL)
+			sgt_raise_out_of_memory();
+		(void) sgt_submit_request(batch, body, many->ordinality, false);
+		pfree(body);
+	}
 }
 
-static bool
-take_single(void *arg, const HttpRequest *request, const HttpOutcome *outcome)
+static void
+take_answer(ManyCall *many, Batch *batch, Request *request)
 {
-	SingleCall *single = arg;
-
-	(void) request;
-	single->status = outcome->status;
-	single->ok = sgt_judge_outcome(&single->call, outcome, &single->pair,
-								   &single->error);
-	return true;
-}
-
-static bool
-give_many(void *arg, HttpRequest *request)
-{
-	ManyCall   *many = arg;
-	GuestTokenBody body;
-
-	if (!next_checked(many, &body))
-		return false;
-	request->url = many->call.url;
-	request->body = sgt_write_guest_token_body(&body, sgt_alloc_or_null);
-	request->tag = many->ordinality;
-	if (request->body == NULL)
-		sgt_raise_out_of_memory();
-	return true;
-}
-
-static bool
-take_many(void *arg, const HttpRequest *request, const HttpOutcome *outcome)
-{
-	ManyCall   *many = arg;
+	const Outcome *outcome = &request->outcome;
 	MemoryContext oldcontext;
 	TokenPair	pair;
 	CallError	error;
@@ -278,32 +283,49 @@ take_many(void *arg, const HttpRequest *request, const HttpOutcome *outcome)
 	 * A setting that is no good concerns the whole call.  If it turns bad on
 	 * the way, tokens may have been issued that must not be thrown away.
 	 */
-	if (!outcome->any_sent && (outcome->result == HTTP_BAD_CA_FILE ||
-							   outcome->result == HTTP_BAD_URL))
+	if ((outcome->result == ATTEMPT_BAD_CA_FILE ||
+		 outcome->result == ATTEMPT_BAD_URL) && !sgt_has_batch_sent(batch))
 	{
 		sgt_describe_outcome(&many->call, outcome, &error);
 		sgt_raise_error(&error);
 	}
 
-	if (stops_batch(outcome) && !many->stopped)
+	if (stops_batch(outcome) && !many->is_stopped)
 	{
 		/* outlives this result */
 		sgt_describe_outcome(&many->call, outcome, &many->error);
-		many->stopped = true;
+		many->is_stopped = true;
+		sgt_stop_batch(batch);
 	}
 
 	MemoryContextReset(many->scratch);
 	oldcontext = MemoryContextSwitchTo(many->scratch);
-	if (outcome->result == HTTP_NOT_SENT)
+	if (outcome->result == ATTEMPT_NOT_SENT)
 		many->sink(many->arg, request->tag, NULL, &many->error);
 	else if (sgt_judge_outcome(&many->call, outcome, &pair, &error))
 		many->sink(many->arg, request->tag, &pair, NULL);
 	else
 		many->sink(many->arg, request->tag, NULL, &error);
 	MemoryContextSwitchTo(oldcontext);
+	sgt_release_request(request);
+}
 
-	pfree(unconstify(char *, request->body));
-	return !many->stopped;
+/*
+ * Gives all requests that were not submitted the error that stopped the batch,
+ * unless they have one of their own.
+ */
+static void
+refuse_rest(ManyCall *many)
+{
+	GuestTokenBody body;
+
+	while (!many->is_exhausted && next_checked(many, &body))
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(many->scratch);
+
+		many->sink(many->arg, many->ordinality, NULL, &many->error);
+		MemoryContextSwitchTo(oldcontext);
+	}
 }
 
 /*
@@ -336,9 +358,9 @@ next_checked(ManyCall *many, GuestTokenBody *body)
 }
 
 static bool
-stops_batch(const HttpOutcome *outcome)
+stops_batch(const Outcome *outcome)
 {
-	return outcome->result == HTTP_ANSWERED &&
+	return outcome->result == ATTEMPT_ANSWERED &&
 		(outcome->status == 401 || outcome->status == 403);
 }
 
@@ -382,7 +404,6 @@ check_args(const GuestTokenArgs *args, GuestTokenBody *body, CallError *error)
 static bool
 check_addresses(ArrayType *addresses, GuestTokenBody *body, CallError *error)
 {
-	static const char digits[] = "0123456789abcdef";
 	Datum	   *elements;
 	bool	   *nulls;
 	int			n;
@@ -412,24 +433,15 @@ check_addresses(ArrayType *addresses, GuestTokenBody *body, CallError *error)
 					  &elements, &nulls, &n);
 	for (int i = 0; i < n; i++)
 	{
-		const pg_uuid_t *uuid;
-		char	   *dst = body->addresses[i];
-
 		if (nulls[i])
 		{
 			sgt_set_error(error, ERRCODE_NULL_VALUE_NOT_ALLOWED,
 						  "addresses must not contain nulls");
 			return false;
 		}
-		uuid = DatumGetUUIDP(elements[i]);
-		for (int j = 0; j < UUID_LEN; j++)
-		{
-			if (j == 4 || j == 6 || j == 8 || j == 10)
-				*dst++ = '-';
-			*dst++ = digits[uuid->data[j] >> 4];
-			*dst++ = digits[uuid->data[j] & 0x0F];
-		}
-		*dst = '\0';
+		strlcpy(body->addresses[i],
+				DatumGetCString(DirectFunctionCall1(uuid_out, elements[i])),
+				SGT_UUID_TEXT_SIZE);
 	}
 	body->n_addresses = n;
 	return true;

@@ -11,9 +11,10 @@
 #include "datatype/timestamp.h"
 #include "utils/array.h"
 
+#include "batch.h"
 #include "codec.h"
-#include "http.h"
-#include "settings.h"
+#include "error.h"
+#include "target.h"
 
 /* The arguments of one request; NULL pointers are SQL's NULL. */
 typedef struct GuestTokenArgs
@@ -42,7 +43,7 @@ extern void sgt_create_guest_token(const GuestTokenArgs *args,
 								   TokenPair *pair);
 extern void sgt_create_guest_tokens(GuestTokenSource source,
 									GuestTokenSink sink, void *arg);
-extern bool sgt_probe_api(const Settings *settings, HttpProbe *probe,
+extern bool sgt_probe_api(Target *target, AttemptProbe *probe,
 						  CallError *error);
 extern void sgt_refresh_guest_token(const text *refresh_token,
 									TokenPair *pair);

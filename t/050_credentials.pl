@@ -115,7 +115,7 @@ is(sql_state($session->{err}), '28000 28000', 'and uses what it holds now');
 # nor when the file has not changed for so long that it is no longer opened
 # for each call
 write_file('PTsandbox', 0600);
-sleep 4;
+select undef, undef, undef, 0.5;
 $session = run_session($node, $use_file, $ONE, $ONE,
 	"COPY (SELECT 'PTsandboy') TO '$file'", $ONE,
 	"COPY (SELECT 'PTsandbox') TO '$file'", $ONE);
@@ -123,7 +123,7 @@ is(sql_state($session->{err}) . " $session->{out}", '28000 ' . "token true\n" x 
 	'a file that was long the same is read again when it changes');
 write_file('PTsandbox', 0600);
 write_file_aside();
-sleep 4;
+select undef, undef, undef, 0.5;
 $session = run_session($node, $use_file, $ONE,
 	"COPY (SELECT) TO PROGRAM 'cat >/dev/null; chmod 644 $file'", $ONE,
 	"COPY (SELECT) TO PROGRAM 'cat >/dev/null; chmod 600 $file'", $ONE,

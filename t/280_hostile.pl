@@ -7,6 +7,7 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 use IO::Socket::INET;
+use JSON::PP;
 use PostgreSQL::Test::Utils;
 use SwTest;
 use Test::More;
@@ -49,6 +50,71 @@ $session = run_session($node, "SET sw_guest_token.base_url = 'http://127.0.0.1:$
 is(sql_state($session->{err}), '22023 22023', 'what a refresh token has in common with an answer does not matter');
 kill 'TERM', $raw;
 waitpid $raw, 0;
+
+# a call that fails in a cursor leaves nothing behind, though the cursor lives on
+my $slow = "SET LOCAL sw_guest_token.base_url = '" . $sandbox->script('201,delay=1500') . "'";
+foreach my $call ('sw_guest_token_check()', "sw_create_guest_token('{$ADDRESS}')",
+	"sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{3}'))")
+{
+	$sandbox->reset;
+	$session = run_session($node, 'BEGIN', $slow, "DECLARE c CURSOR FOR SELECT * FROM $call", 'SAVEPOINT s',
+		"SET LOCAL statement_timeout = '200ms'", 'FETCH c', 'ROLLBACK TO s',
+		"SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'sw_guest_token batch'", $ONE, 'COMMIT', $ONE);
+	is(sql_state($session->{err}) . " $session->{out}", "57014 0\ntoken true\ntoken true\n", "$call fails in a cursor");
+}
+
+# libcurl may close a socket that did not get connected without a word: it is
+# given back all the same
+{
+	my $small = start_server('small', "max_files_per_process = 100\n");
+	my ($full, $full_port) = listen_dumbly(1);
+	my @fill = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $full_port, Blocking => 0) } 1 .. 4;
+
+	use_sandbox($small, $sandbox);
+	$sandbox->reset;
+	$session = run_session($small, "SET statement_timeout = '100s'",
+		"SET sw_guest_token.connect_timeout = '5ms'", <<"EOQ", 'RESET sw_guest_token.connect_timeout',
+DO \$\$
+BEGIN
+	FOR i IN 1 .. 50 LOOP
+		BEGIN
+			PERFORM set_config('sw_guest_token.base_url', 'http://127.0.0.1:$full_port', true);
+			PERFORM sw_create_guest_token('{$ADDRESS}');
+		EXCEPTION WHEN connection_failure THEN
+			NULL;
+		END;
+	END LOOP;
+END
+\$\$
+EOQ
+		($ONE) x 3, count_descriptors(), $ONE, count_descriptors());
+	like($session->{err} . $session->{out}, qr/^(token true\n){3}descriptors (\d+)\ntoken true\ndescriptors \2\n\z/,
+		'150 connections that were not made cost no descriptor');
+	is($sandbox->journal->{connections}, 1, 'and no connection that is kept alive');
+}
+
+# a retry that is taken back has the status of the attempt before, not its body
+{
+	my $directory = PostgreSQL::Test::Utils::tempdir;
+	my ($in, $out) = ('', '');
+	my $answer = sub { unpack 'H*', "HTTP/1.1 $_[0] No\r\nContent-Length: " . length($_[1]) . "\r\nConnection: close\r\n\r\n$_[1]" };
+
+	make_certificate($directory);
+	append_to_file("$directory/answers", JSON::PP::encode_json({
+		http1 => 1,
+		hang => 2,
+		x => [ { bytes => &$answer(503, 'x' x 300000), end => 'close' }, { bytes => &$answer(401, ''), end => 'close', after => 3 } ] }));
+	my $server = IPC::Run::start([ 't/raw_server.py', "$directory/answers", "$directory/cert.pem", "$directory/key.pem" ],
+		'<', \$in, '>', \$out);
+	$server->pump until $out =~ /^(\d+)\n/;
+	$session = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$1/x'",
+		"SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_retries = 1', 'SET sw_guest_token.max_concurrency = 2',
+		"SELECT error_code, error FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{2}')) ORDER BY 1");
+	is($session->{err} . $session->{out},
+		"28000|SignalWire did not accept the credentials\n58000|SignalWire failed to process the request\n",
+		'a 401 takes back the retry of a request whose answer was long');
+	$server->finish;
+}
 
 done_testing();
 

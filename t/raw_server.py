@@ -4,12 +4,16 @@
     raw_server.py FILE
         FILE is a JSON object that maps a name to an object with the members
         "bytes" (in hexadecimal) and "end": "close", "reset", or "keep" until
-        the client goes.  A request to the path /NAME/... gets that answer.
+        the client goes.  A request to the path /NAME/... gets that answer,
+        or the next one of a list.  With "after": N, it is kept back until N
+        connections have been made.
 
     raw_server.py FILE CERTIFICATE KEY
         HTTP/2 over TLS.  FILE is a JSON object whose member "*" is what is
         done to every stream; see serve_http2().  With "times", that is done
         to so many streams, and a pair of tokens is sent to all others.
+        With "http1", it is HTTP/1.1 over TLS, as above; the handshake of the
+        connections after the first N hangs, where the member "hang" is N.
 
 Prints its port, then one line for each request.  Ends with its standard
 input.
@@ -22,6 +26,7 @@ import ssl
 import struct
 import sys
 import threading
+import time
 
 PAIR = b'{"token":"a","refresh_token":"b"}'
 FRAME = {'headers': 1, 'rst_stream': 3, 'settings': 4, 'goaway': 7, 'data': 0}
@@ -67,8 +72,13 @@ def serve_http1(connection, answers):
         body += connection.recv(65536)
     name = head.split(b' ')[1].split(b'/')[1].decode()
     say(name)
-    connection.sendall(bytes.fromhex(answers[name]['bytes']))
-    finish(connection, answers[name]['end'])
+    answer = answers[name]
+    if isinstance(answer, list):
+        answer = answer.pop(0)
+    while answers['connections'] < answer.get('after', 0):
+        time.sleep(0.01)
+    connection.sendall(bytes.fromhex(answer['bytes']))
+    finish(connection, answer['end'])
 
 
 def frame(kind, flags, stream, payload=b''):
@@ -146,17 +156,21 @@ def serve_http2(connection, answers):
 def main():
     with open(sys.argv[1], encoding='ascii') as file:
         answers = json.load(file)
+    answers['connections'] = 0
     context = None
     if len(sys.argv) > 2:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(sys.argv[2], sys.argv[3])
-        context.set_alpn_protocols(['h2'])
+        context.set_alpn_protocols(['http/1.1' if 'http1' in answers else 'h2'])
     listener = socket.create_server(('127.0.0.1', 0), backlog=100)
 
     def serve(connection):
         try:
+            if answers['connections'] > answers.get('hang', 10 ** 9):
+                time.sleep(3600)
             if context:
                 connection = context.wrap_socket(connection, server_side=True)
+            if context and 'http1' not in answers:
                 serve_http2(connection, answers)
             else:
                 serve_http1(connection, answers)
@@ -168,6 +182,7 @@ def main():
     def accept():
         while True:
             connection, _ = listener.accept()
+            answers['connections'] += 1
             threading.Thread(target=serve, args=(connection,),
                              daemon=True).start()
 

@@ -1,5 +1,5 @@
 /*-------------------------------------------------------------------------
- * outcome.c
+ * answer.c
  *		From a request's outcome to a pair of tokens, or to an error.
  *
  * Knows what SignalWire's answers mean, and how failures look in PostgreSQL.
@@ -16,36 +16,36 @@
 #include "mb/pg_wchar.h"
 #include "utils/memutils.h"
 
-#include "codec.h"
+#include "answer.h"
 #include "messages.h"
-#include "outcome.h"
 
 #define JSON_TYPE		"application/json"
 
 static bool is_json(const char *content_type);
-static void describe_status(const Call *call, const HttpOutcome *outcome,
+static void describe_status(const Call *call, const Outcome *outcome,
 							CallError *error);
-static void describe_refusal(const Call *call, const HttpOutcome *outcome,
+static void describe_refusal(const Call *call, const Outcome *outcome,
 							 CallError *error);
-static void describe_timeout(const Call *call, const HttpOutcome *outcome,
+static void describe_timeout(const Call *call, const Outcome *outcome,
 							 CallError *error);
-static void describe_failure(const Call *call, const HttpOutcome *outcome,
+static void describe_failure(const Call *call, const Outcome *outcome,
 							 int sqlstate, const char *message,
 							 CallError *error);
 static void name_check(const Call *call, CallError *error);
-static char *show_text(const Call *call, const char *str, size_t length);
+static char *show_text(const SecretList *secrets, const char *str,
+					   size_t length);
 static char *from_utf8(const char *str);
 
 /*
  * Fills in the pair, or else the error, in the current memory context.
  */
 bool
-sgt_judge_outcome(const Call *call, const HttpOutcome *outcome, TokenPair *pair,
+sgt_judge_outcome(const Call *call, const Outcome *outcome, TokenPair *pair,
 				  CallError *error)
 {
 	const char *problem;
 
-	if (outcome->result != HTTP_ANSWERED || outcome->status != 201)
+	if (outcome->result != ATTEMPT_ANSWERED || outcome->status != SUCCESS_STATUS)
 	{
 		sgt_describe_outcome(call, outcome, error);
 		return false;
@@ -90,71 +90,75 @@ is_json(const char *content_type)
  * message, DETAIL and HINT.
  */
 void
-sgt_describe_outcome(const Call *call, const HttpOutcome *outcome,
+sgt_describe_outcome(const Call *call, const Outcome *outcome,
 					 CallError *error)
 {
 	switch (outcome->result)
 	{
-		case HTTP_ANSWERED:
+		case ATTEMPT_ANSWERED:
 			describe_status(call, outcome, error);
 			break;
-		case HTTP_MALFORMED:
+		case ATTEMPT_MALFORMED:
 			describe_failure(call, outcome, ERRCODE_PROTOCOL_VIOLATION,
 							 "response from SignalWire is not valid", error);
 			name_check(call, error);
 			break;
-		case HTTP_NOT_CONNECTED:
+		case ATTEMPT_NOT_CONNECTED:
 			describe_failure(call, outcome,
 							 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
 							 "could not connect to SignalWire", error);
 			name_check(call, error);
 			break;
-		case HTTP_BAD_CERTIFICATE:
+		case ATTEMPT_BAD_CERTIFICATE:
 			describe_failure(call, outcome,
 							 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
 							 "could not connect to SignalWire", error);
 			error->hint = pstrdup(_("The server's certificate must be valid for the host and issued by an authority that is trusted: one of the system's, or of the file in \"sw_guest_token.ca_file\"."));
 			name_check(call, error);
 			break;
-		case HTTP_NO_DESCRIPTOR:
+		case ATTEMPT_NO_DESCRIPTOR:
 			describe_failure(call, outcome,
 							 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
 							 "could not connect to SignalWire", error);
 			error->detail = pstrdup(_("No file descriptor is left."));
 			error->hint = pstrdup(_("Increase \"max_files_per_process\" or the operating system's limit."));
 			break;
-		case HTTP_CONNECT_TIMED_OUT:
-		case HTTP_TIMED_OUT:
+		case ATTEMPT_CONNECT_TIMED_OUT:
+		case ATTEMPT_TIMED_OUT:
 			describe_timeout(call, outcome, error);
 			name_check(call, error);
 			break;
-		case HTTP_BROKEN:
+		case ATTEMPT_BROKEN:
 			describe_failure(call, outcome, ERRCODE_CONNECTION_FAILURE,
 							 "connection to SignalWire broke before the response was complete",
 							 error);
 			break;
-		case HTTP_BAD_CA_FILE:
+		case ATTEMPT_BAD_CA_FILE:
 			describe_failure(call, outcome,
 							 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 							 "certificate authorities could not be loaded",
 							 error);
 			error->hint = pstrdup(_("Check the parameter \"sw_guest_token.ca_file\"; if it is empty, install the system's certificate authorities."));
 			break;
-		case HTTP_BAD_URL:
+		case ATTEMPT_BAD_URL:
 			describe_failure(call, outcome,
 							 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 							 "the URL of the server or of the proxy cannot be used",
 							 error);
 			error->hint = pstrdup(_("Check the parameters \"sw_guest_token.base_url\" and \"sw_guest_token.proxy\"."));
 			break;
-		case HTTP_NO_MEMORY:
-		case HTTP_NOT_SENT:		/* has no outcome of its own */
+		case ATTEMPT_ENGINE_FAILED:
+			describe_failure(call, outcome, ERRCODE_INSUFFICIENT_RESOURCES,
+							 "libcurl is out of memory or descriptors", error);
+			break;
+		case ATTEMPT_NO_MEMORY:
+		case ATTEMPT_NOT_SENT:	/* has no outcome of its own */
 			sgt_raise_out_of_memory();
 	}
 }
 
 static void
-describe_status(const Call *call, const HttpOutcome *outcome,
+describe_status(const Call *call, const Outcome *outcome,
 				CallError *error)
 {
 	int			status = outcome->status;
@@ -195,7 +199,7 @@ describe_status(const Call *call, const HttpOutcome *outcome,
 				break;
 			}
 			/* without a tunnel the proxy answers in the server's place */
-			if (status == 407 && call->settings->http.proxy)
+			if (status == 407 && call->target->proxy)
 				sgt_set_error(error,
 							  ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
 							  "could not connect to SignalWire");
@@ -213,13 +217,13 @@ describe_status(const Call *call, const HttpOutcome *outcome,
 
 	/* where a token was awaited, there may be one */
 	if (status / 100 != 2)
-		excerpt = show_text(call, outcome->body, outcome->body_length);
+		excerpt = show_text(&call->secrets, outcome->body, outcome->body_length);
 	if (excerpt && excerpt[0])
 		error->detail = psprintf(_("The status was %d in attempt %d: %s"),
-								 status, outcome->attempts, excerpt);
+								 status, outcome->n_attempts, excerpt);
 	else
 		error->detail = psprintf(_("The status was %d in attempt %d."),
-								 status, outcome->attempts);
+								 status, outcome->n_attempts);
 }
 
 /*
@@ -227,7 +231,7 @@ describe_status(const Call *call, const HttpOutcome *outcome,
  * changed.
  */
 static void
-describe_refusal(const Call *call, const HttpOutcome *outcome,
+describe_refusal(const Call *call, const Outcome *outcome,
 				 CallError *error)
 {
 	ApiErrors	errors;
@@ -252,17 +256,17 @@ describe_refusal(const Call *call, const HttpOutcome *outcome,
 }
 
 static void
-describe_timeout(const Call *call, const HttpOutcome *outcome,
+describe_timeout(const Call *call, const Outcome *outcome,
 				 CallError *error)
 {
-	const HttpConfig *config = &call->settings->http;
-	bool		connecting = outcome->result == HTTP_CONNECT_TIMED_OUT;
+	const Limits *limits = &call->limits;
+	bool		connecting = outcome->result == ATTEMPT_CONNECT_TIMED_OUT;
 	char	   *attempts;
 	char	   *status;
 
 	/* translator: completes "after %s" */
 	attempts = psprintf(dngettext(TEXTDOMAIN, "%d attempt", "%d attempts",
-								  outcome->attempts), outcome->attempts);
+								  outcome->n_attempts), outcome->n_attempts);
 	status = outcome->status == 0 ? pstrdup(_("no status came")) :
 		psprintf(_("the last status was %d"), outcome->status);
 
@@ -271,8 +275,8 @@ describe_timeout(const Call *call, const HttpOutcome *outcome,
 	/* translator: "while" what, after how many attempts; the last status */
 	error->detail = psprintf(_("\"sw_guest_token.%s\" (%d ms) ran out while %s, after %s; %s."),
 							 connecting ? "connect_timeout" : "timeout",
-							 connecting ? config->connect_timeout_ms :
-							 config->timeout_ms,
+							 connecting ? limits->connect_timeout_ms :
+							 limits->timeout_ms,
 							 _(outcome->phase), attempts, status);
 }
 
@@ -280,10 +284,10 @@ describe_timeout(const Call *call, const HttpOutcome *outcome,
  * A failure of which only libcurl can say more.
  */
 static void
-describe_failure(const Call *call, const HttpOutcome *outcome, int sqlstate,
+describe_failure(const Call *call, const Outcome *outcome, int sqlstate,
 				 const char *message, CallError *error)
 {
-	char	   *reason = show_text(call, outcome->reason,
+	char	   *reason = show_text(&call->secrets, outcome->reason,
 								   strlen(outcome->reason));
 	size_t		length = strlen(reason);
 
@@ -291,8 +295,8 @@ describe_failure(const Call *call, const HttpOutcome *outcome, int sqlstate,
 		reason[length - 1] = '\0';
 	sgt_set_error(error, sqlstate, "%s", _(message));
 
-	/* http.c's reasons are in the catalog, libcurl's are not */
-	error->detail = psprintf(_("Attempt %d: %s."), outcome->attempts,
+	/* attempt.c's reasons are in the catalog, libcurl's are not */
+	error->detail = psprintf(_("Attempt %d: %s."), outcome->n_attempts,
 							 length > 0 ? _(reason) : reason);
 }
 
@@ -315,11 +319,11 @@ name_check(const Call *call, CallError *error)
  * Text from outside, made fit for a message.
  */
 static char *
-show_text(const Call *call, const char *str, size_t length)
+show_text(const SecretList *secrets, const char *str, size_t length)
 {
 	char		shown[SGT_SHOWN_SIZE];
 
-	sgt_clean(shown, str, length, &call->secrets);
+	sgt_clean(shown, str, length, secrets);
 	return from_utf8(shown);
 }
 
@@ -327,11 +331,9 @@ show_text(const Call *call, const char *str, size_t length)
  * The same for others' use.
  */
 char	   *
-sgt_show_text(const Settings *settings, const char *str)
+sgt_show_text(const SecretList *secrets, const char *str)
 {
-	Call		call = {.settings = settings,.secrets = settings->secrets};
-
-	return show_text(&call, str, strlen(str));
+	return show_text(secrets, str, strlen(str));
 }
 
 /*
@@ -377,56 +379,4 @@ from_utf8(const char *str)
 	}
 	pfree(buffer);
 	return result.data;
-}
-
-/*
- * Errors
- */
-
-/* The codec's allocator: it must not raise. */
-void	   *
-sgt_alloc_or_null(size_t size)
-{
-	return palloc_extended(size, MCXT_ALLOC_NO_OOM | MCXT_ALLOC_HUGE);
-}
-
-void
-sgt_raise_out_of_memory(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OUT_OF_MEMORY),
-			 errmsg("out of memory")));
-}
-
-void
-sgt_set_error(CallError *error, int sqlstate, const char *format,...)
-{
-	StringInfoData message;
-	va_list		args;
-	int			needed;
-
-	initStringInfo(&message);
-	for (;;)
-	{
-		va_start(args, format);
-		needed = appendStringInfoVA(&message, _(format), args);
-		va_end(args);
-		if (needed == 0)
-			break;
-		enlargeStringInfo(&message, needed);
-	}
-	error->sqlstate = sqlstate;
-	error->message = message.data;
-	error->detail = NULL;
-	error->hint = NULL;
-}
-
-void
-sgt_raise_error(const CallError *error)
-{
-	ereport(ERROR,
-			(errcode(error->sqlstate),
-			 errmsg_internal("%s", error->message),
-			 error->detail ? errdetail_internal("%s", error->detail) : 0,
-			 error->hint ? errhint("%s", error->hint) : 0));
 }

@@ -1,0 +1,589 @@
+/*-------------------------------------------------------------------------
+ * attempt.c
+ *		One exchange of a request for a response, over one easy handle.
+ *
+ * Options in, facts out.  Knows what is said to libcurl and heard from it
+ * about a request; knows nothing of sockets and signals, which are engine.c's,
+ * nor of what is worth another attempt, which is for batch.c.
+ *
+ * Attempts are used again and again, with their handles: an option is set
+ * anew only if it may differ.  What libcurl would work out for each request is
+ * given to it ready, the URL in its parts and all headers as lines, which saves
+ * it a fifth of its instructions.
+ *
+ * No function here raises, for libcurl may be on the stack.  A callback that
+ * fails leaves a note in its attempt and returns libcurl's failure value.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <curl/curl.h>
+#include <time.h>
+
+#include "attempt.h"
+#include "clock.h"
+#include "messages.h"
+
+/*
+ * A pair of tokens at their greatest length is 128 kB; whatever is larger
+ * than this is not an answer.
+ */
+#define MAX_BODY_LENGTH		(1024 * 1024)
+
+/* libcurl has a limit of its own, which it reports as a broken connection. */
+#define MAX_HEADER_LENGTH	(256 * 1024)
+
+/* A response buffer beyond this is not kept for the next attempt. */
+#define MAX_KEPT_BUFFER		(64 * 1024)
+
+static void reset_facts(Attempt *a);
+static bool is_configured(const Attempt *a, const AttemptOptions *options);
+static bool configure(Attempt *a, const AttemptOptions *options);
+static CURLcode set_callbacks(Attempt *a);
+static CURLcode set_headers(Attempt *a, const Target *target);
+static CURLcode set_route(Attempt *a, const Target *target, const char *url);
+static CURLcode set_trust(Attempt *a, const Target *target);
+static void forget_configuration(Attempt *a);
+static bool add_header(Attempt *a, const char *name, const char *value);
+static bool has_begun(const Attempt *a);
+static bool is_header_too_long(const Attempt *a, CURLcode code);
+static const char *describe_phase(const Attempt *a);
+static void describe_reason(Attempt *a, AttemptEnd end, CURLcode code);
+static void probe_times(const Attempt *a, AttemptProbe *probe);
+static void probe_certificate(const Attempt *a, AttemptProbe *probe);
+static bool fails_in_tls(CURLcode code);
+static size_t write_body(char *data, size_t size, size_t n, void *arg);
+static size_t read_header(char *line, size_t size, size_t n, void *arg);
+
+/* Sets an option unless one before it failed; for functions with a "code". */
+#define SET(option, value) \
+	do { \
+		if (code == CURLE_OK) \
+			code = curl_easy_setopt(a->easy, (option), (value)); \
+	} while (0)
+
+/*
+ * Makes an attempt; NULL if memory is short.
+ */
+Attempt    *
+sgt_make_attempt(void)
+{
+	return calloc(1, sizeof(Attempt));
+}
+
+/*
+ * Frees an attempt that libcurl does not have any more.
+ */
+void
+sgt_free_attempt(Attempt *a)
+{
+	if (a->easy)
+		curl_easy_cleanup(a->easy);
+	forget_configuration(a);
+	free(a->body);
+	free(a);
+}
+
+/*
+ * Makes the handle ready; false if memory is short.
+ *
+ * Waiting for others' connections to turn out to be HTTP/2 saves handshakes,
+ * but makes connection attempts serial.
+ */
+bool
+sgt_prepare_attempt(Attempt *a, const AttemptOptions *options)
+{
+	CURLcode	code = CURLE_OK;
+
+	reset_facts(a);
+	if (!is_configured(a, options) && !configure(a, options))
+		return false;
+	SET(CURLOPT_POSTFIELDSIZE, (long) strlen(options->body));
+	SET(CURLOPT_POSTFIELDS, options->body);
+	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) options->connect_timeout_ms);
+	SET(CURLOPT_FRESH_CONNECT, (long) options->is_fresh);
+	SET(CURLOPT_PIPEWAIT, (long) options->wait_for_others);
+	return code == CURLE_OK;
+}
+
+static void
+reset_facts(Attempt *a)
+{
+	a->socket = CURL_SOCKET_BAD;
+	a->started_us = sgt_now_us();
+	a->connected_us = 0;
+	a->n_sockets = 0;
+	a->is_sent = false;
+	a->n_sent = 0;
+	a->n_connects = 0;
+	a->local_port = 0;
+	a->is_new = false;
+	a->is_refused = false;
+	a->no_descriptor = false;
+	a->no_memory = false;
+	a->too_large = false;
+	a->status = 0;
+	a->header_length = 0;
+	a->body_length = 0;
+	if (a->body_size > MAX_KEPT_BUFFER)
+	{
+		free(a->body);
+		a->body = NULL;
+		a->body_size = 0;
+	}
+	a->content_type = NULL;
+	a->retry_after_s = 0;
+	a->reason[0] = '\0';
+}
+
+/*
+ * Configuration
+ */
+
+/*
+ * A probe's handle is of no use to others, nor theirs to it.
+ */
+static bool
+is_configured(const Attempt *a, const AttemptOptions *options)
+{
+	return a->target == options->target && !options->is_probe &&
+		strcmp(a->url, options->url) == 0;
+}
+
+/*
+ * Makes the handle and gives it the options that all requests to a target
+ * share; false if memory is short.
+ */
+static bool
+configure(Attempt *a, const AttemptOptions *options)
+{
+	CURLcode	code = CURLE_OK;
+
+	if (a->easy)
+		curl_easy_reset(a->easy);
+	else
+		a->easy = curl_easy_init();
+	a->is_adopted = false;
+	forget_configuration(a);
+	if (a->easy == NULL)
+		return false;
+
+	if (set_callbacks(a) != CURLE_OK ||
+		set_headers(a, options->target) != CURLE_OK ||
+		set_route(a, options->target, options->url) != CURLE_OK ||
+		set_trust(a, options->target) != CURLE_OK)
+		return false;
+	if (options->is_probe)
+	{
+		/* a session that is resumed shows no certificate */
+		SET(CURLOPT_CERTINFO, 1L);
+		SET(CURLOPT_SSL_SESSIONID_CACHE, 0L);
+		return code == CURLE_OK;
+	}
+	a->target = sgt_pin_target(options->target);
+	return true;
+}
+
+static CURLcode
+set_callbacks(Attempt *a)
+{
+	CURLcode	code = CURLE_OK;
+
+	SET(CURLOPT_PRIVATE, a);
+	SET(CURLOPT_ERRORBUFFER, a->reason);
+	SET(CURLOPT_WRITEFUNCTION, write_body);
+	SET(CURLOPT_WRITEDATA, a);
+	SET(CURLOPT_HEADERFUNCTION, read_header);
+	SET(CURLOPT_HEADERDATA, a);
+	return code;
+}
+
+static CURLcode
+set_headers(Attempt *a, const Target *target)
+{
+	CURLcode	code = CURLE_OK;
+	char		user_agent[64];
+
+	/* packagers' own version is nobody's business */
+	snprintf(user_agent, sizeof(user_agent),
+			 "sw_guest_token/" SGT_VERSION " PostgreSQL/%.*s",
+			 (int) strcspn(PG_VERSION, " "), PG_VERSION);
+	if ((target->authorization &&
+		 !add_header(a, "Authorization", target->authorization)) ||
+		!add_header(a, "User-Agent", user_agent) ||
+		!add_header(a, "Content-Type", "application/json") ||
+		!add_header(a, "Accept", "application/json") ||
+		!add_header(a, "Expect", ""))
+		return CURLE_OUT_OF_MEMORY;
+	SET(CURLOPT_POST, 1L);
+	SET(CURLOPT_HTTPHEADER, a->headers);
+
+	/* a proxy that is asked for a tunnel gets none of them */
+	SET(CURLOPT_HEADEROPT, (long) CURLHEADER_SEPARATE);
+	return code;
+}
+
+/*
+ * Where the request goes.  Some of this is libcurl's default, but matters too
+ * much to be left to it.
+ */
+static CURLcode
+set_route(Attempt *a, const Target *target, const char *url)
+{
+	CURLcode	code = CURLE_OK;
+
+	a->url = strdup(url);
+	a->parsed_url = curl_url();
+	if (a->url == NULL || a->parsed_url == NULL ||
+		curl_url_set(a->parsed_url, CURLUPART_URL, url, 0) != CURLUE_OK)
+		return CURLE_OUT_OF_MEMORY;
+	SET(CURLOPT_CURLU, a->parsed_url);
+	SET(CURLOPT_PROTOCOLS_STR, target->is_https ? "https" : "http");
+	SET(CURLOPT_FOLLOWLOCATION, 0L);
+	SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
+	SET(CURLOPT_PROXY, target->proxy ? target->proxy : "");
+	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+	if (!target->use_no_proxy)
+		SET(CURLOPT_NOPROXY, "");
+	return code;
+}
+
+static CURLcode
+set_trust(Attempt *a, const Target *target)
+{
+	CURLcode	code = CURLE_OK;
+
+	SET(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+	SET(CURLOPT_SSL_VERIFYPEER, 1L);
+	SET(CURLOPT_SSL_VERIFYHOST, 2L);
+	SET(CURLOPT_PROXY_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+	SET(CURLOPT_PROXY_SSL_VERIFYPEER, 1L);
+	SET(CURLOPT_PROXY_SSL_VERIFYHOST, 2L);
+	if (target->ca_file)
+	{
+		/* in place of libcurl's own, which may also be a directory */
+		SET(CURLOPT_CAINFO, target->ca_file);
+		SET(CURLOPT_CAPATH, NULL);
+		SET(CURLOPT_PROXY_CAINFO, target->ca_file);
+		SET(CURLOPT_PROXY_CAPATH, NULL);
+	}
+	return code;
+}
+
+static void
+forget_configuration(Attempt *a)
+{
+	sgt_unpin_target(a->target);
+	a->target = NULL;
+	curl_slist_free_all(a->headers);
+	a->headers = NULL;
+	curl_url_cleanup(a->parsed_url);
+	a->parsed_url = NULL;
+	free(a->url);
+	a->url = NULL;
+}
+
+/*
+ * Adds a header line, or with an empty value takes one of libcurl's away;
+ * false if memory is short.
+ */
+static bool
+add_header(Attempt *a, const char *name, const char *value)
+{
+	size_t		size = strlen(name) + strlen(value) + 3;
+	char	   *line = malloc(size);
+	struct curl_slist *headers = NULL;
+
+	if (line)
+	{
+		snprintf(line, size, value[0] ? "%s: %s" : "%s:", name, value);
+		headers = curl_slist_append(a->headers, line);
+		free(line);
+	}
+	if (headers == NULL)
+		return false;
+	a->headers = headers;
+	return true;
+}
+
+/*
+ * Facts
+ */
+
+/*
+ * How an attempt has ended that libcurl is done with.
+ */
+AttemptEnd
+sgt_classify_attempt(const Attempt *a, CURLcode code)
+{
+	if (a->no_memory)
+		return ATTEMPT_NO_MEMORY;
+	if (code == CURLE_OK)
+		return a->status != 0 ? ATTEMPT_ANSWERED : ATTEMPT_BROKEN;
+	if (a->too_large || is_header_too_long(a, code))
+		return ATTEMPT_MALFORMED;
+
+	switch (code)
+	{
+		case CURLE_PEER_FAILED_VERIFICATION:
+		case CURLE_SSL_ISSUER_ERROR:
+		case CURLE_SSL_INVALIDCERTSTATUS:
+			return ATTEMPT_BAD_CERTIFICATE;
+		case CURLE_SSL_CACERT_BADFILE:
+			return ATTEMPT_BAD_CA_FILE;
+		case CURLE_URL_MALFORMAT:
+			return ATTEMPT_BAD_URL;
+		case CURLE_OPERATION_TIMEDOUT:
+			return ATTEMPT_CONNECT_TIMED_OUT;
+		case CURLE_OUT_OF_MEMORY:
+			return ATTEMPT_NO_MEMORY;
+		case CURLE_UNSUPPORTED_PROTOCOL:
+		case CURLE_WEIRD_SERVER_REPLY:
+		case CURLE_BAD_CONTENT_ENCODING:
+			return ATTEMPT_MALFORMED;
+		case CURLE_RECV_ERROR:
+			/* only the words tell a bad chunk from a connection that broke */
+			if (strstr(a->reason, "chunk"))
+				return ATTEMPT_MALFORMED;
+			break;
+		default:
+			break;
+	}
+	if (a->no_descriptor)
+		return ATTEMPT_NO_DESCRIPTOR;
+	return a->is_sent ? ATTEMPT_BROKEN : ATTEMPT_NOT_CONNECTED;
+}
+
+/*
+ * Fills in the facts of an attempt that has ended, or is being stopped; then
+ * "code" is CURLE_OK.
+ */
+void
+sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code)
+{
+	curl_off_t	retry_after_s = 0;
+	char	   *content_type = NULL;
+
+	a->end = end;
+	a->code = code;
+	a->ended_us = sgt_now_us();
+	a->phase = describe_phase(a);
+	describe_reason(a, end, code);
+	if (a->easy == NULL)
+		return;
+	curl_easy_getinfo(a->easy, CURLINFO_CONTENT_TYPE, &content_type);
+	a->content_type = content_type;
+
+	/* of a date that has passed it is negative */
+	curl_easy_getinfo(a->easy, CURLINFO_RETRY_AFTER, &retry_after_s);
+	a->retry_after_s = Max(retry_after_s, 0);
+}
+
+/*
+ * Whether the response has begun, be it only with its end.  From 8.22 on
+ * libcurl fills the time in when the attempt ends, whether it was reached.
+ */
+static bool
+has_begun(const Attempt *a)
+{
+	curl_off_t	begun_us = 0;
+
+	if (a->is_sent)
+		curl_easy_getinfo(a->easy, CURLINFO_STARTTRANSFER_TIME_T, &begun_us);
+	return a->header_length > 0 || begun_us > 0;
+}
+
+/*
+ * Up to 8.5 libcurl says that it ran out of memory.
+ */
+static bool
+is_header_too_long(const Attempt *a, CURLcode code)
+{
+#if LIBCURL_VERSION_NUM >= 0x080600
+	return code == CURLE_TOO_LARGE && has_begun(a);
+#else
+	return code == CURLE_OUT_OF_MEMORY && has_begun(a);
+#endif
+}
+
+static const char *
+describe_phase(const Attempt *a)
+{
+	curl_off_t	resolved_us = 0;
+
+	if (a->easy)
+		curl_easy_getinfo(a->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
+	if (has_begun(a))
+		return gettext_noop("receiving the response");
+	if (a->is_sent)
+		return gettext_noop("waiting for the response");
+	if (a->connected_us != 0)
+		return gettext_noop("negotiating TLS");
+	if (resolved_us > 0)
+		return gettext_noop("connecting");
+	return gettext_noop("resolving the host name");
+}
+
+/*
+ * Replaces libcurl's words where they would mislead.
+ */
+static void
+describe_reason(Attempt *a, AttemptEnd end, CURLcode code)
+{
+	const char *reason = NULL;
+
+	if (a->too_large)
+		reason = gettext_noop("too much came");
+	else if (is_header_too_long(a, code))
+		reason = gettext_noop("a header is too long");
+	else if (end == ATTEMPT_BROKEN && code == CURLE_OK)
+		reason = gettext_noop("the headers ended early");
+	else if (a->reason[0] == '\0' && code != CURLE_OK)
+		reason = curl_easy_strerror(code);
+	if (reason)
+		strlcpy(a->reason, reason, sizeof(a->reason));
+}
+
+/*
+ * Tells how far an attempt came.
+ */
+void
+sgt_probe_attempt(const Attempt *a, AttemptProbe *probe)
+{
+	struct curl_header *date;
+
+	probe->local_time = (int64) time(NULL);
+	probe->server_time = -1;
+	probe->expires = -1;
+	if (a->easy == NULL)
+		return;
+	probe_times(a, probe);
+	if (curl_easy_header(a->easy, "Date", 0, CURLH_HEADER, -1,
+						 &date) == CURLHE_OK)
+		probe->server_time = (int64) curl_getdate(date->value, NULL);
+	probe_certificate(a, probe);
+}
+
+static void
+probe_times(const Attempt *a, AttemptProbe *probe)
+{
+	curl_off_t	resolved_us = 0;
+	curl_off_t	connected_us = 0;
+	curl_off_t	ready_us = 0;
+	curl_off_t	answered_us = 0;
+
+	curl_easy_getinfo(a->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
+	curl_easy_getinfo(a->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
+	/* from 8.22 on libcurl fills it in at the end, whether it was reached */
+	if (a->is_sent)
+		curl_easy_getinfo(a->easy, CURLINFO_PRETRANSFER_TIME_T, &ready_us);
+	curl_easy_getinfo(a->easy, CURLINFO_STARTTRANSFER_TIME_T, &answered_us);
+
+	/* libcurl tells that it was connected only when all that follows is done */
+	if (connected_us == 0 && a->connected_us != 0)
+		connected_us = Max(a->connected_us - a->started_us, resolved_us + 1);
+	else if (connected_us == 0 && fails_in_tls(a->code))
+		connected_us = resolved_us + 1;
+	probe->resolve_us = resolved_us;
+	probe->connect_us = Max(connected_us - resolved_us, 0);
+	if (connected_us > 0)
+		probe->tls_us = Max(ready_us - connected_us, 0);
+	if (a->status != 0)
+		probe->answer_us = Max(answered_us - ready_us, 1);
+}
+
+/*
+ * The first certificate is the server's own.
+ */
+static void
+probe_certificate(const Attempt *a, AttemptProbe *probe)
+{
+	struct curl_certinfo *certificates = NULL;
+
+	curl_easy_getinfo(a->easy, CURLINFO_CERTINFO, &certificates);
+	if (certificates == NULL || certificates->num_of_certs < 1)
+		return;
+	for (struct curl_slist *item = certificates->certinfo[0]; item;
+		 item = item->next)
+	{
+		if (strncmp(item->data, "Issuer:", 7) == 0)
+			strlcpy(probe->issuer, item->data + 7, sizeof(probe->issuer));
+		else if (strncmp(item->data, "Expire date:", 12) == 0)
+			probe->expires = (int64) curl_getdate(item->data + 12, NULL);
+	}
+}
+
+static bool
+fails_in_tls(CURLcode code)
+{
+	return code == CURLE_SSL_CONNECT_ERROR ||
+		code == CURLE_PEER_FAILED_VERIFICATION ||
+		code == CURLE_SSL_CACERT_BADFILE ||
+		code == CURLE_SSL_ISSUER_ERROR;
+}
+
+/*
+ * libcurl's callbacks
+ */
+
+static size_t
+write_body(char *data, size_t size, size_t n, void *arg)
+{
+	Attempt    *a = arg;
+	size_t		length = size * n;
+
+	if (length > MAX_BODY_LENGTH - a->body_length)
+	{
+		a->too_large = true;
+		return CURL_WRITEFUNC_ERROR;
+	}
+	if (a->body_length + length > a->body_size)
+	{
+		size_t		new_size = Max(a->body_size, 4096);
+		char	   *new_body;
+
+		while (new_size < a->body_length + length)
+			new_size *= 2;
+		new_body = realloc(a->body, new_size);
+		if (new_body == NULL)
+		{
+			a->no_memory = true;
+			return CURL_WRITEFUNC_ERROR;
+		}
+		a->body = new_body;
+		a->body_size = new_size;
+	}
+	memcpy(a->body + a->body_length, data, length);
+	a->body_length += length;
+	return length;
+}
+
+/*
+ * Gets one line at a time.  The empty one after the headers of a final
+ * response makes its status count.
+ */
+static size_t
+read_header(char *line, size_t size, size_t n, void *arg)
+{
+	Attempt    *a = arg;
+	size_t		length = size * n;
+	long		status = 0;
+
+	a->header_length += length;
+	if (a->header_length > MAX_HEADER_LENGTH)
+	{
+		a->too_large = true;
+		return 0;
+	}
+	if (length > 0 && (line[0] == '\r' || line[0] == '\n'))
+	{
+		curl_easy_getinfo(a->easy, CURLINFO_RESPONSE_CODE, &status);
+		if (status >= 200 || status == 101)
+			a->status = (int) status;
+
+		/* what follows is no HTTP, and nobody has asked for it */
+		if (status == 101)
+			return 0;
+	}
+	return length;
+}

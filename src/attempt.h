@@ -1,0 +1,116 @@
+/*-------------------------------------------------------------------------
+ * attempt.h
+ *		One exchange of a request for a response, over one easy handle.
+ *
+ * For engine.c; batch.c reads the facts.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SGT_ATTEMPT_H
+#define SGT_ATTEMPT_H
+
+#include "postgres.h"
+
+#include <curl/curl.h>
+
+#include "lib/ilist.h"
+
+#include "target.h"
+
+/* How an attempt ended, as far as HTTP goes. */
+typedef enum AttemptEnd
+{
+	ATTEMPT_ANSWERED,			/* the whole response is there */
+	ATTEMPT_MALFORMED,			/* what came is not HTTP, or too much of it */
+	ATTEMPT_NOT_CONNECTED,
+	ATTEMPT_BAD_CERTIFICATE,
+	ATTEMPT_CONNECT_TIMED_OUT,
+	ATTEMPT_TIMED_OUT,			/* its owner's deadline passed */
+	ATTEMPT_BROKEN,				/* the connection broke before the end */
+	ATTEMPT_BAD_CA_FILE,
+	ATTEMPT_BAD_URL,			/* libcurl cannot use it, or the proxy's */
+	ATTEMPT_NO_DESCRIPTOR,
+	ATTEMPT_NO_MEMORY,
+	ATTEMPT_ENGINE_FAILED,		/* libcurl cannot go on */
+	ATTEMPT_NOT_SENT			/* its owner has changed its mind */
+} AttemptEnd;
+
+/* What is to be sent, by POST; what it points to stays where it is meanwhile. */
+typedef struct AttemptOptions
+{
+	Target	   *target;
+	const char *url;
+	const char *body;			/* JSON */
+	int			connect_timeout_ms; /* name, TCP and TLS together */
+	bool		wait_for_others;	/* their connections may be HTTP/2 */
+	bool		is_fresh;		/* use no kept-alive connection */
+	bool		is_probe;		/* sgt_attempt_probe() will ask */
+} AttemptOptions;
+
+/* How far a request came, and how long each step took; 0: not so far. */
+typedef struct AttemptProbe
+{
+	int64		resolve_us;
+	int64		connect_us;
+	int64		tls_us;			/* with that to a proxy, if there is one */
+	int64		answer_us;
+	int64		local_time;		/* when the headers were there, Unix time */
+	int64		server_time;	/* what they said then; -1: nothing */
+	char		issuer[256];	/* of the server's certificate */
+	int64		expires;		/* Unix time; -1: not known */
+} AttemptProbe;
+
+/* Lives in malloc's memory, as libcurl's own does. */
+typedef struct Attempt
+{
+	dlist_node	node;			/* in the list of those that run, or of others */
+	void	   *owner;
+
+	/* the handle, and what it was configured for */
+	CURL	   *easy;
+	Target	   *target;			/* pinned; NULL: not configured */
+	char	   *url;
+	CURLU	   *parsed_url;
+	struct curl_slist *headers;
+	bool		is_adopted;		/* by the engine, since it was configured */
+
+	/* how it stands, as libcurl's callbacks see it */
+	curl_socket_t socket;		/* the last that was opened for it */
+	int64		started_us;
+	int64		connected_us;	/* then that one was; TLS may be to come */
+	int			n_sockets;		/* opened for it */
+	bool		is_sent;		/* the request is on its way */
+	int			n_sent;			/* how often libcurl has sent it */
+	long		n_connects;		/* connections made for it until then */
+	int			local_port;		/* of the connection that it went over */
+	bool		is_new;			/* that was made for it */
+	bool		is_refused;		/* HTTP/2: unprocessed, as far as can be told */
+	bool		no_descriptor;
+	bool		no_memory;
+	bool		too_large;
+
+	/* what came */
+	int			status;			/* set when all headers are there; 0: none */
+	size_t		header_length;
+	size_t		body_length;
+	size_t		body_size;		/* what "body" has room for */
+	char	   *body;
+
+	/* when it has ended */
+	AttemptEnd	end;
+	int			code;			/* libcurl's */
+	int64		ended_us;
+	const char *phase;			/* what it was doing, to complete "while ..." */
+	const char *content_type;	/* NULL: none */
+	int64		retry_after_s;	/* 0: nothing that can be told */
+	char		reason[CURL_ERROR_SIZE];	/* may be empty */
+} Attempt;
+
+/* These raise nothing. */
+extern Attempt *sgt_make_attempt(void);
+extern void sgt_free_attempt(Attempt *a);
+extern bool sgt_prepare_attempt(Attempt *a, const AttemptOptions *options);
+extern void sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code);
+extern AttemptEnd sgt_classify_attempt(const Attempt *a, CURLcode code);
+extern void sgt_probe_attempt(const Attempt *a, AttemptProbe *probe);
+
+#endif							/* SGT_ATTEMPT_H */

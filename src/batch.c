@@ -1,0 +1,795 @@
+/*-------------------------------------------------------------------------
+ * batch.c
+ *		One caller's requests: places, deadlines, retries.
+ *
+ * Knows what a request may take and when it is worth another attempt; knows
+ * nothing of tokens or SQL types, and leaves libcurl's habits to engine.c.
+ *
+ * Several batches may be open, as when a query has requests on their way and
+ * a trigger makes a call.  They share the engine, so that whoever waits drives
+ * everybody's requests.  What comes of that stays with each batch until its
+ * owner asks.
+ *
+ * 1. Interrupts are served while waiting, between turns: never while libcurl
+ *    is on the stack.  They raise in the batch that waits, and end only that.
+ * 2. Each request has one deadline, from when it is first sent to its end.
+ *    libcurl keeps only that of a single connection attempt.
+ * 3. Whatever is ready is read before a deadline counts.
+ * 4. Nothing in abandon() raises: a memory context is going away.
+ * 5. What is global here (the timers and three lists) is sound whenever
+ *    something may raise, so that whoever drives next can go on.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "batch.h"
+#include "clock.h"
+#include "engine.h"
+
+/* Backoff: full jitter, doubling from the first to the second. */
+#define MIN_BACKOFF_US		(100 * 1000)
+#define MAX_BACKOFF_US		(2000 * 1000)
+
+/*
+ * What the server asks for beyond this is not waited for: whoever waits holds a
+ * session, a transaction and its locks.
+ */
+#define MAX_RETRY_AFTER_S	2
+
+/*
+ * How often a request that an HTTP/2 server refuses is sent again, beyond what
+ * libcurl does by itself.
+ */
+#define MAX_REFUSALS		5
+
+/*
+ * How often libcurl gets a turn before a deadline that has passed counts: a
+ * turn reads from a few sockets, and what a sender can keep coming is endless.
+ */
+#define MAX_LATE_TURNS		256
+
+struct Batch
+{
+	MemoryContext context;		/* has it and its requests */
+	MemoryContextCallback callback; /* abandons it */
+	dlist_node	node;			/* in open_batches */
+	Target	   *target;			/* pinned */
+	Limits		limits;
+	const char *url;
+	int			success_status; /* all others are final by themselves */
+	bool		has_engine;
+	bool		is_stopped;
+	bool		connect_failed; /* do not wait for others' connections */
+	bool		has_sent;		/* one that has ended since */
+	int			n_requests;		/* not released */
+	dlist_head	pending;		/* not done */
+	dlist_head	done;			/* not handed out yet */
+	dlist_head	handed_out;
+};
+
+static int	compare_timers(const pairingheap_node *a,
+						   const pairingheap_node *b, void *arg);
+
+static dlist_head open_batches = DLIST_STATIC_INIT(open_batches);
+
+/* Deadlines, and the ends of pauses. */
+static pairingheap timers = {compare_timers, NULL, NULL};
+
+/* Those of whose deadline it must yet be seen that nothing came before it. */
+static dlist_head overdue = DLIST_STATIC_INIT(overdue);
+
+/* Those to be started, first come, first served. */
+static dlist_head ready = DLIST_STATIC_INIT(ready);
+
+/* Those whose attempt has ended. */
+static dlist_head ended = DLIST_STATIC_INIT(ended);
+
+static int	n_pending = 0;		/* of all batches */
+static int	n_running = 0;
+
+/* Less where descriptors are short, until all batches have ended. */
+static int	max_running = INT_MAX;
+
+static bool sockets_ready = false;
+
+static void abandon(void *arg);
+static void forget(Request *r);
+static void run_turn(void);
+static void fire_timers(int64 now);
+static void start_ready(int64 now);
+static bool start(Request *r, int64 now);
+static bool collect_ended(bool read_sockets);
+static void expire_overdue(void);
+static void settle_ended(void);
+static void observe(Request *r);
+static void report_attempt(const Request *r);
+static bool is_starved(Request *r);
+static bool is_sent_again(Request *r);
+static bool is_retried(Request *r);
+static bool is_retryable(const Outcome *outcome);
+static int64 back_off(int n);
+static void make_ready(Request *r);
+static void pause_until(Request *r, int64 wake_us);
+static void finish(Request *r, AttemptEnd result);
+static void set_timer(Request *r, int64 wake_us);
+static void stop_timer(Request *r);
+static int64 next_wake(void);
+
+/*
+ * Batches
+ */
+
+/*
+ * Begins a batch of requests to one URL of a target, which is pinned as long
+ * as the batch lives.  A status other than "success_status" is an answer
+ * however the response goes on.
+ */
+Batch	   *
+sgt_begin_batch(Target *target, const Limits *limits, const char *url,
+				int success_status)
+{
+	bool		has_engine = sgt_open_engine(target->trust);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "sw_guest_token batch",
+												  ALLOCSET_DEFAULT_SIZES);
+	Batch	   *batch = MemoryContextAllocZero(context, sizeof(Batch));
+
+	batch->context = context;
+	batch->limits = *limits;
+	batch->url = MemoryContextStrdup(context, url);
+	batch->success_status = success_status;
+	batch->has_engine = has_engine;
+	dlist_init(&batch->pending);
+	dlist_init(&batch->done);
+	dlist_init(&batch->handed_out);
+
+	/* from here on nothing raises */
+	batch->target = sgt_pin_target(target);
+	dlist_push_tail(&open_batches, &batch->node);
+	batch->callback.func = abandon;
+	batch->callback.arg = batch;
+	MemoryContextRegisterResetCallback(context, &batch->callback);
+	return batch;
+}
+
+/*
+ * Ends a batch.  What has no outcome yet is abandoned.
+ */
+void
+sgt_end_batch(Batch *batch)
+{
+	MemoryContextDelete(batch->context);
+}
+
+/*
+ * Called when the batch's memory is about to go, whatever state it is in.
+ */
+static void
+abandon(void *arg)
+{
+	Batch	   *batch = arg;
+	dlist_head *lists[] = {&batch->pending, &batch->done, &batch->handed_out};
+	dlist_iter	iter;
+
+	for (int i = 0; i < (int) lengthof(lists); i++)
+	{
+		dlist_foreach(iter, lists[i])
+			forget(dlist_container(Request, node, iter.cur));
+	}
+	sgt_unpin_target(batch->target);
+	dlist_delete(&batch->node);
+	if (dlist_is_empty(&open_batches))
+	{
+		max_running = INT_MAX;
+		sgt_tidy_engine();
+	}
+}
+
+/*
+ * Takes a request out of everything but its batch's list.
+ */
+static void
+forget(Request *r)
+{
+	if (r->state != REQUEST_DONE)
+		n_pending--;
+	if (r->state == REQUEST_RUNNING)
+	{
+		sgt_begin_turn();
+		sgt_stop_attempt(r->attempt, ATTEMPT_NOT_SENT);
+		sgt_end_turn();
+		n_running--;
+	}
+	if (r->state == REQUEST_READY || r->state == REQUEST_ENDED)
+		dlist_delete(&r->queue_node);
+	stop_timer(r);
+	if (r->attempt)
+		sgt_release_attempt(r->attempt);
+	r->attempt = NULL;
+}
+
+/*
+ * Whether as many requests as may be in flight have been submitted and not
+ * released.
+ */
+bool
+sgt_is_batch_full(const Batch *batch)
+{
+	return batch->n_requests >= batch->limits.max_concurrency;
+}
+
+/*
+ * Whether any request has been sent.
+ */
+bool
+sgt_has_batch_sent(Batch *batch)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &batch->pending)
+	{
+		const Request *r = dlist_container(Request, node, iter.cur);
+
+		if (r->attempt && r->attempt->is_sent)
+			return true;
+	}
+	return batch->has_sent;
+}
+
+/*
+ * Takes back what is not on its way yet, retries included.  What is ends with
+ * the outcome that it has, and no more may be submitted.
+ */
+void
+sgt_stop_batch(Batch *batch)
+{
+	dlist_mutable_iter iter;
+
+	batch->is_stopped = true;
+	sgt_begin_turn();
+	dlist_foreach_modify(iter, &batch->pending)
+	{
+		Request    *r = dlist_container(Request, node, iter.cur);
+		int			n_sent = r->outcome.n_attempts;
+
+		if (r->state == REQUEST_ENDED ||
+			(r->state == REQUEST_RUNNING && r->attempt->is_sent))
+			continue;
+		if (r->state == REQUEST_RUNNING)
+		{
+			sgt_stop_attempt(r->attempt, ATTEMPT_NOT_SENT);
+			n_running--;
+			n_sent--;
+		}
+		if (r->state == REQUEST_READY)
+			dlist_delete(&r->queue_node);
+		finish(r, n_sent == 0 ? ATTEMPT_NOT_SENT : r->outcome.result);
+	}
+	sgt_end_turn();
+}
+
+/*
+ * Requests
+ */
+
+/*
+ * Adds a request, a POST of JSON.  A probe goes over a connection of its own,
+ * once.
+ */
+Request    *
+sgt_submit_request(Batch *batch, const char *body, int tag, bool is_probe)
+{
+	Request    *r = MemoryContextAllocZero(batch->context, sizeof(Request));
+
+	Assert(!batch->is_stopped);
+	r->body = MemoryContextStrdup(batch->context, body);
+	r->tag = tag;
+	if (is_probe)
+		r->probe = MemoryContextAllocZero(batch->context, sizeof(AttemptProbe));
+	r->is_fresh = is_probe;
+	r->batch = batch;
+	r->wake_us = NEVER;
+	r->outcome.reason = "";
+
+	dlist_push_tail(&batch->pending, &r->node);
+	batch->n_requests++;
+	n_pending++;
+	if (batch->has_engine)
+		make_ready(r);
+	else
+		finish(r, ATTEMPT_NO_DESCRIPTOR);
+	return r;
+}
+
+/*
+ * Gives back a request that is done.
+ */
+void
+sgt_release_request(Request *r)
+{
+	Assert(r->state == REQUEST_DONE);
+	forget(r);
+	dlist_delete(&r->node);
+	r->batch->n_requests--;
+	pfree(r->body);
+	pfree(r);
+}
+
+/*
+ * Waits until the request is done.
+ */
+void
+sgt_wait_for_request(Request *r)
+{
+	while (r->state != REQUEST_DONE)
+	{
+		CHECK_FOR_INTERRUPTS();
+		run_turn();
+		if (r->state != REQUEST_DONE)
+			sockets_ready = sgt_wait_for_engine(next_wake());
+	}
+	dlist_delete(&r->node);
+	dlist_push_tail(&r->batch->handed_out, &r->node);
+}
+
+/*
+ * Waits until any request is done, and hands out that which was so first; NULL
+ * if there is none.
+ */
+Request    *
+sgt_wait_for_any(Batch *batch)
+{
+	Request    *r;
+
+	for (;;)
+	{
+		/* also between outcomes: to judge one may take milliseconds */
+		CHECK_FOR_INTERRUPTS();
+		if (!dlist_is_empty(&batch->done) || dlist_is_empty(&batch->pending))
+			break;
+		run_turn();
+		if (dlist_is_empty(&batch->done))
+			sockets_ready = sgt_wait_for_engine(next_wake());
+	}
+	if (dlist_is_empty(&batch->done))
+		return NULL;
+	r = dlist_container(Request, node, dlist_pop_head_node(&batch->done));
+	dlist_push_tail(&batch->handed_out, &r->node);
+	return r;
+}
+
+/*
+ * Turns
+ */
+
+/*
+ * Lets everybody's requests go on as far as they can without waiting.
+ */
+static void
+run_turn(void)
+{
+	int64		now = sgt_now_us();
+
+	/* what a turn before this one has left, which an error cut short */
+	settle_ended();
+
+	fire_timers(now);
+	sgt_begin_turn();
+	start_ready(now);
+	(void) collect_ended(sockets_ready);
+	sgt_end_turn();
+	sockets_ready = false;
+
+	if (!dlist_is_empty(&overdue))
+		expire_overdue();
+	settle_ended();
+}
+
+/*
+ * Ends pauses, and notes whose deadline has passed.
+ */
+static void
+fire_timers(int64 now)
+{
+	while (!pairingheap_is_empty(&timers))
+	{
+		Request    *r = pairingheap_container(Request, timer,
+											  pairingheap_first(&timers));
+
+		if (r->wake_us > now)
+			break;
+		stop_timer(r);
+		if (r->state == REQUEST_PAUSED)
+			make_ready(r);
+		else if (r->state == REQUEST_RUNNING)
+		{
+			r->is_overdue = true;
+			dlist_push_tail(&overdue, &r->queue_node);
+		}
+		else
+		{
+			/* waits for a descriptor, and has an outcome from before */
+			Assert(r->state == REQUEST_READY);
+			dlist_delete(&r->queue_node);
+			finish(r, r->outcome.result);
+		}
+	}
+}
+
+static void
+start_ready(int64 now)
+{
+	while (!dlist_is_empty(&ready) && n_running < max_running)
+	{
+		Request    *r = dlist_container(Request, queue_node,
+										dlist_pop_head_node(&ready));
+
+		if (start(r, now))
+		{
+			r->state = REQUEST_RUNNING;
+			n_running++;
+			set_timer(r, r->deadline_us);
+		}
+		else
+			finish(r, ATTEMPT_NO_MEMORY);
+	}
+}
+
+/*
+ * Starts an attempt; false if memory is short.
+ */
+static bool
+start(Request *r, int64 now)
+{
+	Batch	   *batch = r->batch;
+	AttemptOptions options = {
+		.target = batch->target,
+		.url = batch->url,
+		.body = r->body,
+		.connect_timeout_ms = batch->limits.connect_timeout_ms,
+		.is_fresh = r->is_fresh,
+		.is_probe = r->probe != NULL
+	};
+
+	/*
+	 * Without TLS there is no HTTP/2 to wait for.  And once a connection
+	 * attempt has failed, none waits for another any more: one that hangs
+	 * must not take the time of those behind it.
+	 */
+	options.wait_for_others = batch->target->is_https && !batch->connect_failed;
+
+	/* of the last attempt only the status is left, its buffers are reused */
+	r->outcome.content_type = NULL;
+	r->outcome.body = NULL;
+	r->outcome.body_length = 0;
+	r->outcome.reason = "";
+
+	r->outcome.n_attempts++;
+	if (r->deadline_us == 0)
+		r->deadline_us = now + batch->limits.timeout_ms * INT64CONST(1000);
+	if (r->attempt == NULL)
+		r->attempt = sgt_take_attempt(r);
+	return r->attempt != NULL && sgt_start_attempt(r->attempt, &options);
+}
+
+/*
+ * Lets libcurl go on, and takes what has ended; true if any socket was ready.
+ */
+static bool
+collect_ended(bool read_sockets)
+{
+	bool		any_ready = sgt_perform(read_sockets, n_pending);
+	Attempt    *a;
+
+	while ((a = sgt_next_ended()) != NULL)
+	{
+		Request    *r = a->owner;
+
+		stop_timer(r);
+		r->state = REQUEST_ENDED;
+		n_running--;
+		dlist_push_tail(&ended, &r->queue_node);
+	}
+	return any_ready;
+}
+
+/*
+ * Reads all that has come, then ends what is still overdue.  An answer that is
+ * there counts, however late the process gets to read it.
+ */
+static void
+expire_overdue(void)
+{
+	bool		any_ready = true;
+
+	for (int i = 0; any_ready && i < MAX_LATE_TURNS; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		sgt_begin_turn();
+		any_ready = collect_ended(true);
+		sgt_end_turn();
+	}
+
+	sgt_begin_turn();
+	while (!dlist_is_empty(&overdue))
+	{
+		Request    *r = dlist_head_element(Request, queue_node, &overdue);
+
+		stop_timer(r);
+		sgt_stop_attempt(r->attempt, ATTEMPT_TIMED_OUT);
+		r->state = REQUEST_ENDED;
+		n_running--;
+		dlist_push_tail(&ended, &r->queue_node);
+	}
+	sgt_end_turn();
+}
+
+/*
+ * Decides what becomes of requests whose attempt has ended.
+ */
+static void
+settle_ended(void)
+{
+	while (!dlist_is_empty(&ended))
+	{
+		Request    *r = dlist_head_element(Request, queue_node, &ended);
+
+		/* may raise for lack of memory: the request is still in the list */
+		if (message_level_is_interesting(DEBUG1))
+			report_attempt(r);
+		dlist_delete(&r->queue_node);
+		observe(r);
+		if (!is_starved(r) && !is_sent_again(r) && !is_retried(r))
+			finish(r, r->outcome.result);
+	}
+}
+
+/*
+ * Keeps what is known of the attempt.
+ */
+static void
+observe(Request *r)
+{
+	const Attempt *a = r->attempt;
+	Outcome    *outcome = &r->outcome;
+
+	outcome->result = a->end;
+	if (a->status != 0)
+		outcome->status = a->status;
+	outcome->phase = a->phase;
+	outcome->content_type = a->content_type;
+	outcome->body = a->body;
+	outcome->body_length = a->body_length;
+	outcome->reason = a->reason;
+
+	/* a refusal is one, however its body ends */
+	if (a->status != 0 && a->status != r->batch->success_status &&
+		a->end != ATTEMPT_NO_MEMORY && a->end != ATTEMPT_ENGINE_FAILED)
+		outcome->result = ATTEMPT_ANSWERED;
+
+	r->batch->has_sent |= a->is_sent;
+	if (a->end == ATTEMPT_NOT_CONNECTED || a->end == ATTEMPT_CONNECT_TIMED_OUT)
+		r->batch->connect_failed = true;
+	if (r->probe)
+		sgt_probe_attempt(a, r->probe);
+}
+
+/*
+ * Tells the log of an attempt; of what was sent and received nothing but its
+ * size.
+ */
+static void
+report_attempt(const Request *r)
+{
+	const Attempt *a = r->attempt;
+
+	ereport(DEBUG1,
+			(errmsg_internal("sw_guest_token: request %d, attempt %d: status %d after %.1f ms over %s connection, %zu bytes, libcurl's code %d",
+							 r->tag, r->outcome.n_attempts, a->status,
+							 (a->ended_us - a->started_us) / 1000.0,
+							 !a->is_sent ? "no" :
+							 a->n_connects > 0 ? "a new" : "a kept-alive",
+							 a->header_length + a->body_length, a->code)));
+}
+
+/*
+ * Whether the request waits for a descriptor, without that counting as an
+ * attempt.
+ */
+static bool
+is_starved(Request *r)
+{
+	if (r->outcome.result != ATTEMPT_NO_DESCRIPTOR)
+		return false;
+
+	/* others have them: go on with fewer, with this one when it can */
+	if (n_running > 0)
+		max_running = n_running;
+
+	/* nobody has but idle connections, to other hosts maybe */
+	else if (!sgt_drop_idle_connections())
+		return false;
+
+	if (--r->outcome.n_attempts == 0)
+		r->deadline_us = 0;
+	make_ready(r);
+	return true;
+}
+
+/*
+ * Whether a request to which nothing came, not even a byte, is sent again
+ * without that counting as an attempt.
+ */
+static bool
+is_sent_again(Request *r)
+{
+	const Attempt *a = r->attempt;
+
+	if (r->outcome.result != ATTEMPT_BROKEN || a->header_length > 0 ||
+		r->batch->is_stopped)
+		return false;
+	if (a->is_refused)
+	{
+		int64		resume_us = a->ended_us + back_off(r->n_refusals);
+
+		if (r->n_refusals++ == MAX_REFUSALS || resume_us >= r->deadline_us)
+			return false;
+		r->outcome.n_attempts--;
+		pause_until(r, resume_us);
+		return true;
+	}
+
+	/* the server may have closed a kept-alive connection meanwhile */
+	if (a->is_new || r->is_fresh)
+		return false;
+	r->is_fresh = true;
+	r->outcome.n_attempts--;
+	make_ready(r);
+	return true;
+}
+
+/*
+ * Whether the request gets another attempt, after a pause: as long as the
+ * server says, or else a random one.
+ */
+static bool
+is_retried(Request *r)
+{
+	const Attempt *a = r->attempt;
+	int64		resume_us = a->ended_us;
+
+	r->is_fresh = false;
+	if (!is_retryable(&r->outcome) || r->batch->is_stopped || r->probe ||
+		r->outcome.n_attempts > r->batch->limits.max_retries)
+		return false;
+
+	if (r->outcome.result == ATTEMPT_ANSWERED && a->retry_after_s > 0)
+	{
+		if (a->retry_after_s > MAX_RETRY_AFTER_S)
+			return false;
+		resume_us += a->retry_after_s * INT64CONST(1000000);
+	}
+	else
+		resume_us += back_off(r->outcome.n_attempts - 1);
+	if (resume_us >= r->deadline_us)
+		return false;
+	pause_until(r, resume_us);
+	return true;
+}
+
+static bool
+is_retryable(const Outcome *outcome)
+{
+	switch (outcome->result)
+	{
+		case ATTEMPT_ANSWERED:
+			return outcome->status == 429 || outcome->status == 500 ||
+				(outcome->status >= 502 && outcome->status <= 504);
+		case ATTEMPT_NOT_CONNECTED:
+		case ATTEMPT_CONNECT_TIMED_OUT:
+		case ATTEMPT_BROKEN:
+		case ATTEMPT_NO_DESCRIPTOR:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * The n-th pause, from 0: a random time, so that many clients that failed
+ * together do not come back together.
+ */
+static int64
+back_off(int n)
+{
+	int64		max_us = Min((int64) MIN_BACKOFF_US << Min(n, 16),
+							 MAX_BACKOFF_US);
+
+	return (int64) (pg_prng_double(&pg_global_prng_state) * max_us);
+}
+
+/*
+ * States
+ */
+
+/*
+ * Queues a request.  If it has been sent before, it has a deadline also there.
+ */
+static void
+make_ready(Request *r)
+{
+	r->state = REQUEST_READY;
+	dlist_push_tail(&ready, &r->queue_node);
+	if (r->outcome.n_attempts > 0)
+		set_timer(r, r->deadline_us);
+}
+
+static void
+pause_until(Request *r, int64 wake_us)
+{
+	r->state = REQUEST_PAUSED;
+	set_timer(r, wake_us);
+}
+
+static void
+finish(Request *r, AttemptEnd result)
+{
+	stop_timer(r);
+	r->outcome.result = result;
+	r->state = REQUEST_DONE;
+	n_pending--;
+	dlist_delete(&r->node);
+	dlist_push_tail(&r->batch->done, &r->node);
+}
+
+/*
+ * Timers
+ */
+
+/* The heap has the greatest on top: that is the earliest. */
+static int
+compare_timers(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+{
+	int64		first = pairingheap_const_container(Request, timer, a)->wake_us;
+	int64		second = pairingheap_const_container(Request, timer, b)->wake_us;
+
+	(void) arg;
+	return (first < second) - (first > second);
+}
+
+static void
+set_timer(Request *r, int64 wake_us)
+{
+	stop_timer(r);
+	r->wake_us = wake_us;
+	pairingheap_add(&timers, &r->timer);
+}
+
+static void
+stop_timer(Request *r)
+{
+	if (r->is_overdue)
+		dlist_delete(&r->queue_node);
+	r->is_overdue = false;
+	if (r->wake_us != NEVER)
+		pairingheap_remove(&timers, &r->timer);
+	r->wake_us = NEVER;
+}
+
+/*
+ * When there is something to do, whatever comes until then.
+ */
+static int64
+next_wake(void)
+{
+	if (!dlist_is_empty(&ready) && n_running < max_running)
+		return 0;
+	if (pairingheap_is_empty(&timers))
+		return NEVER;
+	return pairingheap_container(Request, timer,
+								 pairingheap_first(&timers))->wake_us;
+}

@@ -1,0 +1,94 @@
+/*-------------------------------------------------------------------------
+ * batch.h
+ *		One caller's requests: submitted, waited for, and released.
+ *
+ * A caller begins a batch, submits requests to it, waits for them in any
+ * order, looks at their outcomes, and ends it:
+ *
+ *		batch = sgt_begin_batch(target, &limits, url, 201);
+ *		request = sgt_submit_request(batch, body, 1, false);
+ *		sgt_wait_for_request(request);
+ *		... request->outcome ...
+ *		sgt_end_batch(batch);
+ *
+ * A batch lives in a memory context of its own, a child of what was current
+ * when it began.  Its end, or the reset or deletion of that, abandons what is
+ * still on its way.  An error must not leave a batch behind that later calls
+ * would drive: so the parent has to go before anything else can run.  That is
+ * true of CurTransactionContext, but not of a portal's contexts, which may live
+ * on when a subtransaction fails.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SGT_BATCH_H
+#define SGT_BATCH_H
+
+#include "postgres.h"
+
+#include "lib/ilist.h"
+#include "lib/pairingheap.h"
+
+#include "attempt.h"
+#include "target.h"
+
+typedef enum RequestState
+{
+	REQUEST_READY,				/* in the queue of those to be started */
+	REQUEST_RUNNING,			/* the engine has its attempt */
+	REQUEST_ENDED,				/* that has ended: what now is to be decided */
+	REQUEST_PAUSED,				/* before the next attempt */
+	REQUEST_DONE				/* has its outcome */
+} RequestState;
+
+/* How a request ended.  What it points to lives until its release. */
+typedef struct Outcome
+{
+	AttemptEnd	result;			/* the last attempt's, mostly */
+	int			status;			/* the last that came, 0 if none did */
+	int			n_attempts;
+	const char *phase;			/* what it was doing when time ran out */
+	const char *content_type;	/* NULL: none */
+	const char *body;
+	size_t		body_length;
+	const char *reason;			/* libcurl's words, may be empty */
+} Outcome;
+
+/* A request, or rather its caller's ticket.  Read-only but for batch.c. */
+typedef struct Request
+{
+	int			tag;			/* the caller's */
+	Outcome		outcome;		/* of the last attempt; valid when done */
+	AttemptProbe *probe;		/* how far it came; NULL: nobody asked */
+
+	struct Batch *batch;
+	dlist_node	node;			/* in one of the batch's lists */
+	RequestState state;
+	char	   *body;
+	Attempt    *attempt;		/* NULL: none has begun */
+	int64		deadline_us;	/* 0: not sent yet */
+	bool		is_fresh;		/* use no kept-alive connection */
+	int			n_refusals;		/* after which it was sent again */
+
+	dlist_node	queue_node;		/* of those that are ready, or have ended */
+	pairingheap_node timer;
+	int64		wake_us;		/* the timer's; NEVER: it has none */
+	bool		is_overdue;		/* the timer has fired, not the deadline yet */
+} Request;
+
+typedef struct Batch Batch;
+
+/* These may raise, in waits also what interrupts raise. */
+extern Batch *sgt_begin_batch(Target *target, const Limits *limits,
+							  const char *url, int success_status);
+extern Request *sgt_submit_request(Batch *batch, const char *body, int tag,
+								   bool is_probe);
+extern void sgt_wait_for_request(Request *request);
+extern Request *sgt_wait_for_any(Batch *batch);
+
+/* These raise nothing. */
+extern bool sgt_is_batch_full(const Batch *batch);
+extern bool sgt_has_batch_sent(Batch *batch);
+extern void sgt_stop_batch(Batch *batch);
+extern void sgt_release_request(Request *request);
+extern void sgt_end_batch(Batch *batch);
+
+#endif							/* SGT_BATCH_H */

@@ -1,0 +1,258 @@
+/*-------------------------------------------------------------------------
+ * socketset.c
+ *		Hides epoll (Linux) and kqueue (BSD, macOS) behind a few functions.
+ *
+ * PostgreSQL waits for one descriptor, however many sockets libcurl has: a
+ * WaitEventSet cannot lose a member again, while both facilities let their
+ * descriptor be waited for like a socket.
+ *
+ * libcurl stops watching a socket when its request is done, and watches it
+ * again for the next.  A socket whose end is known beforehand therefore stays
+ * registered while nothing is wanted of it, until it reports something all
+ * the same.  The two system calls that this saves are a fifth of the time of a
+ * request in a batch of 256 over the loopback interface.
+ *
+ * Plain C; nothing raises.  errno tells why something failed.
+ *-------------------------------------------------------------------------
+ */
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/epoll.h>
+#else
+#include <fcntl.h>
+#include <sys/event.h>
+#include <sys/time.h>
+#include <sys/types.h>
+#endif
+
+#include "socketset.h"
+
+#define MAX_READY	64
+
+static WatchedSocket *find_socket(SocketSet *set, int socket);
+static bool change_events(int set, int socket, int old_events,
+						  int new_events);
+
+/*
+ * Opens a set, which is empty; false if that is not possible.
+ */
+bool
+sgt_open_sockets(SocketSet *set)
+{
+	memset(set, 0, sizeof(*set));
+#ifdef __linux__
+	set->fd = epoll_create1(EPOLL_CLOEXEC);
+#else
+	set->fd = kqueue();
+	if (set->fd >= 0)
+		(void) fcntl(set->fd, F_SETFD, FD_CLOEXEC);
+#endif
+	return set->fd >= 0;
+}
+
+void
+sgt_close_sockets(SocketSet *set)
+{
+	if (set->fd >= 0)
+		close(set->fd);
+	free(set->sockets);
+	memset(set, 0, sizeof(*set));
+	set->fd = -1;
+}
+
+/*
+ * Announces a socket that sgt_remove_socket() will be called for before it is
+ * closed, or at least before another one has its number; false if memory is
+ * short.
+ */
+bool
+sgt_add_socket(SocketSet *set, int socket)
+{
+	struct stat st;
+
+	if (socket >= set->n_sockets)
+	{
+		int			n = socket + 16;
+		WatchedSocket *sockets = realloc(set->sockets,
+										 (size_t) n * sizeof(WatchedSocket));
+
+		if (sockets == NULL)
+			return false;
+		memset(sockets + set->n_sockets, 0,
+			   (size_t) (n - set->n_sockets) * sizeof(WatchedSocket));
+		set->sockets = sockets;
+		set->n_sockets = n;
+	}
+	memset(&set->sockets[socket], 0, sizeof(WatchedSocket));
+	set->sockets[socket].is_added = true;
+	if (fstat(socket, &st) == 0)
+		set->sockets[socket].inode = st.st_ino;
+	return true;
+}
+
+/*
+ * Forgets a socket that is about to be closed, which does the rest, or is
+ * already; false if it was not added.
+ */
+bool
+sgt_remove_socket(SocketSet *set, int socket)
+{
+	WatchedSocket *s = find_socket(set, socket);
+
+	if (s == NULL)
+		return false;
+	memset(s, 0, sizeof(WatchedSocket));
+	return true;
+}
+
+/*
+ * Whether a socket was added that has been closed since.
+ */
+bool
+sgt_is_socket_lost(const SocketSet *set, int socket)
+{
+	struct stat st;
+
+	return set->sockets[socket].is_added &&
+		(fstat(socket, &st) != 0 || st.st_ino != set->sockets[socket].inode);
+}
+
+/*
+ * Watches a socket for other events than before; false if that is not
+ * possible.
+ */
+bool
+sgt_watch_socket(SocketSet *set, int socket, int old_events, int new_events)
+{
+	WatchedSocket *s = find_socket(set, socket);
+
+	if (s == NULL)
+		return change_events(set->fd, socket, old_events, new_events);
+	s->wanted = (unsigned char) new_events;
+	if (new_events == 0 || new_events == s->registered)
+		return true;
+	if (!change_events(set->fd, socket, s->registered, new_events))
+		return false;
+	s->registered = (unsigned char) new_events;
+	return true;
+}
+
+/*
+ * The socket's entry, or NULL if it was not added.
+ */
+static WatchedSocket *
+find_socket(SocketSet *set, int socket)
+{
+	return socket < set->n_sockets && set->sockets[socket].is_added ?
+		&set->sockets[socket] : NULL;
+}
+
+/*
+ * Tells the kernel.  It does not mind a socket that is closed already.
+ */
+static bool
+change_events(int set, int socket, int old_events, int new_events)
+{
+#ifdef __linux__
+	struct epoll_event event = {0};
+
+	if (new_events & SOCKET_READ)
+		event.events |= EPOLLIN;
+	if (new_events & SOCKET_WRITE)
+		event.events |= EPOLLOUT;
+	event.data.fd = socket;
+	if (new_events == 0)
+	{
+		(void) epoll_ctl(set, EPOLL_CTL_DEL, socket, &event);
+		return true;
+	}
+	return epoll_ctl(set, old_events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
+					 socket, &event) == 0;
+#else
+	static const struct
+	{
+		int			event;
+		int			filter;
+	}			kinds[] = {
+		{SOCKET_READ, EVFILT_READ},
+		{SOCKET_WRITE, EVFILT_WRITE}
+	};
+
+	for (int i = 0; i < 2; i++)
+	{
+		bool		is_wanted = (new_events & kinds[i].event) != 0;
+		struct kevent change;
+
+		if (is_wanted == ((old_events & kinds[i].event) != 0))
+			continue;
+		EV_SET(&change, socket, kinds[i].filter,
+			   is_wanted ? EV_ADD : EV_DELETE, 0, 0, 0);
+		if (kevent(set, &change, 1, NULL, 0, NULL) != 0 && is_wanted)
+			return false;
+	}
+	return true;
+#endif
+}
+
+/*
+ * Fills in which sockets are ready now, without waiting, and returns how
+ * many.  What does not fit is reported by the next call: both facilities
+ * report a condition, not its change.
+ */
+int
+sgt_ready_sockets(SocketSet *set, SocketEvent *events, int max_events)
+{
+	int			n;
+	int			n_wanted = 0;
+#ifdef __linux__
+	struct epoll_event ready[MAX_READY];
+#else
+	struct kevent ready[MAX_READY];
+	struct timespec no_time = {0, 0};
+#endif
+
+	if (max_events > MAX_READY)
+		max_events = MAX_READY;
+	do
+	{
+#ifdef __linux__
+		n = epoll_wait(set->fd, ready, max_events, 0);
+#else
+		n = kevent(set->fd, NULL, 0, ready, max_events, &no_time);
+#endif
+		for (int i = 0; i < n; i++)
+		{
+			SocketEvent event = {0};
+			WatchedSocket *s;
+
+#ifdef __linux__
+			event.socket = ready[i].data.fd;
+			if (ready[i].events & EPOLLIN)
+				event.events |= SOCKET_READ;
+			if (ready[i].events & EPOLLOUT)
+				event.events |= SOCKET_WRITE;
+			if (ready[i].events & (EPOLLERR | EPOLLHUP))
+				event.events |= SOCKET_ERROR;
+#else
+			event.socket = (int) ready[i].ident;
+			event.events = ready[i].filter == EVFILT_WRITE ?
+				SOCKET_WRITE : SOCKET_READ;
+			if (ready[i].flags & EV_ERROR)
+				event.events |= SOCKET_ERROR;
+#endif
+			s = find_socket(set, event.socket);
+			if (s == NULL || s->wanted != 0)
+				events[n_wanted++] = event;
+			else
+			{
+				(void) change_events(set->fd, event.socket, s->registered, 0);
+				s->registered = 0;
+			}
+		}
+	} while (n_wanted == 0 && n == max_events);
+	return n_wanted;
+}

@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ * socketset.h
+ *		One descriptor that tells which of many sockets are ready.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SGT_SOCKETSET_H
+#define SGT_SOCKETSET_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#define SOCKET_READ		(1 << 0)
+#define SOCKET_WRITE	(1 << 1)
+#define SOCKET_ERROR	(1 << 2)	/* reported, never asked for */
+
+typedef struct SocketEvent
+{
+	int			socket;
+	int			events;
+} SocketEvent;
+
+/* What is known of a socket that has been added; else it is all zero. */
+typedef struct WatchedSocket
+{
+	bool		is_added;
+	ino_t		inode;			/* tells it from a later one of its number */
+	unsigned char wanted;		/* the events that are waited for */
+	unsigned char registered;	/* those that the kernel reports */
+} WatchedSocket;
+
+typedef struct SocketSet
+{
+	int			fd;				/* -1: not open */
+	WatchedSocket *sockets;		/* by their number */
+	int			n_sockets;
+} SocketSet;
+
+extern bool sgt_open_sockets(SocketSet *set);
+extern void sgt_close_sockets(SocketSet *set);
+extern bool sgt_add_socket(SocketSet *set, int socket);
+extern bool sgt_remove_socket(SocketSet *set, int socket);
+extern bool sgt_is_socket_lost(const SocketSet *set, int socket);
+extern bool sgt_watch_socket(SocketSet *set, int socket, int old_events,
+							 int new_events);
+extern int	sgt_ready_sockets(SocketSet *set, SocketEvent *events,
+							  int max_events);
+
+#endif							/* SGT_SOCKETSET_H */

@@ -1,0 +1,58 @@
+/*-------------------------------------------------------------------------
+ * target.h
+ *		Where requests go, with which credentials, and what bounds them.
+ *
+ * A target never changes: when a setting, the token's file or the certificate
+ * authorities do, settings.c makes another one.  Whoever goes on with the old
+ * one has pinned it.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SGT_TARGET_H
+#define SGT_TARGET_H
+
+#include "postgres.h"
+
+#include "utils/memutils.h"
+
+#include "text.h"
+
+typedef struct Target
+{
+	MemoryContext context;		/* has all of it */
+	int			n_pins;			/* with the last one it goes */
+
+	const char *base_url;		/* without a slash at its end */
+	bool		is_https;		/* the only scheme that is spoken */
+	const char *authorization;	/* the header's value; NULL: none is sent */
+	const char *ca_file;		/* NULL: as libcurl finds it */
+	uint64		trust;			/* another number: ca_file has changed */
+	const char *proxy;			/* NULL: none, whatever the environment says */
+	bool		use_no_proxy;	/* obey the environment's no_proxy */
+	SecretList	secrets;		/* what no message may show */
+} Target;
+
+/* What bounds the requests to it; times in milliseconds. */
+typedef struct Limits
+{
+	int			connect_timeout_ms; /* one connection attempt */
+	int			timeout_ms;		/* one request with all that belongs to it */
+	int			max_retries;	/* attempts after the first */
+	int			max_concurrency;	/* requests in flight */
+} Limits;
+
+static inline Target *
+sgt_pin_target(Target *target)
+{
+	target->n_pins++;
+	return target;
+}
+
+/* Raises nothing; NULL is no target. */
+static inline void
+sgt_unpin_target(Target *target)
+{
+	if (target && --target->n_pins == 0)
+		MemoryContextDelete(target->context);
+}
+
+#endif							/* SGT_TARGET_H */
