@@ -59,6 +59,20 @@ foreach my $name (qw(reference operations troubleshooting))
 }
 $node->safe_psql('postgres', 'CREATE EXTENSION IF NOT EXISTS sw_guest_token');
 
+# the wrapper that troubleshooting.md shows for pools: what they take for the loss
+# of a database connection gets another code, and the rest stays as it is
+foreach my $case (
+	[ '201', '', "t\n" ], [ '429', 'SW001' ], [ '500', 'SW001' ], [ 'reset', 'SW001' ], [ '302', 'SW001' ], [ '422', '22023' ])
+{
+	my ($script, $code, $out) = @$case;
+	my $session = run_session($node, "SET sw_guest_token.base_url = '$sandbox->{url}/script/$script'",
+		'SET sw_guest_token.max_retries = 0',
+		"SELECT token > '' AND refresh_token > '' FROM create_guest_token('{$ADDRESS}')");
+
+	is(sql_state($session->{err}) . $session->{out}, $code . ($out // ''), "a pool sees of $script: '$code'");
+	like($session->{err}, qr/SignalWire.*\nDETAIL:  ./, 'and the message and its detail are the same') if $code;
+}
+
 # the tables of settings and of SQLSTATEs are complete
 my $readme = slurp_file("$FindBin::RealBin/../README.md");
 foreach my $name (split /\n/,
