@@ -253,6 +253,15 @@ sgt_tidy_engine(void)
 	Assert(engine.n_taken == 0);
 	free_attempts(1);
 
+	/* a target that nobody else has is one of yesterday */
+	if (!dlist_is_empty(&engine.idle))
+	{
+		Attempt    *a = dlist_head_element(Attempt, node, &engine.idle);
+
+		if (a->target && a->target->n_pins == 1)
+			free_attempts(0);
+	}
+
 	/* connections that ended together were not closed as the batch drained */
 	if (engine.n_sockets > MAX_KEPT_CONNECTIONS)
 		discard();
