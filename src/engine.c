@@ -17,7 +17,8 @@
  *    error always finds the engine sound, and ends only what its batch had.
  * 2. All signals are blocked while libcurl is on the stack, once a turn: a
  *    thread that it starts, for a name look-up, inherits the mask, and
- *    PostgreSQL's handlers must not run there.
+ *    PostgreSQL's handlers must not run there.  Only the watchdog's is let
+ *    through, unless a look-up starts.
  * 3. Every socket that libcurl opens is booked with fd.c, one for one.  Some
  *    that never got connected it closes without a word (7.88 does): those are
  *    looked for at the end of the turn.  (Two more, which it uses for the
@@ -31,6 +32,8 @@
 
 #include <curl/curl.h>
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
@@ -64,6 +67,19 @@
  */
 #define MAX_READY			16
 
+/*
+ * What takes this long, in time of the processor, is watched, and what takes it
+ * twice is ended.  Nothing that is of use takes a tenth of it.
+ */
+#define WATCHDOG_MS			500
+
+/*
+ * After so many turns at once in which nothing ended, libcurl has to wait for
+ * its next one: no response has so many parts.
+ */
+#define MAX_IDLE_TURNS		1000
+#define IDLE_PAUSE_MS		10
+
 /* How often libcurl may ask for another turn at once. */
 #define MAX_TIMER_TURNS		64
 
@@ -83,6 +99,14 @@ static struct
 	int64		timer_us;		/* when libcurl wants a turn anyway */
 	bool		signals_blocked;
 	sigset_t	saved_signals;
+
+	int			n_idle_turns;	/* in a row */
+
+	/* the watchdog's, which may come at any time in a turn */
+	volatile	sig_atomic_t action;	/* number of the call to libcurl; 0:
+										 * none */
+	volatile	sig_atomic_t watched_action;	/* that of the last look */
+	volatile	sig_atomic_t is_adding; /* the socket set is being changed */
 
 	int			n_taken;		/* attempts that a batch has */
 	dlist_head	running;		/* of these, those that libcurl has */
@@ -104,10 +128,13 @@ static void free_attempts(int n_kept);
 static void note_end(Attempt *a, AttemptEnd end, CURLcode code);
 static bool adopt(Attempt *a);
 static int	perform_sockets(void);
+static void act(curl_socket_t sock, int what);
+static void set_watchdog(int interval_ms);
+static void bite(int signal_number);
+static int	note_look_up(void *resolver, void *reserved, void *arg);
 static void perform_timers(void);
 static int	note_request(void *arg, char *remote_ip, char *local_ip,
 						 int remote_port, int local_port);
-static bool is_shared(const Attempt *a);
 static void find_lost_sockets(void);
 static void forget_socket(curl_socket_t sock);
 static curl_socket_t open_socket(void *arg, curlsocktype purpose,
@@ -315,7 +342,8 @@ sgt_take_attempt(void *owner)
 	if (a == NULL)
 		return NULL;
 	a->owner = owner;
-	engine.n_taken++;
+	if (engine.n_taken++ == 0)
+		set_watchdog(WATCHDOG_MS);
 	return a;
 }
 
@@ -327,7 +355,8 @@ sgt_release_attempt(Attempt *a)
 {
 	a->owner = NULL;
 	dlist_push_head(&engine.idle, &a->node);
-	engine.n_taken--;
+	if (--engine.n_taken == 0)
+		set_watchdog(0);
 }
 
 static void
@@ -372,6 +401,8 @@ adopt(Attempt *a)
 		curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
 	/* never wait for a name look-up's thread */
 		curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK &&
+		curl_easy_setopt(easy, CURLOPT_RESOLVER_START_FUNCTION,
+						 note_look_up) == CURLE_OK &&
 		curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION,
 						 note_request) == CURLE_OK &&
 		curl_easy_setopt(easy, CURLOPT_PREREQDATA, a) == CURLE_OK &&
@@ -399,6 +430,7 @@ note_end(Attempt *a, AttemptEnd end, CURLcode code)
 {
 	sgt_note_attempt_end(a, end, code);
 	engine.may_have_lost |= a->n_sockets != a->n_connects;
+	engine.n_idle_turns = 0;
 	dlist_delete(&a->node);
 }
 
@@ -450,6 +482,7 @@ sgt_begin_turn(void)
 
 	Assert(!engine.signals_blocked);
 	sigfillset(&all);
+	sigdelset(&all, SIGVTALRM);
 	pthread_sigmask(SIG_SETMASK, &all, &engine.saved_signals);
 	engine.signals_blocked = true;
 }
@@ -487,7 +520,6 @@ perform_sockets(void)
 {
 	SocketEvent ready[MAX_READY];
 	int			n = sgt_ready_sockets(&engine.sockets, ready, MAX_READY);
-	int			n_running;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -499,9 +531,7 @@ perform_sockets(void)
 			what |= CURL_CSELECT_OUT;
 		if (ready[i].events & SOCKET_ERROR)
 			what |= CURL_CSELECT_ERR;
-		if (curl_multi_socket_action(engine.multi, ready[i].socket, what,
-									 &n_running) != CURLM_OK)
-			engine.has_failed = true;
+		act(ready[i].socket, what);
 	}
 	return n;
 }
@@ -517,13 +547,98 @@ perform_timers(void)
 
 	for (int i = 0; i < MAX_TIMER_TURNS && engine.timer_us <= now; i++)
 	{
-		int			n_running;
-
 		engine.timer_us = NEVER;
-		if (curl_multi_socket_action(engine.multi, CURL_SOCKET_TIMEOUT, 0,
-									 &n_running) != CURLM_OK)
-			engine.has_failed = true;
+		act(CURL_SOCKET_TIMEOUT, 0);
 	}
+}
+
+static void
+act(curl_socket_t sock, int what)
+{
+	static int	n_actions = 0;
+	int			n_running;
+
+	n_actions = n_actions == INT_MAX ? 1 : n_actions + 1;
+	engine.action = n_actions;
+	if (curl_multi_socket_action(engine.multi, sock, what,
+								 &n_running) != CURLM_OK)
+		engine.has_failed = true;
+	engine.action = 0;
+}
+
+/*
+ * The watchdog
+ *
+ * libcurl, nghttp2 and OpenSSL read on as long as something comes of which
+ * nothing is for their caller: empty frames of HTTP/2, TLS's own messages.  A
+ * server that sends them without end would keep libcurl from returning, with
+ * all signals blocked.  So a timer, which costs nothing while it runs, looks
+ * twice a second of processor time whether libcurl has returned since the last
+ * look.  If not, all connections are cut, which ends whatever reads from them.
+ */
+
+/*
+ * Lets the watchdog look so often; 0 puts it to sleep.
+ */
+static void
+set_watchdog(int interval_ms)
+{
+	static bool has_handler = false;
+	struct itimerval interval = {0};
+	struct sigaction action = {0};
+
+	if (!has_handler)
+	{
+		action.sa_handler = bite;
+		action.sa_flags = SA_RESTART;
+		sigemptyset(&action.sa_mask);
+		has_handler = sigaction(SIGVTALRM, &action, NULL) == 0;
+		if (!has_handler)
+			return;
+	}
+	engine.watched_action = 0;
+	interval.it_interval.tv_usec = interval_ms * 1000;
+	interval.it_value = interval.it_interval;
+	setitimer(ITIMER_VIRTUAL, &interval, NULL);
+}
+
+/*
+ * The signal's handler.
+ */
+static void
+bite(int signal_number)
+{
+	int			saved_errno = errno;
+
+	(void) signal_number;
+	if (engine.action != 0 && engine.action == engine.watched_action &&
+		!engine.is_adding)
+	{
+		for (int i = 0; i < engine.sockets.n_sockets; i++)
+		{
+			if (engine.sockets.sockets[i].is_added)
+				(void) shutdown(i, SHUT_RDWR);
+		}
+	}
+	engine.watched_action = engine.action;
+	errno = saved_errno;
+}
+
+/*
+ * A thread is about to be started, which must not get the watchdog's signal.
+ */
+static int
+note_look_up(void *resolver, void *reserved, void *arg)
+{
+	sigset_t	own;
+
+	(void) resolver;
+	(void) reserved;
+	(void) arg;
+	sigemptyset(&own);
+	sigaddset(&own, SIGVTALRM);
+	pthread_sigmask(SIG_BLOCK, &own, NULL);
+	return 0;
 }
 
 /*
@@ -555,6 +670,19 @@ sgt_wait_for_engine(int64 wake_us)
 	int64		now = sgt_now_us();
 	bool		sockets_ready = false;
 	int			n;
+
+	/*
+	 * Some servers make libcurl ask for turn after turn, or wait until it can
+	 * write what it must not send yet.
+	 */
+	if (engine.n_idle_turns++ > MAX_IDLE_TURNS)
+	{
+		if (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+					  (IsUnderPostmaster ? WL_EXIT_ON_PM_DEATH : 0),
+					  IDLE_PAUSE_MS, engine.wait_event) & WL_LATCH_SET)
+			ResetLatch(MyLatch);
+		return true;
+	}
 
 	/* rounded up: to wake early would only mean to sleep again */
 	wake_us = Min(wake_us, engine.timer_us);
@@ -601,8 +729,9 @@ note_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
 	a->is_sent = true;
 	if (a->n_sent > 0)
 	{
-		/* over a new connection libcurl repeats only what was refused */
-		a->is_refused |= a->is_new || is_shared(a);
+		/* of new connections, or that live on, libcurl repeats just that */
+		a->is_refused |= a->is_new ||
+			sgt_has_socket_with_port(&engine.sockets, a->local_port);
 		if (!a->is_refused && n_connects == a->n_connects)
 			return CURL_PREREQFUNC_ABORT;
 	}
@@ -614,32 +743,12 @@ note_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
 	return CURL_PREREQFUNC_OK;
 }
 
-/*
- * Whether another request is on its way over the same connection, which is
- * HTTP/2's then.
- */
-static bool
-is_shared(const Attempt *a)
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &engine.running)
-	{
-		const Attempt *other = dlist_container(Attempt, node, iter.cur);
-
-		/* of HTTP/1.1, one that has its answer may not have been collected */
-		if (other != a && other->is_sent && other->header_length == 0 &&
-			other->local_port == a->local_port)
-			return true;
-	}
-	return false;
-}
-
 static curl_socket_t
 open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
 {
 	Attempt    *a = arg;
 	curl_socket_t sock;
+	bool		is_added;
 
 	(void) purpose;
 	if (!AcquireExternalFD())
@@ -655,7 +764,10 @@ open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
 		return CURL_SOCKET_BAD;
 	}
 	forget_socket(sock);		/* one of the same number, long closed */
-	if (!sgt_add_socket(&engine.sockets, sock))
+	engine.is_adding = true;
+	is_added = sgt_add_socket(&engine.sockets, sock);
+	engine.is_adding = false;
+	if (!is_added)
 	{
 		a->no_memory = true;
 		close(sock);

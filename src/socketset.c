@@ -17,7 +17,9 @@
  */
 #include <stddef.h>
 #include <stdlib.h>
+#include <netinet/in.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #ifdef __linux__
@@ -107,6 +109,32 @@ sgt_remove_socket(SocketSet *set, int socket)
 		return false;
 	memset(s, 0, sizeof(WatchedSocket));
 	return true;
+}
+
+/*
+ * Whether one of the sockets has this local port.
+ */
+bool
+sgt_has_socket_with_port(const SocketSet *set, int local_port)
+{
+	for (int i = 0; i < set->n_sockets; i++)
+	{
+		union
+		{
+			struct sockaddr any;
+			struct sockaddr_in ipv4;
+			struct sockaddr_in6 ipv6;
+		}			address;
+		socklen_t	size = sizeof(address);
+
+		if (!set->sockets[i].is_added ||
+			getsockname(i, &address.any, &size) != 0)
+			continue;
+		if (ntohs(address.any.sa_family == AF_INET6 ? address.ipv6.sin6_port :
+				  address.ipv4.sin_port) == local_port)
+			return true;
+	}
+	return false;
 }
 
 /*

@@ -93,6 +93,37 @@ EOQ
 	is($sandbox->journal->{connections}, 1, 'and no connection that is kept alive');
 }
 
+# HTTP/2: what never ends, what makes libcurl ask for turn after turn, and what
+# takes requests without an answer
+foreach my $case ([ 'empty_data', 1, 1 ], [ 'window_0', 1, 1 ], [ 'eat', 16, 32 ])
+{
+	my ($action, $n, $max_sent) = @$case;
+	my $directory = PostgreSQL::Test::Utils::tempdir;
+	my ($in, $out) = ('', '');
+
+	make_certificate($directory);
+	append_to_file("$directory/answers", JSON::PP::encode_json({ '*' => $action }));
+	my $server = IPC::Run::start([ 't/raw_server.py', "$directory/answers", "$directory/cert.pem", "$directory/key.pem" ],
+		'<', \$in, '>', \$out);
+	$server->pump until $out =~ /^(\d+)\n/;
+	my @use_server = ("SET sw_guest_token.base_url = 'https://127.0.0.1:$1'", "SET sw_guest_token.ca_file = '$directory/cert.pem'");
+
+	$session = run_session($node, @use_server, "SET sw_guest_token.timeout = '3s'",
+		"SELECT count(error_code), min(error_code) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{$n}'))",
+		"SELECT 'ticks ' || split_part(stat, ' ', 14)::int + split_part(stat, ' ', 15)::int FROM pg_read_file('/proc/self/stat') stat",
+		'RESET ALL', $ONE);
+	like($session->{err} . $session->{out}, qr/^$n\|08006\nticks \d+\ntoken true\n\z/, "HTTP/2, $action: the call ends");
+	$server->pump_nb;
+	cmp_ok(scalar(() = $out =~ /^\*$/mg), '<=', $max_sent, 'and no request is sent more often than once more');
+	my ($ticks) = $session->{out} =~ /ticks (\d+)/;
+	cmp_ok($ticks, '<', 150, 'whoever waits leaves the processor to others') if $action eq 'window_0' && $^O eq 'linux';
+
+	$session = session($node, @use_server, "SET sw_guest_token.timeout = '100s'", "SET statement_timeout = '300ms'", $ONE);
+	$session->finish;
+	like(sql_state($session->{err}), $action eq 'window_0' ? qr/^57014$/ : qr/^(57014|08006)$/, 'it can be interrupted');
+	$server->kill_kill;
+}
+
 # a retry that is taken back has the status of the attempt before, not its body
 {
 	my $directory = PostgreSQL::Test::Utils::tempdir;

@@ -102,7 +102,9 @@ def serve_http2(connection, answers):
         return head
 
     need(len(b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'))
-    connection.sendall(frame('settings', 0, 0))
+    # SETTINGS_INITIAL_WINDOW_SIZE
+    connection.sendall(frame('settings', 0, 0, struct.pack('>HI', 4, 0)
+                             if answers['*'] == 'window_0' else b''))
     while True:
         head = need(9)
         length = int.from_bytes(head[:3], 'big')
@@ -135,6 +137,13 @@ def serve_http2(connection, answers):
                                      struct.pack('>II', stream, 2)))
             finish(connection, 'close')
             return
+        elif action == 'empty_data':
+            connection.sendall(frame('headers', 4, stream, b'\x08\x03201'))
+            while True:
+                connection.sendall(frame('data', 0, stream) * 1000)
+        elif action == 'eat':
+            # close when others had the time to come as well
+            threading.Timer(0.25, finish, (connection, 'close')).start()
         elif action == 'garbage':
             connection.sendall(b'\xff' * 100)
         elif action == 'close':
