@@ -160,7 +160,7 @@ SET sw_guest_token.api_token = 'PT+secret/of%41+our=own';
 SELECT detail FROM unnest(ARRAY['PT+secret/of%41+our=own', '"PT+secret\\/of%41+our=own"', '\\"PT\\u002bsecret\\\\/of%2541+our=own\\"',
 								'PT%2Bsecret%2Fof%2541%2bour%3Down', 'PT&#43;secret&#x2f;of%41&#43;our&#61;own', 'pt+SECRET/of%41+our=own',
 								'PT+secret/of%41...', 'eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..iv.text.tag',
-								'eyAiYWxnIjoiZGlyIiwiZW5jIjoiQTI1NkdDTSJ9%2E%2Eiv%2Etext%2Etag', 'no secret: eye']::bytea[]) body,
+								'eyAiYWxnIjoiZGlyIiwiZW5jIjoiQTI1NkdDTSJ9%2E%2Eiv%2Etext%2Etag', '\\u0065yJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..iv.text.tag', 'no secret: eye']::bytea[]) body,
 	 LATERAL pg_temp.answer('404', body);
 SET sw_guest_token.api_token = :'sandbox_api_token';
 -- and the session is as good as new

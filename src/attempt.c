@@ -413,7 +413,7 @@ describe_phase(const Attempt *a)
 
 	if (a->easy)
 		curl_easy_getinfo(a->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
-	if (has_begun(a))
+	if (a->header_length > 0)
 		return gettext_noop("receiving the response");
 	if (a->is_sent)
 		return gettext_noop("waiting for the response");

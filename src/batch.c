@@ -234,7 +234,7 @@ sgt_has_batch_sent(Batch *batch)
 	{
 		const Request *r = dlist_container(Request, node, iter.cur);
 
-		if (r->attempt && r->attempt->is_sent)
+		if (r->attempt && r->attempt->n_sent > 0)
 			return true;
 	}
 	return batch->has_sent;
@@ -257,7 +257,7 @@ sgt_stop_batch(Batch *batch)
 		int			n_sent = r->outcome.n_attempts;
 
 		if (r->state == REQUEST_ENDED ||
-			(r->state == REQUEST_RUNNING && r->attempt->is_sent))
+			(r->state == REQUEST_RUNNING && r->attempt->n_sent > 0))
 			continue;
 		if (r->state == REQUEST_RUNNING)
 		{
@@ -435,7 +435,8 @@ start_ready(int64 now)
 			set_timer(r, r->deadline_us);
 		}
 		else
-			finish(r, ATTEMPT_NO_MEMORY);
+			finish(r, sgt_has_engine_failed() ?
+				   ATTEMPT_ENGINE_FAILED : ATTEMPT_NO_MEMORY);
 	}
 }
 
@@ -571,7 +572,7 @@ observe(Request *r)
 		a->end != ATTEMPT_NO_MEMORY && a->end != ATTEMPT_ENGINE_FAILED)
 		outcome->result = ATTEMPT_ANSWERED;
 
-	r->batch->has_sent |= a->is_sent;
+	r->batch->has_sent |= a->n_sent > 0;
 	if (a->end == ATTEMPT_NOT_CONNECTED || a->end == ATTEMPT_CONNECT_TIMED_OUT)
 		r->batch->connect_failed = true;
 	if (r->probe)
@@ -603,7 +604,7 @@ report_attempt(const Request *r)
 static bool
 is_starved(Request *r)
 {
-	if (r->outcome.result != ATTEMPT_NO_DESCRIPTOR)
+	if (r->outcome.result != ATTEMPT_NO_DESCRIPTOR || r->batch->is_stopped)
 		return false;
 
 	/* others have them: go on with fewer, with this one when it can */

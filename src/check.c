@@ -89,7 +89,8 @@ sw_guest_token_check(PG_FUNCTION_ARGS)
 			 NULL);
 
 	start = GetCurrentTimestamp();
-	has_credentials = sgt_check_target(SETTINGS_CREDENTIALS, &error) != NULL;
+	target = sgt_check_target(SETTINGS_CREDENTIALS, &error);
+	has_credentials = target != NULL;
 	if (has_credentials)
 		put_step(result, "credentials", true, GetCurrentTimestamp() - start,
 				 _("There is an API token."), NULL);

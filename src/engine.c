@@ -271,6 +271,15 @@ open_multi(void)
 }
 
 /*
+ * Whether libcurl cannot go on; then no attempt can be started.
+ */
+bool
+sgt_has_engine_failed(void)
+{
+	return engine.has_failed;
+}
+
+/*
  * To be called when no batch is open any more: keeps what a single call needs,
  * drops what a large batch has left behind.
  */
@@ -445,21 +454,18 @@ sgt_next_ended(void)
 	int			n_left;
 	Attempt    *a;
 
-	if (engine.has_failed)
+	do
 	{
-		if (dlist_is_empty(&engine.running))
+		message = curl_multi_info_read(engine.multi, &n_left);
+	} while (message && message->msg != CURLMSG_DONE);
+	if (message == NULL)
+	{
+		if (!engine.has_failed || dlist_is_empty(&engine.running))
 			return NULL;
 		a = dlist_head_element(Attempt, node, &engine.running);
 		sgt_stop_attempt(a, ATTEMPT_ENGINE_FAILED);
 		return a;
 	}
-
-	do
-	{
-		message = curl_multi_info_read(engine.multi, &n_left);
-		if (message == NULL)
-			return NULL;
-	} while (message->msg != CURLMSG_DONE);
 
 	curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &a);
 	note_end(a, sgt_classify_attempt(a, message->data.result),

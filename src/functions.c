@@ -63,8 +63,8 @@ typedef struct RequestScan
 	ReturnSetInfo *result;
 } RequestScan;
 
-/* Where the arithmetic of base64 is still safe; far beyond any token. */
-#define MAX_HEADER_LENGTH	(64 * 1024 * 1024)
+/* Far beyond any token; what is read cannot be interrupted. */
+#define MAX_HEADER_LENGTH	(1024 * 1024)
 
 PGDLLEXPORT void _PG_init(void);
 

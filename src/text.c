@@ -305,21 +305,33 @@ static void
 mark_tokens(const char *str, size_t length, bool *hidden)
 {
 	static const char alphabet[] = "abcdefghijklmnopqrstuvwxyz"
-	"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.%";
+	"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+	static const char start[] = {'e', 'y'};
+	size_t		pos = 0;
 
-	for (size_t pos = 0; pos + MIN_TOKEN <= length; pos++)
+	while (pos < length)
 	{
+		size_t		end = pos;
 		size_t		n = 0;
 
-		if ((str[pos] | 0x20) != 'e' || (str[pos + 1] | 0x20) != 'y')
-			continue;
-		while (pos + n < length && str[pos + n] != '\0' &&
-			   strchr(alphabet, str[pos + n]))
+		while (end < length)
+		{
+			long		c;
+			size_t		used = decode_unit(str + end, length - end, &c);
+
+			if (c <= 0 || c > 0x7F || strchr(alphabet, (int) c) == NULL ||
+				(n < sizeof(start) && (c | 0x20) != start[n]))
+				break;
+			end += used;
 			n++;
-		if (n < MIN_TOKEN)
-			continue;
-		memset(hidden + pos, true, n);
-		pos += n;
+		}
+		if (n >= MIN_TOKEN)
+		{
+			memset(hidden + pos, true, end - pos);
+			pos = end;
+		}
+		else
+			pos++;
 	}
 }
 
