@@ -167,13 +167,15 @@ sub says
 	return join ' / ', grep { length } map { s/^\|+|\|+$//gr } split /\n/, $session->finish->{out};
 }
 
+# run_statements(SQL...): what such a session says, and its errors.
 sub run_statements
 {
 	my $session = begin_session(@_);
 	my $said = says($session);
+	my $states = sql_state($session->{err});
 
-	note($session->{err}) if $session->{err} =~ /ERROR|FATAL/;
-	return $said;
+	note($session->{err}) if $states;
+	return $said . ($states ? " / errors $states" : '');
 }
 
 # What adds a request to those that a script holds.
@@ -379,8 +381,7 @@ SKIP:
 			'call()', "send(1, '{1}', 'hang'), drive_until(1, 1, 'waiting')", 'call()', 'drive()',
 			$starve, "SET sw_guest_token.timeout = '3s'",
 			"send(2, '{2}', '503,close=1'), batch_wait(2, 2)",
-			$feed, "RESET sw_guest_token.timeout",
-			'drive()', 'batch_state(1, 1)',
+			'batch_state(1, 1)', $feed,
 			'batch_end(2), batch_end(1)', @epilogue),
 		"token true / token true / 2: no descriptor, 503 after 1 / waiting / $CLEAN",
 		'a retry that gets no descriptor ends at its deadline, and others go on');
@@ -494,12 +495,12 @@ is(run_statements(
 
 $sandbox->reset;
 is(run_statements(
-		"send(1, '{1}', 'hold,n=3'), drive_until(1, 1, 'waiting')",
-		"send(2, '{11}', 'hold,n=3'), drive_until(2, 11, 'waiting')",
+		"send(1, '{1}', 'hold,n=4'), drive_until(1, 1, 'waiting')",
+		"send(2, '{11}', 'hold,n=4'), drive_until(2, 11, 'waiting')",
 		"send(3, '{21}', '503,retry-after=2'), drive_until(3, 21, 'paused')",
 		'batch_submit(1, 2)', 'batch_submit(2, 12)', 'batch_stop(1)', 'batch_stop(3)',
 		'batch_state(1, 1), batch_state(1, 2), batch_state(2, 11), batch_state(2, 12), batch_state(3, 21)',
-		"drive_until(2, 12, 'waiting')", release('hold,n=3'),
+		"drive_until(2, 12, 'waiting')", release('hold,n=4'),
 		'batch_wait(1, 1)', 'batch_wait(1, 2)', 'batch_wait(2, 11)', 'batch_wait(2, 12)', 'batch_wait(3, 21)',
 		'batch_end(1)', 'batch_end(2)', 'batch_end(3)', @epilogue),
 	'waiting|done|waiting|ready|done / 1: answered, 201 after 1 / 2: not sent, 0 after 0 / '
