@@ -6,7 +6,7 @@ EXTVERSION   = $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" $(EXTENSI
 MODULE_big   = $(EXTENSION)
 OBJS         = src/answer.o src/attempt.o src/batch.o src/check.o src/codec.o src/engine.o \
 	src/error.o src/functions.o src/settings.o src/socketset.o src/text.o src/tokens.o \
-	src/trigger.o src/url.o
+	src/trigger.o src/url.o src/watchdog.o
 DATA         = $(wildcard sql/*--*.sql)
 
 # pg_regress talks to the stand-in API, which the launcher starts for each file

@@ -33,7 +33,6 @@
 #include <curl/curl.h>
 #include <signal.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
@@ -44,6 +43,7 @@
 #include "engine.h"
 #include "messages.h"
 #include "socketset.h"
+#include "watchdog.h"
 
 /* CURLOPT_QUICK_EXIT, without which a cancel waits for a name look-up */
 #define MIN_LIBCURL_VERSION	0x075700
@@ -66,12 +66,6 @@
  * bring a TLS handshake, or a body that is long.
  */
 #define MAX_READY			16
-
-/*
- * What takes this long, in time of the processor, is watched, and what takes it
- * twice is ended.  Nothing that is of use takes a tenth of it.
- */
-#define WATCHDOG_MS			500
 
 /*
  * After so many turns at once in which nothing ended, libcurl has to wait for
@@ -102,11 +96,7 @@ static struct
 
 	int			n_idle_turns;	/* in a row */
 
-	/* the watchdog's, which may come at any time in a turn */
-	volatile	sig_atomic_t action;	/* number of the call to libcurl; 0:
-										 * none */
-	volatile	sig_atomic_t watched_action;	/* that of the last look */
-	volatile	sig_atomic_t is_adding; /* the socket set is being changed */
+	volatile	sig_atomic_t is_adding; /* "sockets" is being changed */
 
 	int			n_taken;		/* attempts that a batch has */
 	dlist_head	running;		/* of these, those that libcurl has */
@@ -129,8 +119,7 @@ static void note_end(Attempt *a, AttemptEnd end, CURLcode code);
 static bool adopt(Attempt *a);
 static int	perform_sockets(void);
 static void act(curl_socket_t sock, int what);
-static void set_watchdog(int interval_ms);
-static void bite(int signal_number);
+static void cut_connections(void);
 static int	note_look_up(void *resolver, void *reserved, void *arg);
 static void perform_timers(void);
 static int	note_request(void *arg, char *remote_ip, char *local_ip,
@@ -352,7 +341,7 @@ sgt_take_attempt(void *owner)
 		return NULL;
 	a->owner = owner;
 	if (engine.n_taken++ == 0)
-		set_watchdog(WATCHDOG_MS);
+		sgt_start_watchdog(cut_connections);
 	return a;
 }
 
@@ -365,7 +354,7 @@ sgt_release_attempt(Attempt *a)
 	a->owner = NULL;
 	dlist_push_head(&engine.idle, &a->node);
 	if (--engine.n_taken == 0)
-		set_watchdog(0);
+		sgt_stop_watchdog();
 }
 
 static void
@@ -488,7 +477,7 @@ sgt_begin_turn(void)
 
 	Assert(!engine.signals_blocked);
 	sigfillset(&all);
-	sigdelset(&all, SIGVTALRM);
+	sigdelset(&all, WATCHDOG_SIGNAL);
 	pthread_sigmask(SIG_SETMASK, &all, &engine.saved_signals);
 	engine.signals_blocked = true;
 }
@@ -527,18 +516,11 @@ perform_sockets(void)
 	SocketEvent ready[MAX_READY];
 	int			n = sgt_ready_sockets(&engine.sockets, ready, MAX_READY);
 
+	StaticAssertStmt(SOCKET_READ == CURL_CSELECT_IN &&
+					 SOCKET_WRITE == CURL_CSELECT_OUT &&
+					 SOCKET_ERROR == CURL_CSELECT_ERR, "events differ");
 	for (int i = 0; i < n; i++)
-	{
-		int			what = 0;
-
-		if (ready[i].events & SOCKET_READ)
-			what |= CURL_CSELECT_IN;
-		if (ready[i].events & SOCKET_WRITE)
-			what |= CURL_CSELECT_OUT;
-		if (ready[i].events & SOCKET_ERROR)
-			what |= CURL_CSELECT_ERR;
-		act(ready[i].socket, what);
-	}
+		act(ready[i].socket, ready[i].events);
 	return n;
 }
 
@@ -561,73 +543,29 @@ perform_timers(void)
 static void
 act(curl_socket_t sock, int what)
 {
-	static int	n_actions = 0;
 	int			n_running;
 
-	n_actions = n_actions == INT_MAX ? 1 : n_actions + 1;
-	engine.action = n_actions;
+	sgt_begin_watched_call();
 	if (curl_multi_socket_action(engine.multi, sock, what,
 								 &n_running) != CURLM_OK)
 		engine.has_failed = true;
-	engine.action = 0;
+	sgt_end_watched_call();
 }
 
 /*
- * The watchdog
- *
- * libcurl, nghttp2 and OpenSSL read on as long as something comes of which
- * nothing is for their caller: empty frames of HTTP/2, TLS's own messages.  A
- * server that sends them without end would keep libcurl from returning, with
- * all signals blocked.  So a timer, which costs nothing while it runs, looks
- * twice a second of processor time whether libcurl has returned since the last
- * look.  If not, all connections are cut, which ends whatever reads from them.
- */
-
-/*
- * Lets the watchdog look so often; 0 puts it to sleep.
+ * For the watchdog, in whose signal handler it runs: cuts all connections,
+ * which ends whatever reads from them.
  */
 static void
-set_watchdog(int interval_ms)
+cut_connections(void)
 {
-	static bool has_handler = false;
-	struct itimerval interval = {0};
-	struct sigaction action = {0};
-
-	if (!has_handler)
+	if (engine.is_adding)
+		return;
+	for (int i = 0; i < engine.sockets.n_sockets; i++)
 	{
-		action.sa_handler = bite;
-		action.sa_flags = SA_RESTART;
-		sigemptyset(&action.sa_mask);
-		has_handler = sigaction(SIGVTALRM, &action, NULL) == 0;
-		if (!has_handler)
-			return;
+		if (engine.sockets.sockets[i].is_added)
+			(void) shutdown(i, SHUT_RDWR);
 	}
-	engine.watched_action = 0;
-	interval.it_interval.tv_usec = interval_ms * 1000;
-	interval.it_value = interval.it_interval;
-	setitimer(ITIMER_VIRTUAL, &interval, NULL);
-}
-
-/*
- * The signal's handler.
- */
-static void
-bite(int signal_number)
-{
-	int			saved_errno = errno;
-
-	(void) signal_number;
-	if (engine.action != 0 && engine.action == engine.watched_action &&
-		!engine.is_adding)
-	{
-		for (int i = 0; i < engine.sockets.n_sockets; i++)
-		{
-			if (engine.sockets.sockets[i].is_added)
-				(void) shutdown(i, SHUT_RDWR);
-		}
-	}
-	engine.watched_action = engine.action;
-	errno = saved_errno;
 }
 
 /*
@@ -642,7 +580,7 @@ note_look_up(void *resolver, void *reserved, void *arg)
 	(void) reserved;
 	(void) arg;
 	sigemptyset(&own);
-	sigaddset(&own, SIGVTALRM);
+	sigaddset(&own, WATCHDOG_SIGNAL);
 	pthread_sigmask(SIG_BLOCK, &own, NULL);
 	return 0;
 }

@@ -124,7 +124,7 @@ sgt_has_socket_with_port(const SocketSet *set, int local_port)
 			struct sockaddr any;
 			struct sockaddr_in ipv4;
 			struct sockaddr_in6 ipv6;
-		}			address;
+		}			address = {0};
 		socklen_t	size = sizeof(address);
 
 		if (!set->sockets[i].is_added ||

@@ -1,0 +1,108 @@
+/*-------------------------------------------------------------------------
+ * watchdog.c
+ *		Ends calls that do not return.
+ *
+ * libcurl, nghttp2 and OpenSSL read on as long as something comes of which
+ * nothing is for their caller: empty frames of HTTP/2, TLS's own messages.  A
+ * server that sends them without end would keep libcurl from returning, with
+ * all signals blocked.  So a timer of the processor's time, which costs nothing
+ * while it runs, looks now and then whether the call that it saw at its last
+ * look is still going on.  If so, it calls a function that makes it end.
+ *
+ * It uses ITIMER_VIRTUAL and SIGVTALRM, which PostgreSQL leaves alone.
+ *
+ * Plain C; nothing raises.
+ *-------------------------------------------------------------------------
+ */
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/time.h>
+
+#include "watchdog.h"
+
+/*
+ * So far apart are two looks.  No call that is of use takes a tenth of it; one
+ * that does not return is ended after one to two of these.
+ */
+#define INTERVAL_MS			500
+
+/* The number of the call that is going on, or 0; and that of the last look. */
+static volatile sig_atomic_t call = 0;
+static volatile sig_atomic_t seen_call = 0;
+
+static void (*bite_function) (void) = NULL;
+
+static void set_timer(int interval_ms);
+static void look(int signal_number);
+
+/*
+ * Starts looking.  "bite" is called in a signal handler.
+ */
+void
+sgt_start_watchdog(void (*bite) (void))
+{
+	if (bite_function == NULL)
+	{
+		struct sigaction action = {0};
+
+		action.sa_handler = look;
+		action.sa_flags = SA_RESTART;
+		sigemptyset(&action.sa_mask);
+		if (sigaction(WATCHDOG_SIGNAL, &action, NULL) != 0)
+			return;
+	}
+	bite_function = bite;
+	set_timer(INTERVAL_MS);
+}
+
+void
+sgt_stop_watchdog(void)
+{
+	set_timer(0);
+}
+
+static void
+set_timer(int interval_ms)
+{
+	struct itimerval interval = {0};
+
+	interval.it_interval.tv_usec = interval_ms * 1000;
+	interval.it_value = interval.it_interval;
+	setitimer(ITIMER_VIRTUAL, &interval, NULL);
+}
+
+/*
+ * These two enclose a call that is watched.
+ */
+void
+sgt_begin_watched_call(void)
+{
+	static int	n_calls = 0;
+
+	n_calls = n_calls == INT_MAX ? 1 : n_calls + 1;
+	call = n_calls;
+}
+
+void
+sgt_end_watched_call(void)
+{
+	call = 0;
+}
+
+/*
+ * The signal's handler.
+ */
+static void
+look(int signal_number)
+{
+	int			saved_errno = errno;
+
+	(void) signal_number;
+	if (call != 0 && call == seen_call)
+		bite_function();
+	seen_call = call;
+	errno = saved_errno;
+}
