@@ -144,13 +144,12 @@ CREATE FUNCTION blocked_signals() RETURNS int AS \$\$
 EOQ
 
 my $use_sandbox = "SET sw_guest_token.base_url = '$sandbox->{url}'";
-my $limit = $ENV{LIMIT} // '180s';
 my @begin = (
 	"LOAD '$library'",
 	$use_sandbox,
 	"SET sw_guest_token.project_id = '00000000-0000-4000-8000-000000000000'",
 	"SET sw_guest_token.api_token = 'PTsandbox'",
-	"SET statement_timeout = '$limit'");
+	"SET statement_timeout = '180s'");
 
 # begin_session(SQL...): starts a session that has the library.  What is no
 # command is an expression; undefined ones are left out.

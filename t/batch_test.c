@@ -332,7 +332,7 @@ __wrap_sgt_perform(bool sockets_ready, int max_connections)
 			batches[n].requests[cancelling_tag]->is_overdue)
 		{
 			cancelling_tag = 0;
-			kill(getpid(), SIGINT);	/* signals are blocked here */
+			kill(getpid(), SIGINT); /* signals are blocked here */
 		}
 	}
 	return __real_sgt_perform(sockets_ready, max_connections);
