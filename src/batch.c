@@ -435,8 +435,7 @@ start_ready(int64 now)
 			set_timer(r, r->deadline_us);
 		}
 		else
-			finish(r, sgt_has_engine_failed() ?
-				   ATTEMPT_ENGINE_FAILED : ATTEMPT_NO_MEMORY);
+			finish(r, r->attempt ? r->attempt->end : ATTEMPT_NO_MEMORY);
 	}
 }
 

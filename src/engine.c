@@ -18,7 +18,7 @@
  * 2. All signals are blocked while libcurl is on the stack, once a turn: a
  *    thread that it starts, for a name look-up, inherits the mask, and
  *    PostgreSQL's handlers must not run there.  Only the watchdog's is let
- *    through, unless a look-up starts.
+ *    through, which ends calls of libcurl that do not return.
  * 3. Every socket that libcurl opens is booked with fd.c, one for one.  Some
  *    that never got connected it closes without a word (7.88 does): those are
  *    looked for at the end of the turn.  (Two more, which it uses for the
@@ -91,8 +91,6 @@ static struct
 	int			n_sockets;		/* that libcurl has open */
 	bool		may_have_lost;	/* some of them have been closed, maybe */
 	int64		timer_us;		/* when libcurl wants a turn anyway */
-	bool		signals_blocked;
-	sigset_t	saved_signals;
 
 	int			n_idle_turns;	/* in a row */
 
@@ -113,8 +111,10 @@ static void initialize(void);
 static bool open_parts(void);
 static bool can_open_one_more(void);
 static bool open_multi(void);
+static void close_multi(void);
 static void discard(void);
 static void free_attempts(int n_kept);
+static void remove_handle(Attempt *a);
 static void note_end(Attempt *a, AttemptEnd end, CURLcode code);
 static bool adopt(Attempt *a);
 static int	perform_sockets(void);
@@ -260,12 +260,15 @@ open_multi(void)
 }
 
 /*
- * Whether libcurl cannot go on; then no attempt can be started.
+ * Closes it and all connections.  They are cut first: TLS reads from one that
+ * it closes, and a server could send without end.
  */
-bool
-sgt_has_engine_failed(void)
+static void
+close_multi(void)
 {
-	return engine.has_failed;
+	cut_connections();
+	curl_multi_cleanup(engine.multi);
+	engine.may_have_lost = true;
 }
 
 /*
@@ -302,8 +305,7 @@ discard(void)
 	if (engine.multi)
 	{
 		sgt_begin_turn();
-		curl_multi_cleanup(engine.multi);
-		engine.may_have_lost = true;
+		close_multi();
 		sgt_end_turn();
 	}
 	engine.multi = NULL;
@@ -374,11 +376,13 @@ free_attempts(int n_kept)
 }
 
 /*
- * Lets libcurl start an attempt; false if memory is short.
+ * Lets libcurl start an attempt; false if that is not possible, for the reason
+ * that is its end.
  */
 bool
 sgt_start_attempt(Attempt *a, const AttemptOptions *options)
 {
+	a->end = engine.has_failed ? ATTEMPT_ENGINE_FAILED : ATTEMPT_NO_MEMORY;
 	if (!sgt_prepare_attempt(a, options) || (!a->is_adopted && !adopt(a)) ||
 		curl_multi_add_handle(engine.multi, a->easy) != CURLM_OK)
 		return false;
@@ -420,7 +424,18 @@ void
 sgt_stop_attempt(Attempt *a, AttemptEnd end)
 {
 	note_end(a, end, CURLE_OK);
+	remove_handle(a);
+}
+
+/*
+ * Takes the handle back, which may close its connection.
+ */
+static void
+remove_handle(Attempt *a)
+{
+	sgt_begin_watched_call();
 	curl_multi_remove_handle(engine.multi, a->easy);
+	sgt_end_watched_call();
 }
 
 static void
@@ -459,7 +474,7 @@ sgt_next_ended(void)
 	curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &a);
 	note_end(a, sgt_classify_attempt(a, message->data.result),
 			 message->data.result);
-	curl_multi_remove_handle(engine.multi, a->easy);
+	remove_handle(a);
 	return a;
 }
 
@@ -467,29 +482,19 @@ sgt_next_ended(void)
  * Turns
  */
 
-/*
- * Everything that enters libcurl does so in a turn, which these two enclose.
- */
+/* Everything that enters libcurl does so in a turn, which these enclose. */
 void
 sgt_begin_turn(void)
 {
-	sigset_t	all;
-
-	Assert(!engine.signals_blocked);
-	sigfillset(&all);
-	sigdelset(&all, WATCHDOG_SIGNAL);
-	pthread_sigmask(SIG_SETMASK, &all, &engine.saved_signals);
-	engine.signals_blocked = true;
+	sgt_block_signals();
 }
 
 void
 sgt_end_turn(void)
 {
-	Assert(engine.signals_blocked);
 	if (engine.may_have_lost)
 		find_lost_sockets();
-	engine.signals_blocked = false;
-	pthread_sigmask(SIG_SETMASK, &engine.saved_signals, NULL);
+	sgt_restore_signals();
 }
 
 /*
@@ -574,14 +579,10 @@ cut_connections(void)
 static int
 note_look_up(void *resolver, void *reserved, void *arg)
 {
-	sigset_t	own;
-
 	(void) resolver;
 	(void) reserved;
 	(void) arg;
-	sigemptyset(&own);
-	sigaddset(&own, WATCHDOG_SIGNAL);
-	pthread_sigmask(SIG_BLOCK, &own, NULL);
+	sgt_hold_watchdog();
 	return 0;
 }
 
@@ -596,8 +597,7 @@ sgt_drop_idle_connections(void)
 	if (engine.n_sockets == 0)
 		return false;
 	sgt_begin_turn();
-	curl_multi_cleanup(engine.multi);
-	engine.may_have_lost = true;
+	close_multi();
 	engine.has_failed = !open_multi();
 	sgt_end_turn();
 	return !engine.has_failed;

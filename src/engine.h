@@ -19,7 +19,6 @@ extern bool sgt_wait_for_engine(int64 wake_us);
 /* These raise nothing. */
 extern Attempt *sgt_take_attempt(void *owner);
 extern void sgt_release_attempt(Attempt *a);
-extern bool sgt_has_engine_failed(void);
 extern void sgt_tidy_engine(void);
 extern bool sgt_drop_idle_connections(void);
 

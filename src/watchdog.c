@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * watchdog.c
- *		Ends calls that do not return.
+ *		The signals while libcurl is on the stack, and what ends its calls.
  *
  * libcurl, nghttp2 and OpenSSL read on as long as something comes of which
  * nothing is for their caller: empty frames of HTTP/2, TLS's own messages.  A
@@ -29,14 +29,38 @@
  */
 #define INTERVAL_MS			500
 
+#define WATCHDOG_SIGNAL		SIGVTALRM
+
 /* The number of the call that is going on, or 0; and that of the last look. */
 static volatile sig_atomic_t call = 0;
 static volatile sig_atomic_t seen_call = 0;
+
+static bool is_held = false;	/* until that call ends */
+static sigset_t saved_signals;
 
 static void (*bite_function) (void) = NULL;
 
 static void set_timer(int interval_ms);
 static void look(int signal_number);
+
+/*
+ * Blocks all signals but the watchdog's.
+ */
+void
+sgt_block_signals(void)
+{
+	sigset_t	all;
+
+	sigfillset(&all);
+	sigdelset(&all, WATCHDOG_SIGNAL);
+	pthread_sigmask(SIG_SETMASK, &all, &saved_signals);
+}
+
+void
+sgt_restore_signals(void)
+{
+	pthread_sigmask(SIG_SETMASK, &saved_signals, NULL);
+}
 
 /*
  * Starts looking.  "bite" is called in a signal handler.
@@ -89,7 +113,30 @@ sgt_begin_watched_call(void)
 void
 sgt_end_watched_call(void)
 {
+	sigset_t	own;
+
 	call = 0;
+	if (!is_held)
+		return;
+	sigemptyset(&own);
+	sigaddset(&own, WATCHDOG_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &own, NULL);
+	is_held = false;
+}
+
+/*
+ * Blocks the watchdog's signal as well, until the call ends: a thread that is
+ * about to be started must not get it.
+ */
+void
+sgt_hold_watchdog(void)
+{
+	sigset_t	own;
+
+	sigemptyset(&own);
+	sigaddset(&own, WATCHDOG_SIGNAL);
+	pthread_sigmask(SIG_BLOCK, &own, NULL);
+	is_held = true;
 }
 
 /*

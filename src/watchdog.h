@@ -1,17 +1,17 @@
 /*-------------------------------------------------------------------------
  * watchdog.h
- *		Ends calls that do not return.
+ *		The signals while libcurl is on the stack, and what ends its calls.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_WATCHDOG_H
 #define SGT_WATCHDOG_H
 
-/* Let through where all other signals are blocked; a thread must not get it. */
-#define WATCHDOG_SIGNAL		SIGVTALRM
-
+extern void sgt_block_signals(void);
+extern void sgt_restore_signals(void);
 extern void sgt_start_watchdog(void (*bite) (void));
 extern void sgt_stop_watchdog(void);
 extern void sgt_begin_watched_call(void);
 extern void sgt_end_watched_call(void);
+extern void sgt_hold_watchdog(void);
 
 #endif							/* SGT_WATCHDOG_H */
