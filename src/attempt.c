@@ -351,7 +351,7 @@ sgt_classify_attempt(const Attempt *a, CURLcode code)
 	}
 	if (a->no_descriptor)
 		return ATTEMPT_NO_DESCRIPTOR;
-	return a->is_sent ? ATTEMPT_BROKEN : ATTEMPT_NOT_CONNECTED;
+	return a->n_sent > 0 ? ATTEMPT_BROKEN : ATTEMPT_NOT_CONNECTED;
 }
 
 /*

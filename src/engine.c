@@ -18,7 +18,7 @@
  * 2. All signals are blocked while libcurl is on the stack, once a turn: a
  *    thread that it starts, for a name look-up, inherits the mask, and
  *    PostgreSQL's handlers must not run there.  Only the watchdog's is let
- *    through, which ends calls of libcurl that do not return.
+ *    through, which may run on any thread.
  * 3. Every socket that libcurl opens is booked with fd.c, one for one.  Some
  *    that never got connected it closes without a word (7.88 does): those are
  *    looked for at the end of the turn.  (Two more, which it uses for the
@@ -74,6 +74,9 @@
 #define MAX_IDLE_TURNS		1000
 #define IDLE_PAUSE_MS		10
 
+/* And for how long, at most, further ones. */
+#define MAX_TURN_US			(50 * 1000)
+
 /* How often libcurl may ask for another turn at once. */
 #define MAX_TIMER_TURNS		64
 
@@ -120,7 +123,6 @@ static bool adopt(Attempt *a);
 static int	perform_sockets(void);
 static void act(curl_socket_t sock, int what);
 static void cut_connections(void);
-static int	note_look_up(void *resolver, void *reserved, void *arg);
 static void perform_timers(void);
 static int	note_request(void *arg, char *remote_ip, char *local_ip,
 						 int remote_port, int local_port);
@@ -403,8 +405,6 @@ adopt(Attempt *a)
 		curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
 	/* never wait for a name look-up's thread */
 		curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_RESOLVER_START_FUNCTION,
-						 note_look_up) == CURLE_OK &&
 		curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION,
 						 note_request) == CURLE_OK &&
 		curl_easy_setopt(easy, CURLOPT_PREREQDATA, a) == CURLE_OK &&
@@ -518,13 +518,14 @@ sgt_perform(bool sockets_ready, int max_connections)
 static int
 perform_sockets(void)
 {
+	int64		start_us = sgt_now_us();
 	SocketEvent ready[MAX_READY];
 	int			n = sgt_ready_sockets(&engine.sockets, ready, MAX_READY);
 
 	StaticAssertStmt(SOCKET_READ == CURL_CSELECT_IN &&
 					 SOCKET_WRITE == CURL_CSELECT_OUT &&
 					 SOCKET_ERROR == CURL_CSELECT_ERR, "events differ");
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n && sgt_now_us() - start_us < MAX_TURN_US; i++)
 		act(ready[i].socket, ready[i].events);
 	return n;
 }
@@ -538,7 +539,8 @@ perform_timers(void)
 {
 	int64		now = sgt_now_us();
 
-	for (int i = 0; i < MAX_TIMER_TURNS && engine.timer_us <= now; i++)
+	for (int i = 0; i < MAX_TIMER_TURNS && engine.timer_us <= now &&
+		 sgt_now_us() - now < MAX_TURN_US; i++)
 	{
 		engine.timer_us = NEVER;
 		act(CURL_SOCKET_TIMEOUT, 0);
@@ -571,19 +573,6 @@ cut_connections(void)
 		if (engine.sockets.sockets[i].is_added)
 			(void) shutdown(i, SHUT_RDWR);
 	}
-}
-
-/*
- * A thread is about to be started, which must not get the watchdog's signal.
- */
-static int
-note_look_up(void *resolver, void *reserved, void *arg)
-{
-	(void) resolver;
-	(void) reserved;
-	(void) arg;
-	sgt_hold_watchdog();
-	return 0;
 }
 
 /*

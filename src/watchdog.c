@@ -9,7 +9,8 @@
  * while it runs, looks now and then whether the call that it saw at its last
  * look is still going on.  If so, it calls a function that makes it end.
  *
- * It uses ITIMER_VIRTUAL and SIGVTALRM, which PostgreSQL leaves alone.
+ * It uses ITIMER_PROF and SIGPROF, which PostgreSQL leaves alone unless it is
+ * built for gprof.
  *
  * Plain C; nothing raises.
  *-------------------------------------------------------------------------
@@ -17,7 +18,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <sys/time.h>
 
@@ -29,13 +29,12 @@
  */
 #define INTERVAL_MS			500
 
-#define WATCHDOG_SIGNAL		SIGVTALRM
+#define WATCHDOG_SIGNAL		SIGPROF
 
 /* The number of the call that is going on, or 0; and that of the last look. */
 static volatile sig_atomic_t call = 0;
 static volatile sig_atomic_t seen_call = 0;
 
-static bool is_held = false;	/* until that call ends */
 static sigset_t saved_signals;
 
 static void (*bite_function) (void) = NULL;
@@ -95,7 +94,7 @@ set_timer(int interval_ms)
 
 	interval.it_interval.tv_usec = interval_ms * 1000;
 	interval.it_value = interval.it_interval;
-	setitimer(ITIMER_VIRTUAL, &interval, NULL);
+	setitimer(ITIMER_PROF, &interval, NULL);
 }
 
 /*
@@ -113,34 +112,12 @@ sgt_begin_watched_call(void)
 void
 sgt_end_watched_call(void)
 {
-	sigset_t	own;
-
 	call = 0;
-	if (!is_held)
-		return;
-	sigemptyset(&own);
-	sigaddset(&own, WATCHDOG_SIGNAL);
-	pthread_sigmask(SIG_UNBLOCK, &own, NULL);
-	is_held = false;
 }
 
 /*
- * Blocks the watchdog's signal as well, until the call ends: a thread that is
- * about to be started must not get it.
- */
-void
-sgt_hold_watchdog(void)
-{
-	sigset_t	own;
-
-	sigemptyset(&own);
-	sigaddset(&own, WATCHDOG_SIGNAL);
-	pthread_sigmask(SIG_BLOCK, &own, NULL);
-	is_held = true;
-}
-
-/*
- * The signal's handler.
+ * The signal's handler.  It may run on a thread of libcurl's, and does nothing
+ * that minds.
  */
 static void
 look(int signal_number)

@@ -12,6 +12,5 @@ extern void sgt_start_watchdog(void (*bite) (void));
 extern void sgt_stop_watchdog(void);
 extern void sgt_begin_watched_call(void);
 extern void sgt_end_watched_call(void);
-extern void sgt_hold_watchdog(void);
 
 #endif							/* SGT_WATCHDOG_H */
