@@ -122,6 +122,7 @@ sgt_describe_outcome(const Call *call, const Outcome *outcome,
 							 "could not connect to SignalWire", error);
 			error->detail = pstrdup(_("No file descriptor is left."));
 			error->hint = pstrdup(_("Increase \"max_files_per_process\" or the operating system's limit."));
+			name_check(call, error);
 			break;
 		case ATTEMPT_CONNECT_TIMED_OUT:
 		case ATTEMPT_TIMED_OUT:
