@@ -67,15 +67,15 @@
  */
 #define MAX_READY			16
 
+/* For so long at most: what is left over has its turn after that. */
+#define MAX_TURN_US			(50 * 1000)
+
 /*
  * After so many turns at once in which nothing ended, libcurl has to wait for
  * its next one: no response has so many parts.
  */
 #define MAX_IDLE_TURNS		1000
 #define IDLE_PAUSE_MS		10
-
-/* And for how long, at most, further ones. */
-#define MAX_TURN_US			(50 * 1000)
 
 /* How often libcurl may ask for another turn at once. */
 #define MAX_TIMER_TURNS		64
@@ -384,8 +384,10 @@ free_attempts(int n_kept)
 bool
 sgt_start_attempt(Attempt *a, const AttemptOptions *options)
 {
-	a->end = engine.has_failed ? ATTEMPT_ENGINE_FAILED : ATTEMPT_NO_MEMORY;
-	if (!sgt_prepare_attempt(a, options) || (!a->is_adopted && !adopt(a)) ||
+	bool		is_fit = engine.is_ready && !engine.has_failed;
+
+	a->end = is_fit ? ATTEMPT_NO_MEMORY : ATTEMPT_ENGINE_FAILED;
+	if (!is_fit || !sgt_prepare_attempt(a, options) || (!a->is_adopted && !adopt(a)) ||
 		curl_multi_add_handle(engine.multi, a->easy) != CURLM_OK)
 		return false;
 	dlist_push_tail(&engine.running, &a->node);
