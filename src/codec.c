@@ -29,6 +29,10 @@
 /* Far beyond any real response, and shallow enough for json-c's recursion. */
 #define MAX_JSON_DEPTH		64
 
+/* What a JWE in its compact form is made of. */
+#define TOKEN_CHARACTERS \
+	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
+
 /* How many entries of a 422 are shown. */
 #define MAX_SHOWN_ERRORS	10
 
@@ -180,14 +184,22 @@ sgt_read_token_pair(const char *body, size_t length, CodecAlloc alloc,
 
 	*problem = NULL;
 	if (read_plain_pair(body, length, &token, &refresh_token))
-		return copy_pair(&token, &refresh_token, alloc, pair);
+	{
+		CodecStatus status = copy_pair(&token, &refresh_token, alloc, pair);
+
+		if (status != CODEC_OK ||
+			(strspn(pair->token, TOKEN_CHARACTERS) == token.length &&
+			 strspn(pair->refresh_token, TOKEN_CHARACTERS) == refresh_token.length))
+			return status;
+	}
 	return parse_token_pair(body, length, alloc, pair, problem);
 }
 
 /*
  * Finds the tokens in a body that is just what the API documents: an object of
- * these two members, in either order, without an escape.  Takes no side where
- * it returns false: the body is then json-c's, be it right or wrong.
+ * these two members, in either order.  Their characters are yet to be looked
+ * at: an escape would end a string too early.  Takes no side where it returns
+ * false: the body is then json-c's, be it right or wrong.
  *
  * It takes 1 us where json-c and the checks that it needs take 7, a tenth of
  * the CPU time of a call over TLS.
@@ -225,23 +237,22 @@ read_plain_pair(const char *body, size_t length, Piece *token,
 }
 
 /*
- * A string that stands for itself and may be a token.
+ * A string as long as a token may be, up to the next quotation mark.
  */
 static bool
 read_plain_string(const char **pos, const char *end, Piece *string)
 {
-	const char *p;
+	const char *mark;
 
 	if (!skip_mark(pos, end, '"'))
 		return false;
-	p = *pos;
-	while (p < end && *p >= 0x20 && *p <= 0x7E && *p != '"' && *p != '\\')
-		p++;
+	mark = memchr(*pos, '"', (size_t) (end - *pos));
+	if (!mark)
+		return false;
 	string->start = *pos;
-	string->length = (size_t) (p - *pos);
-	*pos = p + 1;
-	return p < end && *p == '"' &&
-		string->length > 0 && string->length <= SGT_MAX_TOKEN_LENGTH;
+	string->length = (size_t) (mark - *pos);
+	*pos = mark + 1;
+	return string->length > 0 && string->length <= SGT_MAX_TOKEN_LENGTH;
 }
 
 /*

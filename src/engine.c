@@ -18,7 +18,7 @@
  * 2. All signals are blocked while libcurl is on the stack, once a turn: a
  *    thread that it starts, for a name look-up, inherits the mask, and
  *    PostgreSQL's handlers must not run there.  Only the watchdog's is let
- *    through, which may run on any thread.
+ *    through.
  * 3. Every socket that libcurl opens is booked with fd.c, one for one.  Some
  *    that never got connected it closes without a word (7.88 does): those are
  *    looked for at the end of the turn.  (Two more, which it uses for the

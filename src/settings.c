@@ -321,7 +321,10 @@ Target	   *
 sgt_load_target(void)
 {
 	check_token_file();
-	check_trust();
+	/* without TLS nobody needs it, and to look takes 1 us */
+	if (current == NULL || settings_changed || current->is_https ||
+		current->proxy)
+		check_trust();
 	if (current == NULL || settings_changed)
 	{
 		sgt_unpin_target(current);
@@ -613,7 +616,13 @@ check_ca_file(void)
 static const char *
 find_ca_file(void)
 {
-	return ca_file[0] ? ca_file : curl_version_info(CURLVERSION_NOW)->cainfo;
+	static const curl_version_info_data *info = NULL;
+
+	if (ca_file[0])
+		return ca_file;
+	if (info == NULL)			/* libcurl writes it anew each time */
+		info = curl_version_info(CURLVERSION_NOW);
+	return info->cainfo;
 }
 
 /*

@@ -7,17 +7,20 @@
  * server that sends them without end would keep libcurl from returning, with
  * all signals blocked.  So a timer of the processor's time looks now and then
  * whether the call that it saw at its last look is still going on.  If so, it
- * calls a function that makes it end.  The timer costs a call 6 us.
+ * calls a function that makes it end.
  *
  * It uses ITIMER_PROF and SIGPROF, which PostgreSQL leaves alone unless it is
- * built for gprof.
+ * built for gprof.  To set and to stop the timer for each call costs it 6 us, so
+ * it runs on: the first look that finds nothing to watch stops it.
  *
  * Plain C; nothing raises.
  *-------------------------------------------------------------------------
  */
 #include <errno.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/time.h>
 
@@ -35,6 +38,12 @@
 static volatile sig_atomic_t call = 0;
 static volatile sig_atomic_t seen_call = 0;
 
+static volatile sig_atomic_t is_needed = false;
+static volatile sig_atomic_t is_set = false;	/* the timer */
+
+/* All of this is the backend's own thread's. */
+static pthread_t watched_thread;
+
 static sigset_t saved_signals;
 
 static void (*bite_function) (void) = NULL;
@@ -43,7 +52,7 @@ static void set_timer(int interval_ms);
 static void look(int signal_number);
 
 /*
- * Blocks all signals but the watchdog's.
+ * Blocks all signals but the watchdog's, until they are restored.
  */
 void
 sgt_block_signals(void)
@@ -71,6 +80,7 @@ sgt_start_watchdog(void (*bite) (void))
 	{
 		struct sigaction action = {0};
 
+		watched_thread = pthread_self();
 		action.sa_handler = look;
 		action.sa_flags = SA_RESTART;
 		sigemptyset(&action.sa_mask);
@@ -78,13 +88,15 @@ sgt_start_watchdog(void (*bite) (void))
 			return;
 	}
 	bite_function = bite;
-	set_timer(INTERVAL_MS);
+	is_needed = true;
+	if (!is_set)
+		set_timer(INTERVAL_MS);
 }
 
 void
 sgt_stop_watchdog(void)
 {
-	set_timer(0);
+	is_needed = false;
 }
 
 static void
@@ -94,6 +106,7 @@ set_timer(int interval_ms)
 
 	interval.it_interval.tv_usec = interval_ms * 1000;
 	interval.it_value = interval.it_interval;
+	is_set = interval_ms > 0;
 	setitimer(ITIMER_PROF, &interval, NULL);
 }
 
@@ -116,17 +129,22 @@ sgt_end_watched_call(void)
 }
 
 /*
- * The signal's handler.  It may run on a thread of libcurl's, and does nothing
- * that minds.
+ * The signal's handler.  The kernel may choose a thread of libcurl's for it.
  */
 static void
 look(int signal_number)
 {
 	int			saved_errno = errno;
 
-	(void) signal_number;
-	if (call != 0 && call == seen_call)
-		bite_function();
-	seen_call = call;
+	if (!pthread_equal(pthread_self(), watched_thread))
+		pthread_kill(watched_thread, signal_number);
+	else
+	{
+		if (call != 0 && call == seen_call)
+			bite_function();
+		seen_call = call;
+		if (!is_needed)
+			set_timer(0);
+	}
 	errno = saved_errno;
 }
