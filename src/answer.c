@@ -297,8 +297,9 @@ describe_failure(const Call *call, const Outcome *outcome, int sqlstate,
 	sgt_set_error(error, sqlstate, "%s", _(message));
 
 	/* attempt.c's reasons are in the catalog, libcurl's are not */
-	error->detail = psprintf(_("Attempt %d: %s."), outcome->n_attempts,
-							 length > 0 ? _(reason) : reason);
+	error->detail = length > 0 ?
+		psprintf(_("Attempt %d: %s."), outcome->n_attempts, _(reason)) :
+		psprintf(_("Attempt %d failed."), outcome->n_attempts);
 }
 
 /*

@@ -83,6 +83,14 @@ SKIP:
 	}
 	works('with the shim, the server works');
 
+	# sockets that cannot be watched end the engine, of which libcurl says nothing
+	append_to_file("$directory/fail_watch", '');
+	$session = session($node, $ONE, "COPY (SELECT) TO PROGRAM 'cat; rm $directory/fail_watch'", $ONE);
+	$session->finish;
+	like($session->{err}, qr/ERROR:  53000: libcurl is out of memory or descriptors\nDETAIL:  Attempt 1 failed\.\n/,
+		'a call that cannot watch its socket fails');
+	like($session->{out}, qr/^token true\n\z/, 'and the next one works');
+
 	# a look-up that takes a minute is abandoned at once
 	foreach my $case (
 		[ 'a cancel', qr/57014: canceling statement due to user request/, "SET sw_guest_token.timeout = '1h'" ],

@@ -11,6 +11,8 @@
  *
  * fail_socket: while it exists, no internet socket can be opened.
  *
+ * fail_watch: while it exists, sw_guest_token's epoll_ctl() fails.
+ *
  * watch: holds a path; each time that a stream is opened on it, a byte is
  * appended to the file "opens".  Where the file "max_opens" holds a number, no
  * more of them succeed.
@@ -30,6 +32,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -120,6 +123,22 @@ socket(int domain, int type, int protocol)
 		return -1;
 	}
 	return real(domain, type, protocol);
+}
+
+int
+epoll_ctl(int set, int operation, int fd, struct epoll_event *event)
+{
+	REAL(int, "epoll_ctl", int, int, int, struct epoll_event *);
+	Dl_info		info;
+
+	if (dladdr(__builtin_return_address(0), &info) && info.dli_fname &&
+		strstr(info.dli_fname, "sw_guest_token.so") &&
+		access(path("fail_watch"), F_OK) == 0)
+	{
+		errno = ENOMEM;
+		return -1;
+	}
+	return real(set, operation, fd, event);
 }
 
 int
