@@ -153,7 +153,7 @@ sgt_describe_outcome(const Call *call, const Outcome *outcome,
 							 "libcurl is out of memory or descriptors", error);
 			break;
 		case ATTEMPT_NO_MEMORY:
-		case ATTEMPT_NOT_SENT:	/* has no outcome of its own */
+		case ATTEMPT_ABANDONED: /* has no outcome of its own */
 			sgt_raise_out_of_memory();
 	}
 }

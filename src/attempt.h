@@ -31,7 +31,7 @@ typedef enum AttemptEnd
 	ATTEMPT_NO_DESCRIPTOR,
 	ATTEMPT_NO_MEMORY,
 	ATTEMPT_ENGINE_FAILED,		/* libcurl cannot go on */
-	ATTEMPT_NOT_SENT			/* its owner has changed its mind */
+	ATTEMPT_ABANDONED			/* by its owner; a request: before it was sent */
 } AttemptEnd;
 
 /* What is to be sent, by POST; what it points to stays where it is meanwhile. */

@@ -5,19 +5,23 @@
  * Knows what a request may take and when it is worth another attempt; knows
  * nothing of tokens or SQL types, and leaves libcurl's habits to engine.c.
  *
- * Several batches may be open, as when a query has requests on their way and
- * a trigger makes a call.  They share the engine, so that whoever waits drives
+ * Several batches may be open: no caller in the extension does that yet, but
+ * its tests do.  They share the engine, so that whoever waits drives
  * everybody's requests.  What comes of that stays with each batch until its
  * owner asks.
  *
  * 1. Interrupts are served while waiting, between turns: never while libcurl
  *    is on the stack.  They raise in the batch that waits, and end only that.
- * 2. Each request has one deadline, from when it is first sent to its end.
+ * 2. Each request has one deadline, from when it is first started to its end.
  *    libcurl keeps only that of a single connection attempt.
  * 3. Whatever is ready is read before a deadline counts.
  * 4. Nothing in abandon() raises: a memory context is going away.
- * 5. What is global here (the timers and three lists) is sound whenever
- *    something may raise, so that whoever drives next can go on.
+ * 5. What is global here (the timers, four lists and what stands below them)
+ *    is sound whenever something may raise, so that whoever drives next can
+ *    go on.
+ *
+ * A request is "started" when the engine gets its attempt, and "sent" when
+ * libcurl has begun to write it to a connection.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -30,7 +34,7 @@
 #include "clock.h"
 #include "engine.h"
 
-/* Backoff: full jitter, doubling from the first to the second. */
+/* Backoff: full jitter, from 0 to a bound that doubles from MIN to MAX. */
 #define MIN_BACKOFF_US		(100 * 1000)
 #define MAX_BACKOFF_US		(2000 * 1000)
 
@@ -64,7 +68,7 @@ struct Batch
 	bool		has_engine;
 	bool		is_stopped;
 	bool		connect_failed; /* do not wait for others' connections */
-	bool		has_sent;		/* one that has ended since */
+	bool		has_sent;		/* a request, of which the attempt has ended */
 	int			n_requests;		/* not released */
 	dlist_head	pending;		/* not done */
 	dlist_head	done;			/* not handed out yet */
@@ -94,6 +98,7 @@ static int	n_running = 0;
 /* Less where descriptors are short, until all batches have ended. */
 static int	max_running = INT_MAX;
 
+/* What the last sleep has found, for the next turn. */
 static bool sockets_ready = false;
 
 static void abandon(void *arg);
@@ -107,12 +112,13 @@ static void expire_overdue(void);
 static void settle_ended(void);
 static void observe(Request *r);
 static void report_attempt(const Request *r);
-static bool is_starved(Request *r);
-static bool is_sent_again(Request *r);
-static bool is_retried(Request *r);
+static bool wait_for_descriptor(Request *r);
+static bool send_again(Request *r);
+static bool retry(Request *r);
 static bool is_retryable(const Outcome *outcome);
 static int64 back_off(int n);
 static void make_ready(Request *r);
+static void uncount(Request *r);
 static void pause_until(Request *r, int64 wake_us);
 static void finish(Request *r, AttemptEnd result);
 static void set_timer(Request *r, int64 wake_us);
@@ -173,13 +179,18 @@ abandon(void *arg)
 {
 	Batch	   *batch = arg;
 	dlist_head *lists[] = {&batch->pending, &batch->done, &batch->handed_out};
+	bool		is_turn = !dlist_is_empty(&batch->pending); /* one may run */
 	dlist_iter	iter;
 
+	if (is_turn)
+		sgt_begin_turn();
 	for (int i = 0; i < (int) lengthof(lists); i++)
 	{
 		dlist_foreach(iter, lists[i])
 			forget(dlist_container(Request, node, iter.cur));
 	}
+	if (is_turn)
+		sgt_end_turn();
 	sgt_unpin_target(batch->target);
 	dlist_delete(&batch->node);
 	if (dlist_is_empty(&open_batches))
@@ -190,7 +201,8 @@ abandon(void *arg)
 }
 
 /*
- * Takes a request out of everything but its batch's list.
+ * Takes a request that is about to be freed out of everything but its batch's
+ * list.  If it is running, this is for turns.
  */
 static void
 forget(Request *r)
@@ -199,9 +211,7 @@ forget(Request *r)
 		n_pending--;
 	if (r->state == REQUEST_RUNNING)
 	{
-		sgt_begin_turn();
-		sgt_stop_attempt(r->attempt, ATTEMPT_NOT_SENT);
-		sgt_end_turn();
+		sgt_stop_attempt(r->attempt, ATTEMPT_ABANDONED);
 		n_running--;
 	}
 	if (r->state == REQUEST_READY || r->state == REQUEST_ENDED)
@@ -209,7 +219,6 @@ forget(Request *r)
 	stop_timer(r);
 	if (r->attempt)
 		sgt_release_attempt(r->attempt);
-	r->attempt = NULL;
 }
 
 /*
@@ -241,8 +250,9 @@ sgt_has_batch_sent(Batch *batch)
 }
 
 /*
- * Takes back what is not on its way yet, retries included.  What is ends with
- * the outcome that it has, and no more may be submitted.
+ * Takes back what is not being sent, retries included, which ends with the
+ * outcome that it has.  What is being sent goes on to its end, without another
+ * attempt.  No more may be submitted.
  */
 void
 sgt_stop_batch(Batch *batch)
@@ -254,20 +264,19 @@ sgt_stop_batch(Batch *batch)
 	dlist_foreach_modify(iter, &batch->pending)
 	{
 		Request    *r = dlist_container(Request, node, iter.cur);
-		int			n_sent = r->outcome.n_attempts;
 
 		if (r->state == REQUEST_ENDED ||
 			(r->state == REQUEST_RUNNING && r->attempt->n_sent > 0))
 			continue;
 		if (r->state == REQUEST_RUNNING)
 		{
-			sgt_stop_attempt(r->attempt, ATTEMPT_NOT_SENT);
+			sgt_stop_attempt(r->attempt, ATTEMPT_ABANDONED);
 			n_running--;
-			n_sent--;
+			uncount(r);
 		}
 		if (r->state == REQUEST_READY)
 			dlist_delete(&r->queue_node);
-		finish(r, n_sent == 0 ? ATTEMPT_NOT_SENT : r->outcome.result);
+		finish(r, r->outcome.n_attempts == 0 ? ATTEMPT_ABANDONED : r->outcome.result);
 	}
 	sgt_end_turn();
 }
@@ -374,7 +383,7 @@ run_turn(void)
 {
 	int64		now = sgt_now_us();
 
-	/* what a turn before this one has left, which an error cut short */
+	/* what an earlier turn left undone, because an error cut it short */
 	settle_ended();
 
 	fire_timers(now);
@@ -412,7 +421,7 @@ fire_timers(int64 now)
 		}
 		else
 		{
-			/* waits for a descriptor, and has an outcome from before */
+			/* waits to be started anew, and has an outcome from before */
 			Assert(r->state == REQUEST_READY);
 			dlist_delete(&r->queue_node);
 			finish(r, r->outcome.result);
@@ -440,7 +449,8 @@ start_ready(int64 now)
 }
 
 /*
- * Starts an attempt; false if memory is short.
+ * Starts an attempt; false if that is not possible, for the reason that is the
+ * attempt's end.  There is no attempt where memory is short.
  */
 static bool
 start(Request *r, int64 now)
@@ -468,7 +478,8 @@ start(Request *r, int64 now)
 	r->outcome.body_length = 0;
 	r->outcome.reason = "";
 
-	r->outcome.n_attempts++;
+	if (!r->is_repeat)
+		r->outcome.n_attempts++;
 	if (r->deadline_us == 0)
 		r->deadline_us = now + batch->limits.timeout_ms * INT64CONST(1000);
 	if (r->attempt == NULL)
@@ -543,7 +554,7 @@ settle_ended(void)
 			report_attempt(r);
 		dlist_delete(&r->queue_node);
 		observe(r);
-		if (!is_starved(r) && !is_sent_again(r) && !is_retried(r))
+		if (!wait_for_descriptor(r) && !send_again(r) && !retry(r))
 			finish(r, r->outcome.result);
 	}
 }
@@ -597,11 +608,12 @@ report_attempt(const Request *r)
 }
 
 /*
- * Whether the request waits for a descriptor, without that counting as an
- * attempt.
+ * Queues a request that got no descriptor, as if it had not been started; false
+ * if that is no use.  It may have been sent: over a connection that the server
+ * had closed, so that libcurl wanted a new one.
  */
 static bool
-is_starved(Request *r)
+wait_for_descriptor(Request *r)
 {
 	if (r->outcome.result != ATTEMPT_NO_DESCRIPTOR || r->batch->is_stopped)
 		return false;
@@ -614,18 +626,21 @@ is_starved(Request *r)
 	else if (!sgt_drop_idle_connections())
 		return false;
 
-	if (--r->outcome.n_attempts == 0)
+	if (r->attempt->n_sent > 0)
+		r->is_repeat = r->is_fresh = true;
+	uncount(r);
+	if (r->outcome.n_attempts == 0)
 		r->deadline_us = 0;
 	make_ready(r);
 	return true;
 }
 
 /*
- * Whether a request to which nothing came, not even a byte, is sent again
- * without that counting as an attempt.
+ * Sends a request to which nothing came, not even a byte, again, without that
+ * counting as an attempt; false if it is not worth that.
  */
 static bool
-is_sent_again(Request *r)
+send_again(Request *r)
 {
 	const Attempt *a = r->attempt;
 
@@ -638,7 +653,7 @@ is_sent_again(Request *r)
 
 		if (r->n_refusals++ == MAX_REFUSALS || resume_us >= r->deadline_us)
 			return false;
-		r->outcome.n_attempts--;
+		r->is_repeat = true;
 		pause_until(r, resume_us);
 		return true;
 	}
@@ -647,22 +662,23 @@ is_sent_again(Request *r)
 	if (a->is_new || r->is_fresh)
 		return false;
 	r->is_fresh = true;
-	r->outcome.n_attempts--;
+	r->is_repeat = true;
 	make_ready(r);
 	return true;
 }
 
 /*
- * Whether the request gets another attempt, after a pause: as long as the
- * server says, or else a random one.
+ * Gives the request another attempt after a pause, as long as the server says,
+ * or else a random one; false if it gets none.
  */
 static bool
-is_retried(Request *r)
+retry(Request *r)
 {
 	const Attempt *a = r->attempt;
 	int64		resume_us = a->ended_us;
 
 	r->is_fresh = false;
+	r->is_repeat = false;
 	if (!is_retryable(&r->outcome) || r->batch->is_stopped || r->probe ||
 		r->outcome.n_attempts > r->batch->limits.max_retries)
 		return false;
@@ -717,15 +733,26 @@ back_off(int n)
  */
 
 /*
- * Queues a request.  If it has been sent before, it has a deadline also there.
+ * Queues a request.  If it has been started before, its deadline counts also
+ * there: places and descriptors may be long in coming.
  */
 static void
 make_ready(Request *r)
 {
 	r->state = REQUEST_READY;
 	dlist_push_tail(&ready, &r->queue_node);
-	if (r->outcome.n_attempts > 0)
+	if (r->deadline_us != 0)
 		set_timer(r, r->deadline_us);
+}
+
+/*
+ * Takes back that an attempt was counted: its request was not sent.
+ */
+static void
+uncount(Request *r)
+{
+	if (!r->is_repeat)
+		r->outcome.n_attempts--;
 }
 
 static void

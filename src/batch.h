@@ -64,11 +64,12 @@ typedef struct Request
 	RequestState state;
 	char	   *body;
 	Attempt    *attempt;		/* NULL: none has begun */
-	int64		deadline_us;	/* 0: not sent yet */
+	int64		deadline_us;	/* 0: not started yet */
 	bool		is_fresh;		/* use no kept-alive connection */
+	bool		is_repeat;		/* send the last attempt's request again */
 	int			n_refusals;		/* after which it was sent again */
 
-	dlist_node	queue_node;		/* of those that are ready, or have ended */
+	dlist_node	queue_node;		/* of those ready, overdue, or ended */
 	pairingheap_node timer;
 	int64		wake_us;		/* the timer's; NEVER: it has none */
 	bool		is_overdue;		/* the timer has fired, not the deadline yet */

@@ -300,7 +300,7 @@ take_answer(ManyCall *many, Batch *batch, Request *request)
 
 	MemoryContextReset(many->scratch);
 	oldcontext = MemoryContextSwitchTo(many->scratch);
-	if (outcome->result == ATTEMPT_NOT_SENT)
+	if (outcome->result == ATTEMPT_ABANDONED)
 		many->sink(many->arg, request->tag, NULL, &many->error);
 	else if (sgt_judge_outcome(&many->call, outcome, &pair, &error))
 		many->sink(many->arg, request->tag, &pair, NULL);

@@ -390,6 +390,16 @@ SKIP:
 			'batch_end(2), batch_end(1)', @epilogue),
 		"token true / token true / 2: no descriptor, 503 after 1 / waiting / $CLEAN",
 		'a retry that gets no descriptor ends at its deadline, and others go on');
+
+	# what was sent over a connection that the server then closed has a deadline,
+	# though no attempt counts; what was never sent has none
+	is(run_statements(
+			'call()', "send(1, '{1}', 'hang'), drive_until(1, 1, 'waiting')", 'call()', 'drive()',
+			$starve, "SET sw_guest_token.timeout = '3s'",
+			"send(2, '{2,3}', 'close'), batch_wait(2, 2)", 'batch_state(1, 1), batch_state(2, 3)', $feed,
+			'batch_end(2), batch_end(1)', @epilogue),
+		"token true / token true / 2: no descriptor, 0 after 1 / waiting|ready / $CLEAN",
+		'a request that is to be sent again and gets no descriptor ends at its deadline, too');
 }
 
 #
@@ -510,6 +520,36 @@ is(run_statements(
 	'waiting|done|waiting|ready|done / 1: answered, 201 after 1 / 2: not sent, 0 after 0 / '
 	  . "11: answered, 201 after 1 / 12: answered, 201 after 1 / 21: answered, 503 after 1 / $CLEAN",
 	'a batch that is stopped sends nothing more, and leaves others alone');
+
+# what has been sent, be it without an answer, or has been answered, was sent
+{
+	my $answer = unpack 'H*', "HTTP/1.1 503 No\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
+	append_to_file("$directory/answers", qq({"http1": true, "hang": 1, "script": {"bytes": "$answer", "end": "close"}}));
+	my $raw = start_process([ 't/raw_server.py', "$directory/answers", $good, $key ]);
+	my ($raw_port) = $raw->wait_for(qr/^(\d+)\n/);
+
+	is(run_statements(
+			"SET sw_guest_token.base_url = 'https://127.0.0.1:$raw_port'", "SET sw_guest_token.ca_file = '$good'",
+			"send(1, '{1}', 'x'), drive_until(1, 1, 'paused'), drive_until(1, 1, 'connected')",
+			'RESET sw_guest_token.ca_file', $use_sandbox,
+			'batch_stop(1)', 'batch_wait(1, 1)', 'batch_end(1)', @epilogue),
+		"1: answered, 503 after 1 / $CLEAN", 'a retry that is taken back is not counted');
+	$raw->finish;
+}
+SKIP:
+{
+	skip 'no shim can be preloaded', 1 unless $has_shim;
+
+	is(run_statements(
+			'call()', "send(1, '{1}', '201,delay=2000'), drive_until(1, 1, 'waiting')", 'call()', 'drive()',
+			$starve, "send(2, '{2}', 'close'), batch_wait(1, 1)",
+			'batch_submit(2, 3), batch_state(2, 2), batch_state(2, 3)', 'batch_stop(2)',
+			'batch_wait(2, 2)', 'batch_wait(2, 3)', $feed,
+			'batch_end(2), batch_end(1)', @epilogue),
+		'token true / token true / 1: answered, 201 after 1 / ready with a deadline|ready / '
+		  . "2: no descriptor, 0 after 1 / 3: not sent, 0 after 0 / $CLEAN",
+		'and what was sent is not said to be not sent');
+}
 
 is(run_statements(
 		'SET sw_guest_token.max_concurrency = 2', "send(1, '{1}', '201')", 'batch_is_full(1)',

@@ -151,7 +151,7 @@ batch_submit(PG_FUNCTION_ARGS)
 								tag);
 
 	batches[get_number(fcinfo)].requests[tag] =
-		sgt_submit_request(batch, body, tag, NULL);
+		sgt_submit_request(batch, body, tag, false);
 	PG_RETURN_VOID();
 }
 
