@@ -63,15 +63,6 @@ static size_t read_header(char *line, size_t size, size_t n, void *arg);
 	} while (0)
 
 /*
- * Makes an attempt; NULL if memory is short.
- */
-Attempt    *
-sgt_make_attempt(void)
-{
-	return calloc(1, sizeof(Attempt));
-}
-
-/*
  * Frees an attempt that libcurl does not have any more.
  */
 void
@@ -109,31 +100,16 @@ sgt_prepare_attempt(Attempt *a, const AttemptOptions *options)
 static void
 reset_facts(Attempt *a)
 {
+	memset((char *) a + offsetof(Attempt, socket), 0,
+		   sizeof(Attempt) - offsetof(Attempt, socket));
 	a->socket = CURL_SOCKET_BAD;
 	a->started_us = sgt_now_us();
-	a->connected_us = 0;
-	a->n_sockets = 0;
-	a->is_sent = false;
-	a->n_sent = 0;
-	a->n_connects = 0;
-	a->local_port = 0;
-	a->is_new = false;
-	a->is_refused = false;
-	a->no_descriptor = false;
-	a->no_memory = false;
-	a->too_large = false;
-	a->status = 0;
-	a->header_length = 0;
-	a->body_length = 0;
 	if (a->body_size > MAX_KEPT_BUFFER)
 	{
 		free(a->body);
 		a->body = NULL;
 		a->body_size = 0;
 	}
-	a->content_type = NULL;
-	a->retry_after_s = 0;
-	a->reason[0] = '\0';
 }
 
 /*
@@ -243,7 +219,7 @@ set_route(Attempt *a, const Target *target, const char *url)
 	SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
 	SET(CURLOPT_PROXY, target->proxy ? target->proxy : "");
 	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-	if (!target->use_no_proxy)
+	if (!target->obeys_no_proxy)
 		SET(CURLOPT_NOPROXY, "");
 	return code;
 }
@@ -369,8 +345,6 @@ sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code)
 	a->ended_us = sgt_now_us();
 	a->phase = describe_phase(a);
 	describe_reason(a, end, code);
-	if (a->easy == NULL)
-		return;
 	curl_easy_getinfo(a->easy, CURLINFO_CONTENT_TYPE, &content_type);
 	a->content_type = content_type;
 
@@ -381,7 +355,7 @@ sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code)
 
 /*
  * Whether the response has begun, be it only with its end.  From 8.22 on
- * libcurl fills the time in when the attempt ends, whether it was reached.
+ * libcurl fills the time in when the attempt ends, reached or not.
  */
 static bool
 has_begun(const Attempt *a)
@@ -411,8 +385,7 @@ describe_phase(const Attempt *a)
 {
 	curl_off_t	resolved_us = 0;
 
-	if (a->easy)
-		curl_easy_getinfo(a->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
+	curl_easy_getinfo(a->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
 	if (a->header_length > 0)
 		return gettext_noop("receiving the response");
 	if (a->is_sent)
@@ -455,8 +428,6 @@ sgt_probe_attempt(const Attempt *a, AttemptProbe *probe)
 	probe->local_time = (int64) time(NULL);
 	probe->server_time = -1;
 	probe->expires = -1;
-	if (a->easy == NULL)
-		return;
 	probe_times(a, probe);
 	if (curl_easy_header(a->easy, "Date", 0, CURLH_HEADER, -1,
 						 &date) == CURLHE_OK)
@@ -474,7 +445,7 @@ probe_times(const Attempt *a, AttemptProbe *probe)
 
 	curl_easy_getinfo(a->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
 	curl_easy_getinfo(a->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
-	/* from 8.22 on libcurl fills it in at the end, whether it was reached */
+	/* from 8.22 on libcurl fills it in at the end, reached or not */
 	if (a->is_sent)
 		curl_easy_getinfo(a->easy, CURLINFO_PRETRANSFER_TIME_T, &ready_us);
 	curl_easy_getinfo(a->easy, CURLINFO_STARTTRANSFER_TIME_T, &answered_us);

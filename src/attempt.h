@@ -2,7 +2,8 @@
  * attempt.h
  *		One exchange of a request for a response, over one easy handle.
  *
- * For engine.c; batch.c reads the facts.
+ * The functions are for engine.c, but for sgt_probe_attempt(), which batch.c
+ * calls.  Whoever gets an outcome needs the types of an attempt's end.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_ATTEMPT_H
@@ -43,7 +44,7 @@ typedef struct AttemptOptions
 	int			connect_timeout_ms; /* name, TCP and TLS together */
 	bool		wait_for_others;	/* their connections may be HTTP/2 */
 	bool		is_fresh;		/* use no kept-alive connection */
-	bool		is_probe;		/* sgt_attempt_probe() will ask */
+	bool		is_probe;		/* sgt_probe_attempt() will ask */
 } AttemptOptions;
 
 /* How far a request came, and how long each step took; 0: not so far. */
@@ -73,7 +74,14 @@ typedef struct Attempt
 	struct curl_slist *headers;
 	bool		is_adopted;		/* by the engine, since it was configured */
 
-	/* how it stands, as libcurl's callbacks see it */
+	/* for the response */
+	char	   *body;
+	size_t		body_size;		/* what "body" has room for */
+
+	/*
+	 * From here on all is of one exchange, and reset before the next: first
+	 * how it stands, as libcurl's callbacks see it.
+	 */
 	curl_socket_t socket;		/* the last that was opened for it */
 	int64		started_us;
 	int64		connected_us;	/* then that one was; TLS may be to come */
@@ -92,8 +100,6 @@ typedef struct Attempt
 	int			status;			/* set when all headers are there; 0: none */
 	size_t		header_length;
 	size_t		body_length;
-	size_t		body_size;		/* what "body" has room for */
-	char	   *body;
 
 	/* when it has ended */
 	AttemptEnd	end;
@@ -106,7 +112,6 @@ typedef struct Attempt
 } Attempt;
 
 /* These raise nothing. */
-extern Attempt *sgt_make_attempt(void);
 extern void sgt_free_attempt(Attempt *a);
 extern bool sgt_prepare_attempt(Attempt *a, const AttemptOptions *options);
 extern void sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code);

@@ -108,6 +108,7 @@ static void fire_timers(int64 now);
 static void start_ready(int64 now);
 static bool start(Request *r, int64 now);
 static bool collect_ended(bool read_sockets);
+static void note_end(Request *r);
 static void expire_overdue(void);
 static void settle_ended(void);
 static void observe(Request *r);
@@ -138,7 +139,7 @@ Batch	   *
 sgt_begin_batch(Target *target, const Limits *limits, const char *url,
 				int success_status)
 {
-	bool		has_engine = sgt_open_engine(target->trust);
+	bool		has_engine = sgt_open_engine(target->trust_number);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "sw_guest_token batch",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -497,15 +498,17 @@ collect_ended(bool read_sockets)
 	Attempt    *a;
 
 	while ((a = sgt_next_ended()) != NULL)
-	{
-		Request    *r = a->owner;
-
-		stop_timer(r);
-		r->state = REQUEST_ENDED;
-		n_running--;
-		dlist_push_tail(&ended, &r->queue_node);
-	}
+		note_end(a->owner);
 	return any_ready;
+}
+
+static void
+note_end(Request *r)
+{
+	stop_timer(r);
+	r->state = REQUEST_ENDED;
+	n_running--;
+	dlist_push_tail(&ended, &r->queue_node);
 }
 
 /*
@@ -530,11 +533,8 @@ expire_overdue(void)
 	{
 		Request    *r = dlist_head_element(Request, queue_node, &overdue);
 
-		stop_timer(r);
 		sgt_stop_attempt(r->attempt, ATTEMPT_TIMED_OUT);
-		r->state = REQUEST_ENDED;
-		n_running--;
-		dlist_push_tail(&ended, &r->queue_node);
+		note_end(r);
 	}
 	sgt_end_turn();
 }

@@ -13,8 +13,9 @@
  * connections that are kept alive.
  *
  * 1. No ereport() while libcurl is on the stack.  A callback that fails
- *    leaves a note in its attempt and returns libcurl's failure value.  So an
- *    error always finds the engine sound, and ends only what its batch had.
+ *    leaves a note, in its attempt with libcurl's failure value, or in the
+ *    engine where libcurl could make nothing of one.  So an error always finds
+ *    the engine sound, and ends only what its batch had.
  * 2. All signals are blocked while libcurl is on the stack, once a turn: a
  *    thread that it starts, for a name look-up, inherits the mask, and
  *    PostgreSQL's handlers must not run there.  Only the watchdog's is let
@@ -48,7 +49,7 @@
 /* CURLOPT_QUICK_EXIT, without which a cancel waits for a name look-up */
 #define MIN_LIBCURL_VERSION	0x075700
 
-#if LIBCURL_VERSION_NUM < 0x075700
+#if LIBCURL_VERSION_NUM < MIN_LIBCURL_VERSION
 #error "sw_guest_token needs libcurl 7.87 or newer: older versions cannot abandon a name look-up"
 #endif
 
@@ -62,19 +63,17 @@
 #define ENGINE_DESCRIPTORS	3
 
 /*
- * How many sockets have their turn between two looks at interrupts: each may
- * bring a TLS handshake, or a body that is long.
+ * For so long at most MAX_READY_SOCKETS have their turn between two looks at
+ * interrupts: each may bring a TLS handshake, or a body that is long.  What is
+ * left over has its turn after that.
  */
-#define MAX_READY			16
-
-/* For so long at most: what is left over has its turn after that. */
 #define MAX_TURN_US			(50 * 1000)
 
 /*
- * After so many turns at once in which nothing ended, libcurl has to wait for
- * its next one: no response has so many parts.
+ * After so many sleeps in a row, however long, without an attempt's end, each
+ * takes that long at least: no response has so many parts.
  */
-#define MAX_IDLE_TURNS		1000
+#define MAX_IDLE_SLEEPS		1000
 #define IDLE_PAUSE_MS		10
 
 /* How often libcurl may ask for another turn at once. */
@@ -85,7 +84,7 @@ static struct
 	bool		is_ready;
 	bool		is_initialized; /* libcurl as a whole, once */
 	bool		has_failed;		/* libcurl cannot go on */
-	uint64		trust;			/* what libcurl keeps of it is of this number */
+	uint64		trust_number;	/* of what libcurl keeps of it */
 	CURLM	   *multi;
 	SocketSet	sockets;
 	bool		descriptors_booked;
@@ -95,7 +94,8 @@ static struct
 	bool		may_have_lost;	/* some of them have been closed, maybe */
 	int64		timer_us;		/* when libcurl wants a turn anyway */
 
-	int			n_idle_turns;	/* in a row */
+	int			n_idle_sleeps;	/* since an attempt last ended */
+	bool		is_turn;		/* one has begun */
 
 	volatile	sig_atomic_t is_adding; /* "sockets" is being changed */
 
@@ -117,8 +117,7 @@ static bool open_multi(void);
 static void close_multi(void);
 static void discard(void);
 static void free_attempts(int n_kept);
-static void remove_handle(Attempt *a);
-static void note_end(Attempt *a, AttemptEnd end, CURLcode code);
+static void end_attempt(Attempt *a, AttemptEnd end, CURLcode code);
 static bool adopt(Attempt *a);
 static int	perform_sockets(void);
 static void act(curl_socket_t sock, int what);
@@ -145,13 +144,14 @@ static int	set_timer(CURLM *multi, long timeout_ms, void *arg);
  *
  * libcurl reads the certificate authorities once, and keeps them for a day: to
  * have it read them for each connection would make a batch over TLS wait tens
- * of milliseconds per connection.  When they change, which gives "trust"
- * another number, the engine starts afresh as soon as nobody uses it.
+ * of milliseconds per connection.  When they change, their trust gets another
+ * number, and the engine starts afresh as soon as nobody uses it.
  */
 bool
-sgt_open_engine(uint64 trust)
+sgt_open_engine(uint64 trust_number)
 {
-	bool		is_outdated = engine.has_failed || engine.trust != trust;
+	bool		is_outdated = engine.has_failed ||
+	engine.trust_number != trust_number;
 
 	if (engine.is_ready && (!is_outdated || engine.n_taken > 0))
 		return true;
@@ -173,7 +173,7 @@ sgt_open_engine(uint64 trust)
 	if (IsUnderPostmaster)		/* breaks the set in single-user mode */
 		AddWaitEventToSet(engine.wait_set, WL_EXIT_ON_PM_DEATH,
 						  PGINVALID_SOCKET, NULL, NULL);
-	engine.trust = trust;
+	engine.trust_number = trust_number;
 	engine.is_ready = true;
 	return true;
 }
@@ -248,7 +248,6 @@ can_open_one_more(void)
 static bool
 open_multi(void)
 {
-	engine.timer_us = NEVER;
 	engine.multi = curl_multi_init();
 	if (engine.multi == NULL)
 		return false;
@@ -270,6 +269,8 @@ close_multi(void)
 {
 	cut_connections();
 	curl_multi_cleanup(engine.multi);
+	engine.multi = NULL;
+	engine.timer_us = NEVER;
 	engine.may_have_lost = true;
 }
 
@@ -283,7 +284,7 @@ sgt_tidy_engine(void)
 	Assert(engine.n_taken == 0);
 	free_attempts(1);
 
-	/* a target that nobody else has is one of yesterday */
+	/* a target that only this attempt has pinned is one of yesterday */
 	if (!dlist_is_empty(&engine.idle))
 	{
 		Attempt    *a = dlist_head_element(Attempt, node, &engine.idle);
@@ -303,14 +304,11 @@ sgt_tidy_engine(void)
 static void
 discard(void)
 {
+	sgt_begin_turn();
 	free_attempts(0);
 	if (engine.multi)
-	{
-		sgt_begin_turn();
 		close_multi();
-		sgt_end_turn();
-	}
-	engine.multi = NULL;
+	sgt_end_turn();
 	if (engine.wait_set)
 		FreeWaitEventSet(engine.wait_set);
 	engine.wait_set = NULL;
@@ -319,7 +317,6 @@ discard(void)
 		ReleaseExternalFD();
 	engine.descriptors_booked = false;
 	Assert(engine.n_sockets == 0);
-	engine.timer_us = NEVER;
 	engine.has_failed = false;
 	engine.is_ready = false;
 }
@@ -338,7 +335,7 @@ sgt_take_attempt(void *owner)
 	Attempt    *a;
 
 	if (dlist_is_empty(&engine.idle))
-		a = sgt_make_attempt();
+		a = calloc(1, sizeof(Attempt));
 	else
 		a = dlist_container(Attempt, node, dlist_pop_head_node(&engine.idle));
 	if (a == NULL)
@@ -386,16 +383,21 @@ sgt_start_attempt(Attempt *a, const AttemptOptions *options)
 {
 	bool		is_fit = engine.is_ready && !engine.has_failed;
 
-	a->end = is_fit ? ATTEMPT_NO_MEMORY : ATTEMPT_ENGINE_FAILED;
-	if (!is_fit || !sgt_prepare_attempt(a, options) || (!a->is_adopted && !adopt(a)) ||
+	if (!is_fit || !sgt_prepare_attempt(a, options) ||
+		(!a->is_adopted && !adopt(a)) ||
 		curl_multi_add_handle(engine.multi, a->easy) != CURLM_OK)
+	{
+		a->end = is_fit ? ATTEMPT_NO_MEMORY : ATTEMPT_ENGINE_FAILED;
 		return false;
+	}
 	dlist_push_tail(&engine.running, &a->node);
 	return true;
 }
 
 /*
  * Gives a handle what it needs to live in a backend; false if memory is short.
+ * No signals, for SIGALRM is PostgreSQL's; and a quick exit, so that nobody
+ * waits for the thread of a name look-up.
  */
 static bool
 adopt(Attempt *a)
@@ -403,9 +405,7 @@ adopt(Attempt *a)
 	CURL	   *easy = a->easy;
 
 	a->is_adopted =
-	/* SIGALRM is PostgreSQL's */
 		curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
-	/* never wait for a name look-up's thread */
 		curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK &&
 		curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION,
 						 note_request) == CURLE_OK &&
@@ -425,28 +425,24 @@ adopt(Attempt *a)
 void
 sgt_stop_attempt(Attempt *a, AttemptEnd end)
 {
-	note_end(a, end, CURLE_OK);
-	remove_handle(a);
+	end_attempt(a, end, CURLE_OK);
 }
 
 /*
- * Takes the handle back, which may close its connection.
+ * Notes how an attempt has ended, and takes its handle back, which may close
+ * its connection.
  */
 static void
-remove_handle(Attempt *a)
+end_attempt(Attempt *a, AttemptEnd end, CURLcode code)
 {
+	sgt_note_attempt_end(a, end, code);
+	/* of a socket that made no connection, nobody may have told the end */
+	engine.may_have_lost |= a->n_sockets != a->n_connects;
+	engine.n_idle_sleeps = 0;
+	dlist_delete(&a->node);
 	sgt_begin_watched_call();
 	curl_multi_remove_handle(engine.multi, a->easy);
 	sgt_end_watched_call();
-}
-
-static void
-note_end(Attempt *a, AttemptEnd end, CURLcode code)
-{
-	sgt_note_attempt_end(a, end, code);
-	engine.may_have_lost |= a->n_sockets != a->n_connects;
-	engine.n_idle_turns = 0;
-	dlist_delete(&a->node);
 }
 
 /*
@@ -456,14 +452,10 @@ note_end(Attempt *a, AttemptEnd end, CURLcode code)
 Attempt    *
 sgt_next_ended(void)
 {
-	CURLMsg    *message;
 	int			n_left;
+	CURLMsg    *message = curl_multi_info_read(engine.multi, &n_left);
 	Attempt    *a;
 
-	do
-	{
-		message = curl_multi_info_read(engine.multi, &n_left);
-	} while (message && message->msg != CURLMSG_DONE);
 	if (message == NULL)
 	{
 		if (!engine.has_failed || dlist_is_empty(&engine.running))
@@ -474,9 +466,8 @@ sgt_next_ended(void)
 	}
 
 	curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &a);
-	note_end(a, sgt_classify_attempt(a, message->data.result),
-			 message->data.result);
-	remove_handle(a);
+	end_attempt(a, sgt_classify_attempt(a, message->data.result),
+				message->data.result);
 	return a;
 }
 
@@ -484,10 +475,15 @@ sgt_next_ended(void)
  * Turns
  */
 
-/* Everything that enters libcurl does so in a turn, which these enclose. */
+/*
+ * These enclose a turn: what enters libcurl and may start a thread or touch a
+ * connection.  Turns are not nested, for the signals' mask is saved once.
+ */
 void
 sgt_begin_turn(void)
 {
+	Assert(!engine.is_turn);
+	engine.is_turn = true;
 	sgt_block_signals();
 }
 
@@ -497,6 +493,7 @@ sgt_end_turn(void)
 	if (engine.may_have_lost)
 		find_lost_sockets();
 	sgt_restore_signals();
+	engine.is_turn = false;
 }
 
 /*
@@ -521,8 +518,8 @@ static int
 perform_sockets(void)
 {
 	int64		start_us = sgt_now_us();
-	SocketEvent ready[MAX_READY];
-	int			n = sgt_ready_sockets(&engine.sockets, ready, MAX_READY);
+	SocketEvent ready[MAX_READY_SOCKETS];
+	int			n = sgt_ready_sockets(&engine.sockets, ready);
 
 	StaticAssertStmt(SOCKET_READ == CURL_CSELECT_IN &&
 					 SOCKET_WRITE == CURL_CSELECT_OUT &&
@@ -562,15 +559,15 @@ act(curl_socket_t sock, int what)
 }
 
 /*
- * For the watchdog, in whose signal handler it runs: cuts all connections,
- * which ends whatever reads from them.
+ * Cuts all connections, which ends whatever reads from them.  The watchdog
+ * calls this, too, in its signal handler.
  */
 static void
 cut_connections(void)
 {
 	if (engine.is_adding)
 		return;
-	for (int i = 0; i < engine.sockets.n_sockets; i++)
+	for (int i = 0; i < engine.sockets.table_size; i++)
 	{
 		if (engine.sockets.sockets[i].is_added)
 			(void) shutdown(i, SHUT_RDWR);
@@ -610,7 +607,7 @@ sgt_wait_for_engine(int64 wake_us)
 	 * Some servers make libcurl ask for turn after turn, or wait until it can
 	 * write what it must not send yet.
 	 */
-	if (engine.n_idle_turns++ > MAX_IDLE_TURNS)
+	if (engine.n_idle_sleeps++ > MAX_IDLE_SLEEPS)
 	{
 		if (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
 					  (IsUnderPostmaster ? WL_EXIT_ON_PM_DEATH : 0),
@@ -731,7 +728,7 @@ close_socket(void *arg, curl_socket_t sock)
 static void
 find_lost_sockets(void)
 {
-	for (int i = 0; i < engine.sockets.n_sockets; i++)
+	for (int i = 0; i < engine.sockets.table_size; i++)
 	{
 		if (sgt_is_socket_lost(&engine.sockets, i))
 			forget_socket(i);

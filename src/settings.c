@@ -403,7 +403,7 @@ make_target(bool with_credentials)
 
 	target->context = context;
 	target->n_pins = 1;
-	target->trust = trust.number;
+	target->trust_number = trust.number;
 	make_route(target);
 	if (with_credentials)
 		make_credentials(target);
@@ -657,7 +657,7 @@ make_proxy(Target *target)
 	if (str[0] == '\0' && target->is_https)
 	{
 		str = sgt_find_environment_proxy();
-		target->use_no_proxy = true;
+		target->obeys_no_proxy = true;
 	}
 	if (str == NULL || str[0] == '\0')
 		return;

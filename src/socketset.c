@@ -28,12 +28,9 @@
 #include <fcntl.h>
 #include <sys/event.h>
 #include <sys/time.h>
-#include <sys/types.h>
 #endif
 
 #include "socketset.h"
-
-#define MAX_READY	64
 
 static WatchedSocket *find_socket(SocketSet *set, int socket);
 static bool change_events(int set, int socket, int old_events,
@@ -76,7 +73,7 @@ sgt_add_socket(SocketSet *set, int socket)
 {
 	struct stat st;
 
-	if (socket >= set->n_sockets)
+	if (socket >= set->table_size)
 	{
 		int			n = socket + 16;
 		WatchedSocket *sockets = realloc(set->sockets,
@@ -84,12 +81,11 @@ sgt_add_socket(SocketSet *set, int socket)
 
 		if (sockets == NULL)
 			return false;
-		memset(sockets + set->n_sockets, 0,
-			   (size_t) (n - set->n_sockets) * sizeof(WatchedSocket));
+		memset(sockets + set->table_size, 0,
+			   (size_t) (n - set->table_size) * sizeof(WatchedSocket));
 		set->sockets = sockets;
-		set->n_sockets = n;
+		set->table_size = n;
 	}
-	memset(&set->sockets[socket], 0, sizeof(WatchedSocket));
 	set->sockets[socket].is_added = true;
 	if (fstat(socket, &st) == 0)
 		set->sockets[socket].inode = st.st_ino;
@@ -117,7 +113,7 @@ sgt_remove_socket(SocketSet *set, int socket)
 bool
 sgt_has_socket_with_port(const SocketSet *set, int local_port)
 {
-	for (int i = 0; i < set->n_sockets; i++)
+	for (int i = 0; i < set->table_size; i++)
 	{
 		union
 		{
@@ -175,7 +171,7 @@ sgt_watch_socket(SocketSet *set, int socket, int old_events, int new_events)
 static WatchedSocket *
 find_socket(SocketSet *set, int socket)
 {
-	return socket < set->n_sockets && set->sockets[socket].is_added ?
+	return socket < set->table_size && set->sockets[socket].is_added ?
 		&set->sockets[socket] : NULL;
 }
 
@@ -227,30 +223,28 @@ change_events(int set, int socket, int old_events, int new_events)
 }
 
 /*
- * Fills in which sockets are ready now, without waiting, and returns how
- * many.  What does not fit is reported by the next call: both facilities
+ * Fills in which sockets are ready now, up to MAX_READY_SOCKETS, without
+ * waiting, and returns how many.  What does not fit is reported by the next call: both facilities
  * report a condition, not its change.
  */
 int
-sgt_ready_sockets(SocketSet *set, SocketEvent *events, int max_events)
+sgt_ready_sockets(SocketSet *set, SocketEvent *events)
 {
 	int			n;
 	int			n_wanted = 0;
 #ifdef __linux__
-	struct epoll_event ready[MAX_READY];
+	struct epoll_event ready[MAX_READY_SOCKETS];
 #else
-	struct kevent ready[MAX_READY];
+	struct kevent ready[MAX_READY_SOCKETS];
 	struct timespec no_time = {0, 0};
 #endif
 
-	if (max_events > MAX_READY)
-		max_events = MAX_READY;
 	do
 	{
 #ifdef __linux__
-		n = epoll_wait(set->fd, ready, max_events, 0);
+		n = epoll_wait(set->fd, ready, MAX_READY_SOCKETS, 0);
 #else
-		n = kevent(set->fd, NULL, 0, ready, max_events, &no_time);
+		n = kevent(set->fd, NULL, 0, ready, MAX_READY_SOCKETS, &no_time);
 #endif
 		for (int i = 0; i < n; i++)
 		{
@@ -281,6 +275,6 @@ sgt_ready_sockets(SocketSet *set, SocketEvent *events, int max_events)
 				s->registered = 0;
 			}
 		}
-	} while (n_wanted == 0 && n == max_events);
+	} while (n_wanted == 0 && n == MAX_READY_SOCKETS);
 	return n_wanted;
 }

@@ -13,6 +13,9 @@
 #define SOCKET_WRITE	(1 << 1)
 #define SOCKET_ERROR	(1 << 2)	/* reported, never asked for */
 
+/* How many ready sockets are reported at once. */
+#define MAX_READY_SOCKETS	16
+
 typedef struct SocketEvent
 {
 	int			socket;
@@ -32,7 +35,7 @@ typedef struct SocketSet
 {
 	int			fd;				/* -1: not open */
 	WatchedSocket *sockets;		/* by their number */
-	int			n_sockets;
+	int			table_size;
 } SocketSet;
 
 extern bool sgt_open_sockets(SocketSet *set);
@@ -43,7 +46,6 @@ extern bool sgt_has_socket_with_port(const SocketSet *set, int local_port);
 extern bool sgt_is_socket_lost(const SocketSet *set, int socket);
 extern bool sgt_watch_socket(SocketSet *set, int socket, int old_events,
 							 int new_events);
-extern int	sgt_ready_sockets(SocketSet *set, SocketEvent *events,
-							  int max_events);
+extern int	sgt_ready_sockets(SocketSet *set, SocketEvent *events);
 
 #endif							/* SGT_SOCKETSET_H */

@@ -22,12 +22,12 @@ typedef struct Target
 	int			n_pins;			/* with the last one it goes */
 
 	const char *base_url;		/* without a slash at its end */
-	bool		is_https;		/* the only scheme that is spoken */
+	bool		is_https;		/* else plain HTTP, to a loopback host */
 	const char *authorization;	/* the header's value; NULL: none is sent */
 	const char *ca_file;		/* NULL: as libcurl finds it */
-	uint64		trust;			/* another number: ca_file has changed */
+	uint64		trust_number;	/* another one: ca_file has changed */
 	const char *proxy;			/* NULL: none, whatever the environment says */
-	bool		use_no_proxy;	/* obey the environment's no_proxy */
+	bool		obeys_no_proxy; /* the environment's variable of that name */
 	SecretList	secrets;		/* what no message may show */
 } Target;
 

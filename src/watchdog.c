@@ -52,7 +52,8 @@ static void set_timer(int interval_ms);
 static void look(int signal_number);
 
 /*
- * Blocks all signals but the watchdog's, until they are restored.
+ * Blocks all signals but the watchdog's, until they are restored.  There is
+ * one mask to restore, so that this must not be nested.
  */
 void
 sgt_block_signals(void)
