@@ -119,8 +119,6 @@ static bool retry(Request *r);
 static bool is_retryable(const Outcome *outcome);
 static int64 back_off(int n);
 static void make_ready(Request *r);
-static void uncount(Request *r);
-static void pause_until(Request *r, int64 wake_us);
 static void finish(Request *r, AttemptEnd result);
 static void set_timer(Request *r, int64 wake_us);
 static void stop_timer(Request *r);
@@ -273,7 +271,7 @@ sgt_stop_batch(Batch *batch)
 		{
 			sgt_stop_attempt(r->attempt, ATTEMPT_ABANDONED);
 			n_running--;
-			uncount(r);
+			r->outcome.n_attempts -= !r->is_repeat;
 		}
 		if (r->state == REQUEST_READY)
 			dlist_delete(&r->queue_node);
@@ -359,14 +357,14 @@ sgt_wait_for_any(Batch *batch)
 	{
 		/* also between outcomes: to judge one may take milliseconds */
 		CHECK_FOR_INTERRUPTS();
-		if (!dlist_is_empty(&batch->done) || dlist_is_empty(&batch->pending))
+		if (!dlist_is_empty(&batch->done))
 			break;
+		if (dlist_is_empty(&batch->pending))
+			return NULL;
 		run_turn();
 		if (dlist_is_empty(&batch->done))
 			sockets_ready = sgt_wait_for_engine(next_wake());
 	}
-	if (dlist_is_empty(&batch->done))
-		return NULL;
 	r = dlist_container(Request, node, dlist_pop_head_node(&batch->done));
 	dlist_push_tail(&batch->handed_out, &r->node);
 	return r;
@@ -479,8 +477,7 @@ start(Request *r, int64 now)
 	r->outcome.body_length = 0;
 	r->outcome.reason = "";
 
-	if (!r->is_repeat)
-		r->outcome.n_attempts++;
+	r->outcome.n_attempts += !r->is_repeat;
 	if (r->deadline_us == 0)
 		r->deadline_us = now + batch->limits.timeout_ms * INT64CONST(1000);
 	if (r->attempt == NULL)
@@ -628,7 +625,7 @@ wait_for_descriptor(Request *r)
 
 	if (r->attempt->n_sent > 0)
 		r->is_repeat = r->is_fresh = true;
-	uncount(r);
+	r->outcome.n_attempts -= !r->is_repeat;
 	if (r->outcome.n_attempts == 0)
 		r->deadline_us = 0;
 	make_ready(r);
@@ -654,7 +651,8 @@ send_again(Request *r)
 		if (r->n_refusals++ == MAX_REFUSALS || resume_us >= r->deadline_us)
 			return false;
 		r->is_repeat = true;
-		pause_until(r, resume_us);
+		r->state = REQUEST_PAUSED;
+		set_timer(r, resume_us);
 		return true;
 	}
 
@@ -693,26 +691,21 @@ retry(Request *r)
 		resume_us += back_off(r->outcome.n_attempts - 1);
 	if (resume_us >= r->deadline_us)
 		return false;
-	pause_until(r, resume_us);
+	r->state = REQUEST_PAUSED;
+	set_timer(r, resume_us);
 	return true;
 }
 
 static bool
 is_retryable(const Outcome *outcome)
 {
-	switch (outcome->result)
-	{
-		case ATTEMPT_ANSWERED:
-			return outcome->status == 429 || outcome->status == 500 ||
-				(outcome->status >= 502 && outcome->status <= 504);
-		case ATTEMPT_NOT_CONNECTED:
-		case ATTEMPT_CONNECT_TIMED_OUT:
-		case ATTEMPT_BROKEN:
-		case ATTEMPT_NO_DESCRIPTOR:
-			return true;
-		default:
-			return false;
-	}
+	if (outcome->result == ATTEMPT_ANSWERED)
+		return outcome->status == 429 || outcome->status == 500 ||
+			(outcome->status >= 502 && outcome->status <= 504);
+	return outcome->result == ATTEMPT_NOT_CONNECTED ||
+		outcome->result == ATTEMPT_CONNECT_TIMED_OUT ||
+		outcome->result == ATTEMPT_BROKEN ||
+		outcome->result == ATTEMPT_NO_DESCRIPTOR;
 }
 
 /*
@@ -743,23 +736,6 @@ make_ready(Request *r)
 	dlist_push_tail(&ready, &r->queue_node);
 	if (r->deadline_us != 0)
 		set_timer(r, r->deadline_us);
-}
-
-/*
- * Takes back that an attempt was counted: its request was not sent.
- */
-static void
-uncount(Request *r)
-{
-	if (!r->is_repeat)
-		r->outcome.n_attempts--;
-}
-
-static void
-pause_until(Request *r, int64 wake_us)
-{
-	r->state = REQUEST_PAUSED;
-	set_timer(r, wake_us);
 }
 
 static void

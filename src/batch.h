@@ -66,7 +66,7 @@ typedef struct Request
 	Attempt    *attempt;		/* NULL: none has begun */
 	int64		deadline_us;	/* 0: not started yet */
 	bool		is_fresh;		/* use no kept-alive connection */
-	bool		is_repeat;		/* send the last attempt's request again */
+	bool		is_repeat;		/* was sent, and sending again is no attempt */
 	int			n_refusals;		/* after which it was sent again */
 
 	dlist_node	queue_node;		/* of those ready, overdue, or ended */
