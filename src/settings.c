@@ -108,10 +108,64 @@ static void make_proxy(Target *target);
 static void add_secret(Target *target, const char *str);
 static const char *add_basic_secret(Target *target, const char *user,
 									const char *password);
-static void refuse_setting(const char *name, const char *detail)
-			pg_attribute_noreturn();
-static void refuse_with_hint(const char *name, const char *detail,
-							 const char *hint) pg_attribute_noreturn();
+static void refuse_setting(const char *name, const char *detail,
+						   const char *hint) pg_attribute_noreturn();
+
+/* The settings that hold a text, which is empty unless set. */
+static const struct
+{
+	const char *name;
+	char	  **value;
+	int			flags;
+	GucStringCheckHook check;
+	const char *purpose;
+	const char *note;
+}			strings[] = {
+
+	{PREFIX ".space_name", &space_name, 0, NULL,
+		"Sets the SignalWire space that issues the tokens.",
+	"One DNS label, optionally followed by \".signalwire.com\"."},
+	{PREFIX ".project_id", &project_id, 0, NULL,
+	"Sets the project that authenticates the requests.", NULL},
+	{PREFIX ".api_token", &api_token, GUC_SUPERUSER_ONLY, check_api_token,
+	"Sets the project's API token.", NULL},
+	{PREFIX ".api_token_file", &api_token_file, GUC_SUPERUSER_ONLY, NULL,
+		"Sets the file that holds the project's API token.",
+	"It takes precedence over \"" PREFIX ".api_token\" and is read again when it changes."},
+	{PREFIX ".base_url", &base_url, 0, NULL,
+		"Sets the URL that replaces that of the space.",
+	"Scheme, host, port and path prefix; \"http\" only for a loopback host."},
+	{PREFIX ".ca_file", &ca_file, 0, NULL,
+	"Sets the file of certificate authorities to trust in place of the system's.", NULL},
+	{PREFIX ".proxy", &proxy, GUC_SUPERUSER_ONLY, check_proxy,
+		"Sets the URL of the proxy.",
+	"If empty, the usual environment variables count."}
+};
+
+/* The settings that hold a number. */
+static const struct
+{
+	const char *name;
+	int		   *value;
+	int			initial;
+	int			min;
+	int			max;
+	int			flags;
+	const char *purpose;
+	const char *note;
+}			numbers[] = {
+
+	{PREFIX ".connect_timeout", &connect_timeout_ms, 5000, 1, INT_MAX, GUC_UNIT_MS,
+		"Sets the maximum time for one connection attempt.",
+	"Name look-up, TCP and TLS handshake together."},
+	{PREFIX ".timeout", &timeout_ms, 10000, 1, INT_MAX, GUC_UNIT_MS,
+		"Sets the maximum time for one request.",
+	"Every attempt and every pause included, from when it is first sent."},
+	{PREFIX ".max_retries", &max_retries, 2, 0, 100, 0,
+	"Sets the maximum number of attempts after the first.", NULL},
+	{PREFIX ".max_concurrency", &max_concurrency, 16, 1, 256, 0,
+	"Sets the maximum number of requests that one call has in flight.", NULL}
+};
 
 /*
  * Defines the settings; to be called once, from _PG_init().
@@ -121,103 +175,17 @@ sgt_define_settings(void)
 {
 	is_preloaded = process_shared_preload_libraries_in_progress;
 
-	DefineCustomStringVariable(PREFIX ".space_name",
-							   "Sets the SignalWire space that issues the tokens.",
-							   "One DNS label, optionally followed by \".signalwire.com\".",
-							   &space_name,
-							   "",
-							   PGC_SUSET,
-							   0,
-							   NULL, note_change, NULL);
-	DefineCustomStringVariable(PREFIX ".project_id",
-							   "Sets the project that authenticates the requests.",
-							   NULL,
-							   &project_id,
-							   "",
-							   PGC_SUSET,
-							   0,
-							   NULL, note_change, NULL);
-	DefineCustomStringVariable(PREFIX ".api_token",
-							   "Sets the project's API token.",
-							   NULL,
-							   &api_token,
-							   "",
-							   PGC_SUSET,
-							   GUC_SUPERUSER_ONLY,
-							   check_api_token, note_change, NULL);
-	DefineCustomStringVariable(PREFIX ".api_token_file",
-							   "Sets the file that holds the project's API token.",
-							   "It takes precedence over \"" PREFIX ".api_token\" and is read again when it changes.",
-							   &api_token_file,
-							   "",
-							   PGC_SUSET,
-							   GUC_SUPERUSER_ONLY,
-							   NULL, note_change, NULL);
-	DefineCustomStringVariable(PREFIX ".base_url",
-							   "Sets the URL that replaces that of the space.",
-							   "Scheme, host, port and path prefix; \"http\" only for a loopback host.",
-							   &base_url,
-							   "",
-							   PGC_SUSET,
-							   0,
-							   NULL, note_change, NULL);
-	DefineCustomStringVariable(PREFIX ".ca_file",
-							   "Sets the file of certificate authorities to trust in place of the system's.",
-							   NULL,
-							   &ca_file,
-							   "",
-							   PGC_SUSET,
-							   0,
-							   NULL, note_change, NULL);
-	DefineCustomStringVariable(PREFIX ".proxy",
-							   "Sets the URL of the proxy.",
-							   "If empty, the usual environment variables count.",
-							   &proxy,
-							   "",
-							   PGC_SUSET,
-							   GUC_SUPERUSER_ONLY,
-							   check_proxy, note_change, NULL);
-	DefineCustomIntVariable(PREFIX ".connect_timeout",
-							"Sets the maximum time for one connection attempt.",
-							"Name look-up, TCP and TLS handshake together.",
-							&connect_timeout_ms,
-							5000,
-							1,
-							INT_MAX,
-							PGC_USERSET,
-							GUC_UNIT_MS,
-							NULL, NULL, NULL);
-	DefineCustomIntVariable(PREFIX ".timeout",
-							"Sets the maximum time for one request.",
-							"Every attempt and every pause included, from when it is first sent.",
-							&timeout_ms,
-							10000,
-							1,
-							INT_MAX,
-							PGC_USERSET,
-							GUC_UNIT_MS,
-							NULL, NULL, NULL);
-	DefineCustomIntVariable(PREFIX ".max_retries",
-							"Sets the maximum number of attempts after the first.",
-							NULL,
-							&max_retries,
-							2,
-							0,
-							100,
-							PGC_USERSET,
-							0,
-							NULL, NULL, NULL);
-	DefineCustomIntVariable(PREFIX ".max_concurrency",
-							"Sets the maximum number of requests that one call has in flight.",
-							NULL,
-							&max_concurrency,
-							16,
-							1,
-							256,
-							PGC_USERSET,
-							0,
-							NULL, NULL, NULL);
-
+	for (int i = 0; i < (int) lengthof(strings); i++)
+		DefineCustomStringVariable(strings[i].name, strings[i].purpose,
+								   strings[i].note, strings[i].value, "",
+								   PGC_SUSET, strings[i].flags,
+								   strings[i].check, note_change, NULL);
+	for (int i = 0; i < (int) lengthof(numbers); i++)
+		DefineCustomIntVariable(numbers[i].name, numbers[i].purpose,
+								numbers[i].note, numbers[i].value,
+								numbers[i].initial, numbers[i].min,
+								numbers[i].max, PGC_USERSET,
+								numbers[i].flags, NULL, NULL, NULL);
 	MarkGUCPrefixReserved(PREFIX);
 	warn_of_placeholders();
 }
@@ -422,25 +390,25 @@ make_route(Target *target)
 	{
 		problem = sgt_read_base_url(base_url, &url);
 		if (problem)
-			refuse_setting("base_url", problem);
+			refuse_setting("base_url", problem, NULL);
 	}
 	else
 	{
 		if (space_name[0] == '\0')
-			refuse_setting("space_name", NULL);
+			refuse_setting("space_name", NULL, NULL);
 		problem = sgt_read_space_name(space_name, &url);
 		if (problem)
-			refuse_with_hint("space_name", problem,
-							 gettext_noop("Write \"example\" or \"example.signalwire.com\"; any other host belongs in \"sw_guest_token.base_url\"."));
+			refuse_setting("space_name", problem,
+						   gettext_noop("Write \"example\" or \"example.signalwire.com\"; any other host belongs in \"sw_guest_token.base_url\"."));
 	}
 	target->base_url = url.url;
 	target->is_https = url.is_https;
 
 	if (project_id[0] == '\0')
-		refuse_setting("project_id", NULL);
+		refuse_setting("project_id", NULL, NULL);
 	if (strchr(project_id, ':') || sgt_has_unfit_character(project_id))
 		refuse_setting("project_id",
-					   "It holds a colon, white space or a control character.");
+					   "It holds a colon, white space or a control character.", NULL);
 
 	if (ca_file[0] != '\0')
 		check_ca_file();
@@ -455,11 +423,11 @@ make_credentials(Target *target)
 	const char *token = api_token_file[0] ? file_token : api_token;
 
 	if (token[0] == '\0')
-		refuse_with_hint("api_token", NULL,
-						 gettext_noop("Write the API token into a file that only the server's user can read, and name it in \"sw_guest_token.api_token_file\"."));
+		refuse_setting("api_token", NULL,
+					   gettext_noop("Write the API token into a file that only the server's user can read, and name it in \"sw_guest_token.api_token_file\"."));
 	if (sgt_has_unfit_character(token))
 		refuse_setting(api_token_file[0] ? "api_token_file" : "api_token",
-					   "The token holds white space or a control character.");
+					   "The token holds white space or a control character.", NULL);
 	add_secret(target, pstrdup(token));
 	target->authorization =
 		psprintf("Basic %s", add_basic_secret(target, project_id, token));
@@ -570,7 +538,7 @@ read_token_file(char *token)
 	}
 	CloseTransientFile(fd);
 	if (problem)
-		refuse_setting("api_token_file", problem);
+		refuse_setting("api_token_file", problem, NULL);
 
 	while (n > 0 && isspace((unsigned char) token[n - 1]))
 		n--;
@@ -579,7 +547,7 @@ read_token_file(char *token)
 		start++;
 	memmove(token, start, strlen(start) + 1);
 	if (token[0] == '\0')
-		refuse_setting("api_token_file", "The file is empty.");
+		refuse_setting("api_token_file", "The file is empty.", NULL);
 	token_file_is_known = is_known;
 }
 
@@ -603,7 +571,7 @@ check_ca_file(void)
 	is_regular = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
 	CloseTransientFile(fd);
 	if (!is_regular)
-		refuse_setting("ca_file", "It is not a regular file.");
+		refuse_setting("ca_file", "It is not a regular file.", NULL);
 }
 
 /*
@@ -664,7 +632,7 @@ make_proxy(Target *target)
 
 	problem = sgt_read_proxy(str, target->is_https, &url);
 	if (problem)
-		refuse_setting("proxy", problem);
+		refuse_setting("proxy", problem, NULL);
 	target->proxy = url.url;
 	if (url.written_password)
 		add_secret(target, url.written_password);
@@ -703,13 +671,7 @@ add_basic_secret(Target *target, const char *user, const char *password)
  * Raises 55000 for a setting that is missing (no detail) or not fit for use.
  */
 static void
-refuse_setting(const char *name, const char *detail)
-{
-	refuse_with_hint(name, detail, NULL);
-}
-
-static void
-refuse_with_hint(const char *name, const char *detail, const char *hint)
+refuse_setting(const char *name, const char *detail, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
