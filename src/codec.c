@@ -62,6 +62,7 @@ static const char *check_json(const char *body, size_t length,
 static const char *check_string(const char **pos, const char *end,
 								bool *has_nul);
 static bool check_number(const char **pos, const char *end);
+static bool skip_digits(const char **pos, const char *end);
 static bool check_literal(const char **pos, const char *end);
 static size_t count_members(json_object *value);
 static const char *find_token(json_object *object, const char *key,
@@ -72,7 +73,6 @@ static CodecStatus copy_pair(const Piece *token, const Piece *refresh_token,
 static size_t write_line(json_object *entry, char *line);
 static void append(char *line, size_t *length, const char *str, size_t n);
 static Piece find_text(json_object *entry, const char *key);
-static bool is_digit(char c);
 
 /*
  * Requests
@@ -182,7 +182,6 @@ sgt_read_token_pair(const char *body, size_t length, CodecAlloc alloc,
 	Piece		token;
 	Piece		refresh_token;
 
-	*problem = NULL;
 	if (read_plain_pair(body, length, &token, &refresh_token))
 	{
 		CodecStatus status = copy_pair(&token, &refresh_token, alloc, pair);
@@ -374,13 +373,13 @@ sgt_read_api_errors(const char *body, size_t length,
 	end = errors->details;
 	for (size_t i = 0; i < n; i++)
 	{
-		size_t		length = write_line(json_object_array_get_idx(list, i), line);
+		size_t		n_line = write_line(json_object_array_get_idx(list, i), line);
 
-		if (length == 0)
+		if (n_line == 0)
 			continue;
 		if (end > errors->details)
 			*end++ = '\n';
-		end += sgt_clean(end, line, length, secrets);
+		end += sgt_clean(end, line, n_line, secrets);
 	}
 	*end = '\0';
 	json_object_put(object);
@@ -547,35 +546,42 @@ static bool
 check_number(const char **pos, const char *end)
 {
 	const char *p = *pos;
+	const char *digits;
 
 	if (p < end && *p == '-')
 		p++;
-	if (p >= end || !is_digit(*p))
+	digits = p;
+	if (!skip_digits(&p, end) || (*digits == '0' && p > digits + 1))
 		return false;
-	if (*p == '0' && p + 1 < end && is_digit(p[1]))
-		return false;
-	while (p < end && is_digit(*p))
-		p++;
 	if (p < end && *p == '.')
 	{
 		p++;
-		if (p >= end || !is_digit(*p))
+		if (!skip_digits(&p, end))
 			return false;
-		while (p < end && is_digit(*p))
-			p++;
 	}
 	if (p < end && (*p == 'e' || *p == 'E'))
 	{
 		p++;
 		if (p < end && (*p == '+' || *p == '-'))
 			p++;
-		if (p >= end || !is_digit(*p))
+		if (!skip_digits(&p, end))
 			return false;
-		while (p < end && is_digit(*p))
-			p++;
 	}
 	*pos = p;
 	return true;
+}
+
+/*
+ * Goes past digits; false if there are none.
+ */
+static bool
+skip_digits(const char **pos, const char *end)
+{
+	const char *start = *pos;
+
+	while (*pos < end && **pos >= '0' && **pos <= '9')
+		(*pos)++;
+	return *pos > start;
 }
 
 static bool
@@ -713,29 +719,23 @@ append(char *line, size_t *length, const char *str, size_t n)
 static Piece
 find_text(json_object *entry, const char *key)
 {
-	Piece text = {"", 0};
+	Piece		piece = {"", 0};
 	json_object *value = NULL;
 
 	if (!json_object_is_type(entry, json_type_object) ||
 		!json_object_object_get_ex(entry, key, &value) ||
 		!json_object_is_type(value, json_type_string))
-		return text;
+		return piece;
 
-	text.		start = json_object_get_string(value);
-	text.		length = (size_t) json_object_get_string_len(value);
+	piece.start = json_object_get_string(value);
+	piece.length = (size_t) json_object_get_string_len(value);
 
-	while (text.length > 0 && sgt_is_space(text.start[0]))
+	while (piece.length > 0 && sgt_is_space(piece.start[0]))
 	{
-		text.		start++;
-		text.		length--;
+		piece.start++;
+		piece.length--;
 	}
-	while (text.length > 0 && sgt_is_space(text.start[text.length - 1]))
-		text.		length--;
-	return text;
-}
-
-static bool
-is_digit(char c)
-{
-	return c >= '0' && c <= '9';
+	while (piece.length > 0 && sgt_is_space(piece.start[piece.length - 1]))
+		piece.length--;
+	return piece;
 }
