@@ -15,9 +15,10 @@
 
 /*
  * Fills in the SQLSTATE and the message, translated, in the current memory
- * context; there is no DETAIL and no HINT yet.
+ * context; there is no DETAIL and no HINT yet.  Returns false, which is what
+ * most callers return then.
  */
-void
+bool
 sgt_set_error(CallError *error, int sqlstate, const char *format,...)
 {
 	StringInfoData message;
@@ -38,6 +39,7 @@ sgt_set_error(CallError *error, int sqlstate, const char *format,...)
 	error->message = message.data;
 	error->detail = NULL;
 	error->hint = NULL;
+	return false;
 }
 
 void

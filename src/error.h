@@ -19,7 +19,7 @@ typedef struct CallError
 	char	   *hint;			/* NULL: none */
 } CallError;
 
-extern void sgt_set_error(CallError *error, int sqlstate,
+extern bool sgt_set_error(CallError *error, int sqlstate,
 						  const char *format,...) pg_attribute_printf(3, 4);
 extern void sgt_raise_error(const CallError *error) pg_attribute_noreturn();
 extern void sgt_raise_out_of_memory(void) pg_attribute_noreturn();

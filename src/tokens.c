@@ -20,14 +20,12 @@
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
 #include "answer.h"
-#include "compat.h"
 #include "messages.h"
 #include "settings.h"
 #include "tokens.h"
@@ -38,9 +36,7 @@
 /* Of an argument; an issued token is no longer, and the rest is far shorter. */
 #define MAX_TEXT_LENGTH	SGT_MAX_TOKEN_LENGTH
 
-/* Unix time of PostgreSQL's epoch, and of the year 10000, both in UTC. */
-#define UNIX_TIME_OF_EPOCH \
-	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
+/* In UTC. */
 #define UNIX_TIME_OF_YEAR_10000		INT64CONST(253402300800)
 
 /*
@@ -116,16 +112,16 @@ void
 sgt_refresh_guest_token(const text *refresh_token, TokenPair *pair)
 {
 	const char *utf8 = NULL;
-	CallError	error = {0};
+	CallError	error;
 	Call		call;
 	Batch	   *batch;
+	bool		ok;
 
-	if (refresh_token == NULL)
+	ok = refresh_token ?
+		check_text(refresh_token, "refresh_token", &utf8, &error) :
 		sgt_set_error(&error, ERRCODE_NULL_VALUE_NOT_ALLOWED,
 					  "refresh_token must not be null");
-	else
-		check_text(refresh_token, "refresh_token", &utf8, &error);
-	if (error.message)
+	if (!ok)
 		sgt_raise_error(&error);
 
 	batch = begin_call(&call, sgt_load_target(), REFRESH_PATH);
@@ -210,7 +206,7 @@ begin_call(Call *call, Target *target, const char *path)
 	call->secrets = target->secrets;
 	call->is_check = false;
 
-	/* an error is the end of the batch, whoever catches it */
+	/* who catches an error does so in a subtransaction, whose context goes */
 	oldcontext = MemoryContextSwitchTo(CurTransactionContext);
 	batch = sgt_begin_batch(target, &call->limits, url, SUCCESS_STATUS);
 	MemoryContextSwitchTo(oldcontext);
@@ -376,22 +372,16 @@ check_args(const GuestTokenArgs *args, GuestTokenBody *body, CallError *error)
 {
 	memset(body, 0, sizeof(*body));
 	if (args->is_null)
-	{
-		sgt_set_error(error, ERRCODE_NULL_VALUE_NOT_ALLOWED,
-					  "request must not be null");
-		return false;
-	}
+		return sgt_set_error(error, ERRCODE_NULL_VALUE_NOT_ALLOWED,
+							 "request must not be null");
 	if (!check_addresses(args->addresses, body, error))
 		return false;
 
 	body->has_expire_at = args->has_expire_at || args->expires_in;
 	body->expire_at = args->expire_at;
 	if (args->has_expire_at && args->expires_in)
-	{
-		sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
-					  "expire_at and expires_in must not be given together");
-		return false;
-	}
+		return sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
+							 "expire_at and expires_in must not be given together");
 	if (args->has_expire_at && !check_expire_at(args->expire_at, error))
 		return false;
 	if (args->expires_in &&
@@ -409,17 +399,11 @@ check_addresses(ArrayType *addresses, GuestTokenBody *body, CallError *error)
 	int			n;
 
 	if (addresses == NULL)
-	{
-		sgt_set_error(error, ERRCODE_NULL_VALUE_NOT_ALLOWED,
-					  "addresses must not be null");
-		return false;
-	}
+		return sgt_set_error(error, ERRCODE_NULL_VALUE_NOT_ALLOWED,
+							 "addresses must not be null");
 	if (ARR_NDIM(addresses) > 1)
-	{
-		sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
-					  "addresses must have one dimension");
-		return false;
-	}
+		return sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
+							 "addresses must have one dimension");
 	n = ArrayGetNItems(ARR_NDIM(addresses), ARR_DIMS(addresses));
 	if (n < 1 || n > SGT_MAX_ADDRESSES)
 	{
@@ -434,11 +418,8 @@ check_addresses(ArrayType *addresses, GuestTokenBody *body, CallError *error)
 	for (int i = 0; i < n; i++)
 	{
 		if (nulls[i])
-		{
-			sgt_set_error(error, ERRCODE_NULL_VALUE_NOT_ALLOWED,
-						  "addresses must not contain nulls");
-			return false;
-		}
+			return sgt_set_error(error, ERRCODE_NULL_VALUE_NOT_ALLOWED,
+								 "addresses must not contain nulls");
 		strlcpy(body->addresses[i],
 				DatumGetCString(DirectFunctionCall1(uuid_out, elements[i])),
 				SGT_UUID_TEXT_SIZE);
@@ -496,7 +477,7 @@ check_expires_in(const Interval *expires_in, int64 *expire_at,
 	if (end - now < USECS_PER_SEC)
 		return refuse_expires_in(expires_in, too_short, error);
 
-	*expire_at = (end + UNIX_TIME_OF_EPOCH * USECS_PER_SEC) / USECS_PER_SEC;
+	*expire_at = sgt_unix_time(end);
 	if (*expire_at >= UNIX_TIME_OF_YEAR_10000)
 		return refuse_expires_in(expires_in, too_long, error);
 	return true;
@@ -526,18 +507,12 @@ check_text(const text *value, const char *name, const char **utf8,
 	if (value == NULL)
 		return true;
 	if (VARSIZE_ANY_EXHDR(value) == 0)
-	{
-		sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
-					  "%s must not be empty", name);
-		return false;
-	}
+		return sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
+							 "%s must not be empty", name);
 	if (VARSIZE_ANY_EXHDR(value) > MAX_TEXT_LENGTH)
-	{
-		sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
-					  "%s must not be longer than %d bytes", name,
-					  MAX_TEXT_LENGTH);
-		return false;
-	}
+		return sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
+							 "%s must not be longer than %d bytes", name,
+							 MAX_TEXT_LENGTH);
 	return to_utf8(value, name, utf8, error);
 }
 
@@ -573,8 +548,7 @@ to_utf8(const text *value, const char *name, const char **utf8,
 										  true) == length)
 			return true;
 	}
-	sgt_set_error(error, ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
-				  "%s has a character that cannot be converted to encoding \"%s\"",
-				  name, pg_encoding_to_char(PG_UTF8));
-	return false;
+	return sgt_set_error(error, ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+						 "%s has a character that cannot be converted to encoding \"%s\"",
+						 name, pg_encoding_to_char(PG_UTF8));
 }

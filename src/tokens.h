@@ -39,6 +39,21 @@ typedef void (*GuestTokenSink) (void *arg, int ordinality,
 								const TokenPair *pair,
 								const CallError *error);
 
+/*
+ * The Unix time of a moment.  A fraction of a second is cut off, so that no
+ * token outlives the moment asked for.
+ */
+static inline int64
+sgt_unix_time(TimestampTz moment)
+{
+	int64		seconds = moment / USECS_PER_SEC;
+
+	if (moment % USECS_PER_SEC < 0)
+		seconds--;
+	return seconds + (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) *
+		SECS_PER_DAY;
+}
+
 extern void sgt_create_guest_token(const GuestTokenArgs *args,
 								   TokenPair *pair);
 extern void sgt_create_guest_tokens(GuestTokenSource source,

@@ -16,7 +16,6 @@
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
-#include "datatype/timestamp.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "utils/array.h"
@@ -275,16 +274,12 @@ read_args(HeapTuple row, TupleDesc desc, const TriggerColumns *columns,
 }
 
 /*
- * The Unix time that a column holds; a fraction of a second is cut off, so
- * that no token outlives the moment asked for.
+ * The Unix time that a column holds.
  */
 static int64
 read_expire_at(Datum value, Oid type, const char *column)
 {
-	const int64 epoch = (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) *
-	SECS_PER_DAY;
 	TimestampTz timestamp;
-	int64		seconds;
 
 	if (type == INT4OID)
 		return DatumGetInt32(value);
@@ -296,10 +291,7 @@ read_expire_at(Datum value, Oid type, const char *column)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("column \"%s\" must be finite", column)));
-	seconds = timestamp / USECS_PER_SEC;
-	if (timestamp % USECS_PER_SEC < 0)
-		seconds--;
-	return seconds + epoch;
+	return sgt_unix_time(timestamp);
 }
 
 static text *
