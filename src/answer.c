@@ -5,7 +5,7 @@
  * Knows what SignalWire's answers mean, and how failures look in PostgreSQL.
  *
  * 1. sgt_describe_outcome() alone turns an outcome into an error.
- * 2. Text from outside reaches a message only through show_text(), which
+ * 2. Text from outside reaches a message only through sgt_clean(), which
  *    blanks secrets; of a body with tokens nothing does.
  *-------------------------------------------------------------------------
  */
@@ -31,9 +31,7 @@ static void describe_timeout(const Call *call, const Outcome *outcome,
 static void describe_failure(const Call *call, const Outcome *outcome,
 							 int sqlstate, const char *message,
 							 CallError *error);
-static void name_check(const Call *call, CallError *error);
-static char *show_text(const SecretList *secrets, const char *str,
-					   size_t length);
+static void add_check_hint(const Call *call, CallError *error);
 static char *from_utf8(const char *str);
 
 /*
@@ -70,7 +68,7 @@ sgt_judge_outcome(const Call *call, const Outcome *outcome, TokenPair *pair,
 	sgt_set_error(error, ERRCODE_PROTOCOL_VIOLATION,
 				  "response from SignalWire is not valid");
 	error->detail = pstrdup(_(problem));
-	name_check(call, error);
+	add_check_hint(call, error);
 	return false;
 }
 
@@ -101,33 +99,27 @@ sgt_describe_outcome(const Call *call, const Outcome *outcome,
 		case ATTEMPT_MALFORMED:
 			describe_failure(call, outcome, ERRCODE_PROTOCOL_VIOLATION,
 							 "response from SignalWire is not valid", error);
-			name_check(call, error);
+			add_check_hint(call, error);
 			break;
 		case ATTEMPT_NOT_CONNECTED:
-			describe_failure(call, outcome,
-							 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
-							 "could not connect to SignalWire", error);
-			name_check(call, error);
-			break;
 		case ATTEMPT_BAD_CERTIFICATE:
-			describe_failure(call, outcome,
-							 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
-							 "could not connect to SignalWire", error);
-			error->hint = pstrdup(_("The server's certificate must be valid for the host and issued by an authority that is trusted: one of the system's, or of the file in \"sw_guest_token.ca_file\"."));
-			name_check(call, error);
-			break;
 		case ATTEMPT_NO_DESCRIPTOR:
 			describe_failure(call, outcome,
 							 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
 							 "could not connect to SignalWire", error);
-			error->detail = pstrdup(_("No file descriptor is left."));
-			error->hint = pstrdup(_("Increase \"max_files_per_process\" or the operating system's limit."));
-			name_check(call, error);
+			if (outcome->result == ATTEMPT_BAD_CERTIFICATE)
+				error->hint = pstrdup(_("The server's certificate must be valid for the host and issued by an authority that is trusted: one of the system's, or of the file in \"sw_guest_token.ca_file\"."));
+			if (outcome->result == ATTEMPT_NO_DESCRIPTOR)
+			{
+				error->detail = pstrdup(_("No file descriptor is left."));
+				error->hint = pstrdup(_("Increase \"max_files_per_process\" or the operating system's limit."));
+			}
+			add_check_hint(call, error);
 			break;
 		case ATTEMPT_CONNECT_TIMED_OUT:
 		case ATTEMPT_TIMED_OUT:
 			describe_timeout(call, outcome, error);
-			name_check(call, error);
+			add_check_hint(call, error);
 			break;
 		case ATTEMPT_BROKEN:
 			describe_failure(call, outcome, ERRCODE_CONNECTION_FAILURE,
@@ -176,7 +168,7 @@ describe_status(const Call *call, const Outcome *outcome,
 			sgt_set_error(error, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
 						  "SignalWire did not accept the credentials");
 			error->hint = pstrdup(_("Check the space, the project, and the API token: it needs the scope Voice, Messaging, Fax or Video."));
-			name_check(call, error);
+			add_check_hint(call, error);
 			break;
 		case 403:
 			sgt_set_error(error, ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -207,7 +199,7 @@ describe_status(const Call *call, const Outcome *outcome,
 			else
 				sgt_set_error(error, ERRCODE_PROTOCOL_VIOLATION,
 							  "response from SignalWire has an unexpected status");
-			name_check(call, error);
+			add_check_hint(call, error);
 			break;
 	}
 
@@ -218,7 +210,7 @@ describe_status(const Call *call, const Outcome *outcome,
 
 	/* where a token was awaited, there may be one */
 	if (status / 100 != 2)
-		excerpt = show_text(&call->secrets, outcome->body, outcome->body_length);
+		excerpt = sgt_show_text(&call->secrets, outcome->body, outcome->body_length);
 	if (excerpt && excerpt[0])
 		error->detail = psprintf(_("The status was %d in attempt %d: %s"),
 								 status, outcome->n_attempts, excerpt);
@@ -288,8 +280,8 @@ static void
 describe_failure(const Call *call, const Outcome *outcome, int sqlstate,
 				 const char *message, CallError *error)
 {
-	char	   *reason = show_text(&call->secrets, outcome->reason,
-								   strlen(outcome->reason));
+	char	   *reason = sgt_show_text(&call->secrets, outcome->reason,
+									   strlen(outcome->reason));
 	size_t		length = strlen(reason);
 
 	if (length > 0 && reason[length - 1] == '.')
@@ -303,11 +295,11 @@ describe_failure(const Call *call, const Outcome *outcome, int sqlstate,
 }
 
 /*
- * Where the message cannot tell the cause, the doctor can.  It comes after
- * what else the HINT has to say.
+ * Where the message cannot tell the cause, sw_guest_token_check() can.  That
+ * comes after what else the HINT has to say.
  */
 static void
-name_check(const Call *call, CallError *error)
+add_check_hint(const Call *call, CallError *error)
 {
 	const char *hint = _("Run \"SELECT * FROM sw_guest_token_check()\" to see which step fails.");
 
@@ -320,22 +312,13 @@ name_check(const Call *call, CallError *error)
 /*
  * Text from outside, made fit for a message.
  */
-static char *
-show_text(const SecretList *secrets, const char *str, size_t length)
+char	   *
+sgt_show_text(const SecretList *secrets, const char *str, size_t length)
 {
 	char		shown[SGT_SHOWN_SIZE];
 
 	sgt_clean(shown, str, length, secrets);
 	return from_utf8(shown);
-}
-
-/*
- * The same for others' use.
- */
-char	   *
-sgt_show_text(const SecretList *secrets, const char *str)
-{
-	return show_text(secrets, str, strlen(str));
 }
 
 /*
@@ -376,7 +359,6 @@ from_utf8(const char *str)
 										  length - done);
 		}
 		str += done;
-
 		length -= done;
 	}
 	pfree(buffer);

@@ -16,13 +16,13 @@
 /* The one status that brings what was asked for. */
 #define SUCCESS_STATUS		201
 
-/* What all requests of a call share. */
+/* What all requests of a call share; the lowest that knows it is answer.c. */
 typedef struct Call
 {
 	Target	   *target;
 	Limits		limits;
 	SecretList	secrets;		/* the target's and the call's own */
-	bool		is_check;		/* the doctor's: its hints do not name it */
+	bool		is_check;		/* of sw_guest_token_check(): no hint names it */
 } Call;
 
 /* These allocate in the current memory context. */
@@ -30,6 +30,7 @@ extern bool sgt_judge_outcome(const Call *call, const Outcome *outcome,
 							  TokenPair *pair, CallError *error);
 extern void sgt_describe_outcome(const Call *call, const Outcome *outcome,
 								 CallError *error);
-extern char *sgt_show_text(const SecretList *secrets, const char *str);
+extern char *sgt_show_text(const SecretList *secrets, const char *str,
+						   size_t length);
 
 #endif							/* SGT_ANSWER_H */

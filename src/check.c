@@ -19,7 +19,6 @@
 #include "utils/tuplestore.h"
 
 #include "answer.h"
-#include "compat.h"
 #include "messages.h"
 #include "settings.h"
 #include "tokens.h"
@@ -28,8 +27,8 @@
 #define SOON_DAYS		14
 
 /*
- * expire_at is compared with this server's clock, and lived by by the API's:
- * within a minute nobody would notice.
+ * expire_at is compared with this server's clock, and enforced by the API's: a
+ * difference of less than a minute goes unnoticed.
  */
 #define MAX_SKEW_S		60
 
@@ -196,7 +195,8 @@ put_certificate(ReturnSetInfo *result, Target *target,
 									"The certificate is trusted, was issued by %s, and expires in %lld day.",
 									"The certificate is trusted, was issued by %s, and expires in %lld days.",
 									(unsigned long) days),
-						  sgt_show_text(&target->secrets, probe->issuer),
+						  sgt_show_text(&target->secrets, probe->issuer,
+										strlen(probe->issuer)),
 						  (long long) days),
 				 days <= SOON_DAYS ? _("Its owner has to renew it.") : NULL);
 }

@@ -318,10 +318,7 @@ sw_token_header(PG_FUNCTION_ARGS)
 		case CODEC_OK:
 			break;
 		case CODEC_NO_MEMORY:
-			ereport(ERROR,
-					(errcode(ERRCODE_OUT_OF_MEMORY),
-					 errmsg("out of memory")));
-			break;
+			sgt_raise_out_of_memory();
 		case CODEC_TOO_DEEP:
 			ereport(ERROR,
 					(errcode(ERRCODE_STATEMENT_TOO_COMPLEX),

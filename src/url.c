@@ -18,16 +18,18 @@
 #include <netinet/in.h>
 
 #include "lib/stringinfo.h"
-#include "utils/memutils.h"
 
+#include "error.h"
 #include "messages.h"
 #include "url.h"
 
 /* Where a space lives. */
 #define API_DOMAIN			".signalwire.com"
 
-/* RFC 1035: what a DNS label may have. */
+/* RFC 1035: what a DNS label may have; a hyphen not at either end. */
 #define MAX_LABEL_LENGTH	63
+#define LABEL_CHARACTERS \
+	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-"
 
 /* A URL as libcurl's parser sees it; the NULL pointers are what is absent. */
 typedef struct UrlParts
@@ -61,17 +63,10 @@ sgt_read_space_name(const char *str, ApiUrl *result)
 	if (length > domain_length &&
 		pg_strcasecmp(str + length - domain_length, API_DOMAIN) == 0)
 		length -= domain_length;
-	if (length < 1 || length > MAX_LABEL_LENGTH)
+	if (length < 1 || length > MAX_LABEL_LENGTH ||
+		(int) strspn(str, LABEL_CHARACTERS) < length ||
+		str[0] == '-' || str[length - 1] == '-')
 		return gettext_noop("It is not a DNS label.");
-	for (int i = 0; i < length; i++)
-	{
-		char		c = str[i];
-		bool		is_alnum = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-		(c >= '0' && c <= '9');
-
-		if (!is_alnum && (c != '-' || i == 0 || i == length - 1))
-			return gettext_noop("It is not a DNS label.");
-	}
 	result->url = psprintf("https://%.*s" API_DOMAIN, length, str);
 	result->is_https = true;
 	return NULL;
@@ -221,9 +216,7 @@ parse_url(const char *str, unsigned int flags, UrlParts *parts)
 	bool		ok;
 
 	if (url == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory")));
+		sgt_raise_out_of_memory();
 	memset(parts, 0, sizeof(*parts));
 	ok = curl_url_set(url, CURLUPART_URL, str, flags) == CURLUE_OK;
 	if (ok)
@@ -253,8 +246,7 @@ read_part(CURLU *url, CURLUPart part, unsigned int flags)
 
 	if (curl_url_get(url, part, &str, flags) != CURLUE_OK)
 		return NULL;
-	copy = MemoryContextAllocExtended(CurrentMemoryContext, strlen(str) + 1,
-									  MCXT_ALLOC_NO_OOM);
+	copy = sgt_alloc_or_null(strlen(str) + 1);
 	if (copy)
 		strcpy(copy, str);
 	curl_free(str);
