@@ -61,19 +61,11 @@ static bool settings_changed = false;	/* since then */
 /* The token that its file held then. */
 static char file_token[MAX_API_TOKEN_LENGTH + 1];
 
-/* A file as it was when it was looked at. */
-typedef struct KnownFile
-{
-	dev_t		device;
-	ino_t		inode;
-	struct timespec changed;
-} KnownFile;
-
 /*
  * The token's file as it was when it was judged.  To open and read it for each
  * call would take 2 us more, 3 % of the CPU time of a call over TLS.
  */
-static KnownFile token_file;
+static struct stat token_file;
 static bool token_file_is_known = false;
 
 /*
@@ -85,7 +77,7 @@ static struct
 {
 	uint64		number;
 	char		path[MAXPGPATH];
-	KnownFile	file;
+	struct stat file;
 }			trust;
 
 static bool check_api_token(char **newval, void **extra, GucSource source);
@@ -97,11 +89,11 @@ static Target *make_target(bool with_credentials);
 static void make_route(Target *target);
 static void make_credentials(Target *target);
 static void check_token_file(void);
-static bool is_unchanged(const KnownFile *file, const struct stat *st);
-static void get_to_know(KnownFile *file, const struct stat *st);
+static bool is_unchanged(const struct stat *known, const struct stat *st);
 static bool is_settled(const struct stat *st);
 static void read_token_file(char *token);
 static void check_ca_file(void);
+static int	open_file(const char *name, const char *path);
 static const char *find_ca_file(void);
 static void check_trust(void);
 static void make_proxy(Target *target);
@@ -462,19 +454,11 @@ check_token_file(void)
  * last change, which nobody can set.
  */
 static bool
-is_unchanged(const KnownFile *file, const struct stat *st)
+is_unchanged(const struct stat *known, const struct stat *st)
 {
-	return st->st_dev == file->device && st->st_ino == file->inode &&
-		st->st_ctim.tv_sec == file->changed.tv_sec &&
-		st->st_ctim.tv_nsec == file->changed.tv_nsec;
-}
-
-static void
-get_to_know(KnownFile *file, const struct stat *st)
-{
-	file->device = st->st_dev;
-	file->inode = st->st_ino;
-	file->changed = st->st_ctim;
+	return st->st_dev == known->st_dev && st->st_ino == known->st_ino &&
+		st->st_ctim.tv_sec == known->st_ctim.tv_sec &&
+		st->st_ctim.tv_nsec == known->st_ctim.tv_nsec;
 }
 
 /*
@@ -500,20 +484,13 @@ is_settled(const struct stat *st)
 static void
 read_token_file(char *token)
 {
-	/* neither a terminal nor a FIFO may hold us up */
-	int			fd = OpenTransientFile(api_token_file,
-									   O_RDONLY | O_NONBLOCK | PG_BINARY);
+	int			fd = open_file(PREFIX ".api_token_file", api_token_file);
 	struct stat st;
 	bool		is_known = false;
 	char	   *start = token;
 	const char *problem = NULL;
 	ssize_t		n = 0;
 
-	if (fd < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("could not open the file of parameter \"%s\": %m",
-						PREFIX ".api_token_file")));
 	if (fstat(fd, &st) != 0)
 		problem = gettext_noop("Its file could not be examined.");
 	else if (!S_ISREG(st.st_mode))
@@ -526,7 +503,7 @@ read_token_file(char *token)
 	else
 	{
 		/* before it is read, for it may change meanwhile */
-		get_to_know(&token_file, &st);
+		token_file = st;
 		is_known = is_settled(&st);
 		n = read(fd, token, MAX_API_TOKEN_LENGTH + 1);
 		if (n < 0)
@@ -558,20 +535,30 @@ read_token_file(char *token)
 static void
 check_ca_file(void)
 {
-	int			fd = OpenTransientFile(ca_file,
-									   O_RDONLY | O_NONBLOCK | PG_BINARY);
+	int			fd = open_file(PREFIX ".ca_file", ca_file);
 	struct stat st;
 	bool		is_regular;
 
-	if (fd < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("could not open the file of parameter \"%s\": %m",
-						PREFIX ".ca_file")));
 	is_regular = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
 	CloseTransientFile(fd);
 	if (!is_regular)
 		refuse_setting("ca_file", "It is not a regular file.", NULL);
+}
+
+/*
+ * Opens the file that a setting names.
+ */
+static int
+open_file(const char *name, const char *path)
+{
+	/* neither a terminal nor a FIFO may hold us up */
+	int			fd = OpenTransientFile(path, O_RDONLY | O_NONBLOCK | PG_BINARY);
+
+	if (fd < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("could not open the file of parameter \"%s\": %m", name)));
+	return fd;
 }
 
 /*
@@ -611,7 +598,7 @@ check_trust(void)
 		return;
 	trust.number++;
 	strlcpy(trust.path, path, sizeof(trust.path));
-	get_to_know(&trust.file, &st);
+	trust.file = st;
 	settings_changed = true;
 }
 
