@@ -114,13 +114,12 @@ sw_guest_token_check(PG_FUNCTION_ARGS)
 static void
 put_preload(ReturnSetInfo *result)
 {
-	if (sgt_is_preloaded())
-		put_step(result, "preload", true, 0,
-				 _("The server has preloaded the library."), NULL);
-	else
-		put_step(result, "preload", false, 0,
-				 _("The server has not preloaded the library: in a session that has not loaded it yet, every role can read \"sw_guest_token.api_token\"."),
-				 _("Add \"sw_guest_token\" to \"shared_preload_libraries\", and restart the server."));
+	bool		ok = sgt_is_preloaded();
+
+	put_step(result, "preload", ok, 0, ok ?
+			 _("The server has preloaded the library.") :
+			 _("The server has not preloaded the library: in a session that has not loaded it yet, every role can read \"sw_guest_token.api_token\"."),
+			 ok ? NULL : _("Add \"sw_guest_token\" to \"shared_preload_libraries\", and restart the server."));
 }
 
 static void

@@ -70,6 +70,7 @@ static const char *find_token(json_object *object, const char *key,
 							  Piece *token);
 static CodecStatus copy_pair(const Piece *token, const Piece *refresh_token,
 							 CodecAlloc alloc, TokenPair *pair);
+static char *copy_text(const char *str, size_t length, CodecAlloc alloc);
 static size_t write_line(json_object *entry, char *line);
 static void append(char *line, size_t *length, const char *str, size_t n);
 static Piece find_text(json_object *entry, const char *key);
@@ -86,7 +87,7 @@ sgt_write_guest_token_body(const GuestTokenBody *request, CodecAlloc alloc)
 {
 	json_object *object = json_object_new_object();
 	json_object *addresses = json_object_new_array_ext(SGT_MAX_ADDRESSES);
-	bool		ok = addresses != NULL;
+	bool		ok = add_member(object, "allowed_addresses", addresses);
 
 	for (int i = 0; ok && i < request->n_addresses; i++)
 	{
@@ -96,10 +97,6 @@ sgt_write_guest_token_body(const GuestTokenBody *request, CodecAlloc alloc)
 		if (!ok)
 			json_object_put(address);
 	}
-	if (ok)
-		ok = add_member(object, "allowed_addresses", addresses);
-	else
-		json_object_put(addresses);
 	if (ok && request->has_expire_at)
 		ok = add_member(object, "expire_at",
 						json_object_new_int64(request->expire_at));
@@ -156,9 +153,7 @@ finish_body(json_object *object, bool ok, CodecAlloc alloc)
 												&length);
 
 	if (str)
-		body = alloc(length + 1);
-	if (body)
-		memcpy(body, str, length + 1);
+		body = copy_text(str, length, alloc);
 	json_object_put(object);
 	return body;
 }
@@ -657,20 +652,22 @@ static CodecStatus
 copy_pair(const Piece *token, const Piece *refresh_token, CodecAlloc alloc,
 		  TokenPair *pair)
 {
-	const Piece *pieces[] = {token, refresh_token};
-	char	  **copies[] = {&pair->token, &pair->refresh_token};
+	pair->token = copy_text(token->start, token->length, alloc);
+	pair->refresh_token = copy_text(refresh_token->start,
+									refresh_token->length, alloc);
+	return pair->token && pair->refresh_token ? CODEC_OK : CODEC_NO_MEMORY;
+}
 
-	for (int i = 0; i < 2; i++)
-	{
-		char	   *copy = alloc(pieces[i]->length + 1);
+static char *
+copy_text(const char *str, size_t length, CodecAlloc alloc)
+{
+	char	   *copy = alloc(length + 1);
 
-		if (!copy)
-			return CODEC_NO_MEMORY;
-		memcpy(copy, pieces[i]->start, pieces[i]->length);
-		copy[pieces[i]->length] = '\0';
-		*copies[i] = copy;
-	}
-	return CODEC_OK;
+	if (!copy)
+		return NULL;
+	memcpy(copy, str, length);
+	copy[length] = '\0';
+	return copy;
 }
 
 /*

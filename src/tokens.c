@@ -69,7 +69,6 @@ static void submit_more(ManyCall *many, Batch *batch);
 static void take_answer(ManyCall *many, Batch *batch, Request *request);
 static void refuse_rest(ManyCall *many);
 static bool next_checked(ManyCall *many, GuestTokenBody *body);
-static bool stops_batch(const Outcome *outcome);
 static bool check_args(const GuestTokenArgs *args, GuestTokenBody *body,
 					   CallError *error);
 static bool check_addresses(ArrayType *addresses, GuestTokenBody *body,
@@ -286,7 +285,8 @@ take_answer(ManyCall *many, Batch *batch, Request *request)
 		sgt_raise_error(&error);
 	}
 
-	if (stops_batch(outcome) && !many->is_stopped)
+	if (!many->is_stopped && outcome->result == ATTEMPT_ANSWERED &&
+		(outcome->status == 401 || outcome->status == 403))
 	{
 		/* outlives this result */
 		sgt_describe_outcome(&many->call, outcome, &many->error);
@@ -351,13 +351,6 @@ next_checked(ManyCall *many, GuestTokenBody *body)
 	}
 	MemoryContextSwitchTo(oldcontext);
 	return found;
-}
-
-static bool
-stops_batch(const Outcome *outcome)
-{
-	return outcome->result == ATTEMPT_ANSWERED &&
-		(outcome->status == 401 || outcome->status == 403);
 }
 
 /*

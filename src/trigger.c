@@ -42,21 +42,15 @@ enum
 
 #define MIN_ARGS	(ARG_REFRESH_TOKEN + 1)
 
-/* Which column an argument names; 0 if it is left out. */
-typedef struct TriggerColumns
-{
-	int			numbers[N_ARGS];
-} TriggerColumns;
-
 PG_FUNCTION_INFO_V1(sw_guest_token_trigger);
 
 static void check_trigger(FunctionCallInfo fcinfo);
-static void find_columns(const TriggerData *trigger, TriggerColumns *columns);
+static void find_columns(const TriggerData *trigger, int *columns);
 static void check_column(TupleDesc desc, int arg, int number);
-static bool is_due(const TriggerData *trigger, const TriggerColumns *columns);
+static bool is_due(const TriggerData *trigger, const int *columns);
 static bool has_changed(const TriggerData *trigger, int number);
 static void read_args(HeapTuple row, TupleDesc desc,
-					  const TriggerColumns *columns, GuestTokenArgs *args);
+					  const int *columns, GuestTokenArgs *args);
 static int64 read_expire_at(Datum value, Oid type, const char *column);
 static text *read_text(HeapTuple row, TupleDesc desc, int number);
 
@@ -66,7 +60,7 @@ sw_guest_token_trigger(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	TupleDesc	desc;
 	HeapTuple	row;
-	TriggerColumns columns;
+	int			columns[N_ARGS];
 	GuestTokenArgs args = {0};
 	TokenPair	pair;
 	Datum		values[2];
@@ -74,14 +68,14 @@ sw_guest_token_trigger(PG_FUNCTION_ARGS)
 	int			numbers[2];
 
 	check_trigger(fcinfo);
-	find_columns(trigger, &columns);
+	find_columns(trigger, columns);
 
 	desc = RelationGetDescr(trigger->tg_relation);
 	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
 		trigger->tg_newtuple : trigger->tg_trigtuple;
-	if (!is_due(trigger, &columns))
+	if (!is_due(trigger, columns))
 		return PointerGetDatum(row);
-	read_args(row, desc, &columns, &args);
+	read_args(row, desc, columns, &args);
 	if (args.addresses == NULL)
 		return PointerGetDatum(row);
 
@@ -89,8 +83,8 @@ sw_guest_token_trigger(PG_FUNCTION_ARGS)
 
 	values[0] = CStringGetTextDatum(pair.token);
 	values[1] = CStringGetTextDatum(pair.refresh_token);
-	numbers[0] = columns.numbers[ARG_TOKEN];
-	numbers[1] = columns.numbers[ARG_REFRESH_TOKEN];
+	numbers[0] = columns[ARG_TOKEN];
+	numbers[1] = columns[ARG_REFRESH_TOKEN];
 	return PointerGetDatum(heap_modify_tuple_by_cols(row, desc, 2, numbers,
 													 values, nulls));
 }
@@ -126,19 +120,22 @@ check_trigger(FunctionCallInfo fcinfo)
 				 errhint("The arguments are the names of the columns for addresses, token, refresh token, and optionally expire_at, region and ch.")));
 }
 
+/*
+ * Finds which column each argument names; 0 if it is left out.
+ */
 static void
-find_columns(const TriggerData *trigger, TriggerColumns *columns)
+find_columns(const TriggerData *trigger, int *columns)
 {
 	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
 	char	  **names = trigger->tg_trigger->tgargs;
 
-	memset(columns, 0, sizeof(*columns));
+	memset(columns, 0, N_ARGS * sizeof(int));
 	for (int i = 0; i < trigger->tg_trigger->tgnargs; i++)
 	{
 		if (i >= MIN_ARGS && names[i][0] == '\0')
 			continue;
-		columns->numbers[i] = SPI_fnumber(desc, names[i]);
-		if (columns->numbers[i] <= 0)
+		columns[i] = SPI_fnumber(desc, names[i]);
+		if (columns[i] <= 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("column \"%s\" of relation \"%s\" does not exist",
@@ -146,9 +143,9 @@ find_columns(const TriggerData *trigger, TriggerColumns *columns)
 							RelationGetRelationName(trigger->tg_relation)),
 					 errdetail("It is argument %d of trigger \"%s\".",
 							   i + 1, trigger->tg_trigger->tgname)));
-		check_column(desc, i, columns->numbers[i]);
+		check_column(desc, i, columns[i]);
 	}
-	if (columns->numbers[ARG_TOKEN] == columns->numbers[ARG_REFRESH_TOKEN])
+	if (columns[ARG_TOKEN] == columns[ARG_REFRESH_TOKEN])
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" must have different columns for token and refresh token",
@@ -207,22 +204,22 @@ check_column(TupleDesc desc, int arg, int number)
 }
 
 static bool
-is_due(const TriggerData *trigger, const TriggerColumns *columns)
+is_due(const TriggerData *trigger, const int *columns)
 {
 	bool		is_null;
 
 	if (!TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 		return true;
 
-	heap_getattr(trigger->tg_newtuple, columns->numbers[ARG_TOKEN],
+	heap_getattr(trigger->tg_newtuple, columns[ARG_TOKEN],
 				 RelationGetDescr(trigger->tg_relation), &is_null);
 	if (is_null)
 		return true;
 	for (int i = 0; i < N_ARGS; i++)
 	{
 		if (i != ARG_TOKEN && i != ARG_REFRESH_TOKEN &&
-			columns->numbers[i] != 0 &&
-			has_changed(trigger, columns->numbers[i]))
+			columns[i] != 0 &&
+			has_changed(trigger, columns[i]))
 			return true;
 	}
 	return false;
@@ -247,12 +244,12 @@ has_changed(const TriggerData *trigger, int number)
 }
 
 static void
-read_args(HeapTuple row, TupleDesc desc, const TriggerColumns *columns,
+read_args(HeapTuple row, TupleDesc desc, const int *columns,
 		  GuestTokenArgs *args)
 {
-	int			number = columns->numbers[ARG_EXPIRE_AT];
+	int			number = columns[ARG_EXPIRE_AT];
 	bool		is_null;
-	Datum		value = heap_getattr(row, columns->numbers[ARG_ADDRESSES], desc,
+	Datum		value = heap_getattr(row, columns[ARG_ADDRESSES], desc,
 									 &is_null);
 
 	if (is_null)
@@ -269,8 +266,8 @@ read_args(HeapTuple row, TupleDesc desc, const TriggerColumns *columns,
 											 getBaseType(column->atttypid),
 											 NameStr(column->attname));
 	}
-	args->region = read_text(row, desc, columns->numbers[ARG_REGION]);
-	args->ch = read_text(row, desc, columns->numbers[ARG_CH]);
+	args->region = read_text(row, desc, columns[ARG_REGION]);
+	args->ch = read_text(row, desc, columns[ARG_CH]);
 }
 
 /*
