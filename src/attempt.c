@@ -38,11 +38,11 @@
 
 static void reset_facts(Attempt *a);
 static bool is_configured(const Attempt *a, const AttemptOptions *options);
-static bool configure(Attempt *a, const AttemptOptions *options);
-static CURLcode set_callbacks(Attempt *a);
-static CURLcode set_headers(Attempt *a, const Target *target);
-static CURLcode set_route(Attempt *a, const Target *target, const char *url);
-static CURLcode set_trust(Attempt *a, const Target *target);
+static void configure(Attempt *a, const AttemptOptions *options);
+static void set_callbacks(Attempt *a);
+static void set_headers(Attempt *a, const Target *target);
+static void set_route(Attempt *a, const Target *target, const char *url);
+static void set_trust(Attempt *a, const Target *target);
 static void forget_configuration(Attempt *a);
 static bool add_header(Attempt *a, const char *name, const char *value);
 static bool has_begun(const Attempt *a);
@@ -55,11 +55,11 @@ static bool fails_in_tls(CURLcode code);
 static size_t write_body(char *data, size_t size, size_t n, void *arg);
 static size_t read_header(char *line, size_t size, size_t n, void *arg);
 
-/* Sets an option unless one before it failed; for functions with a "code". */
+/* Sets an option unless what came before has failed, which "code" tells. */
 #define SET(option, value) \
 	do { \
-		if (code == CURLE_OK) \
-			code = curl_easy_setopt(a->easy, (option), (value)); \
+		if (a->code == CURLE_OK) \
+			a->code = curl_easy_setopt(a->easy, (option), (value)); \
 	} while (0)
 
 /*
@@ -84,17 +84,15 @@ sgt_free_attempt(Attempt *a)
 bool
 sgt_prepare_attempt(Attempt *a, const AttemptOptions *options)
 {
-	CURLcode	code = CURLE_OK;
-
 	reset_facts(a);
-	if (!is_configured(a, options) && !configure(a, options))
-		return false;
+	if (!is_configured(a, options))
+		configure(a, options);
 	SET(CURLOPT_POSTFIELDSIZE, (long) strlen(options->body));
 	SET(CURLOPT_POSTFIELDS, options->body);
 	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) options->connect_timeout_ms);
 	SET(CURLOPT_FRESH_CONNECT, (long) options->is_fresh);
 	SET(CURLOPT_PIPEWAIT, (long) options->wait_for_others);
-	return code == CURLE_OK;
+	return a->code == CURLE_OK;
 }
 
 static void
@@ -128,13 +126,11 @@ is_configured(const Attempt *a, const AttemptOptions *options)
 
 /*
  * Makes the handle and gives it the options that all requests to a target
- * share; false if memory is short.
+ * share.
  */
-static bool
+static void
 configure(Attempt *a, const AttemptOptions *options)
 {
-	CURLcode	code = CURLE_OK;
-
 	if (a->easy)
 		curl_easy_reset(a->easy);
 	else
@@ -142,42 +138,36 @@ configure(Attempt *a, const AttemptOptions *options)
 	a->is_adopted = false;
 	forget_configuration(a);
 	if (a->easy == NULL)
-		return false;
+		a->code = CURLE_OUT_OF_MEMORY;
 
-	if (set_callbacks(a) != CURLE_OK ||
-		set_headers(a, options->target) != CURLE_OK ||
-		set_route(a, options->target, options->url) != CURLE_OK ||
-		set_trust(a, options->target) != CURLE_OK)
-		return false;
+	set_callbacks(a);
+	set_headers(a, options->target);
+	set_route(a, options->target, options->url);
+	set_trust(a, options->target);
 	if (options->is_probe)
 	{
 		/* a session that is resumed shows no certificate */
 		SET(CURLOPT_CERTINFO, 1L);
 		SET(CURLOPT_SSL_SESSIONID_CACHE, 0L);
-		return code == CURLE_OK;
 	}
-	a->target = sgt_pin_target(options->target);
-	return true;
+	else if (a->code == CURLE_OK)
+		a->target = sgt_pin_target(options->target);
 }
 
-static CURLcode
+static void
 set_callbacks(Attempt *a)
 {
-	CURLcode	code = CURLE_OK;
-
 	SET(CURLOPT_PRIVATE, a);
 	SET(CURLOPT_ERRORBUFFER, a->reason);
 	SET(CURLOPT_WRITEFUNCTION, write_body);
 	SET(CURLOPT_WRITEDATA, a);
 	SET(CURLOPT_HEADERFUNCTION, read_header);
 	SET(CURLOPT_HEADERDATA, a);
-	return code;
 }
 
-static CURLcode
+static void
 set_headers(Attempt *a, const Target *target)
 {
-	CURLcode	code = CURLE_OK;
 	char		user_agent[64];
 
 	/* packagers' own version is nobody's business */
@@ -190,29 +180,26 @@ set_headers(Attempt *a, const Target *target)
 		!add_header(a, "Content-Type", "application/json") ||
 		!add_header(a, "Accept", "application/json") ||
 		!add_header(a, "Expect", ""))
-		return CURLE_OUT_OF_MEMORY;
+		a->code = CURLE_OUT_OF_MEMORY;
 	SET(CURLOPT_POST, 1L);
 	SET(CURLOPT_HTTPHEADER, a->headers);
 
 	/* a proxy that is asked for a tunnel gets none of them */
 	SET(CURLOPT_HEADEROPT, (long) CURLHEADER_SEPARATE);
-	return code;
 }
 
 /*
  * Where the request goes.  Some of this is libcurl's default, but matters too
  * much to be left to it.
  */
-static CURLcode
+static void
 set_route(Attempt *a, const Target *target, const char *url)
 {
-	CURLcode	code = CURLE_OK;
-
 	a->url = strdup(url);
 	a->parsed_url = curl_url();
 	if (a->url == NULL || a->parsed_url == NULL ||
 		curl_url_set(a->parsed_url, CURLUPART_URL, url, 0) != CURLUE_OK)
-		return CURLE_OUT_OF_MEMORY;
+		a->code = CURLE_OUT_OF_MEMORY;
 	SET(CURLOPT_CURLU, a->parsed_url);
 	SET(CURLOPT_PROTOCOLS_STR, target->is_https ? "https" : "http");
 	SET(CURLOPT_FOLLOWLOCATION, 0L);
@@ -221,14 +208,11 @@ set_route(Attempt *a, const Target *target, const char *url)
 	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	if (!target->obeys_no_proxy)
 		SET(CURLOPT_NOPROXY, "");
-	return code;
 }
 
-static CURLcode
+static void
 set_trust(Attempt *a, const Target *target)
 {
-	CURLcode	code = CURLE_OK;
-
 	SET(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
 	SET(CURLOPT_SSL_VERIFYPEER, 1L);
 	SET(CURLOPT_SSL_VERIFYHOST, 2L);
@@ -243,7 +227,6 @@ set_trust(Attempt *a, const Target *target)
 		SET(CURLOPT_PROXY_CAINFO, target->ca_file);
 		SET(CURLOPT_PROXY_CAPATH, NULL);
 	}
-	return code;
 }
 
 static void

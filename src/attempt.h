@@ -103,7 +103,7 @@ typedef struct Attempt
 
 	/* when it has ended */
 	AttemptEnd	end;
-	int			code;			/* libcurl's */
+	CURLcode	code;			/* libcurl's, at first for its options */
 	int64		ended_us;
 	const char *phase;			/* what it was doing, to complete "while ..." */
 	const char *content_type;	/* NULL: none */
