@@ -348,9 +348,7 @@ take_essence(const char *str, size_t length, bool decode,
 
 	if (c >= 'A' && c <= 'Z')
 		c |= 0x20;
-	if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'))
-		bytes[(*n)++] = (unsigned char) c;
-	else if (c < 0)
+	if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c < 0)
 		bytes[(*n)++] = (unsigned char) c;
 	else if (c >= 0x80 && c < 0x800)
 	{
@@ -375,6 +373,7 @@ static size_t
 decode_unit(const char *str, size_t length, long *character)
 {
 	size_t		n = 0;
+	long		value = -1;
 
 	*character = (signed char) str[0];
 	if (str[0] == '\\')
@@ -382,10 +381,11 @@ decode_unit(const char *str, size_t length, long *character)
 		*character = 0;
 		while (n < length && str[n] == '\\')
 			n++;
-		if (n + 5 <= length && str[n] == 'u' &&
-			sgt_read_hex4(str + n + 1, str + n + 5) >= 0)
+		if (n + 5 <= length && str[n] == 'u')
+			value = read_number(str + n + 1, 4, 16);
+		if (value >= 0)
 		{
-			*character = sgt_read_hex4(str + n + 1, str + n + 5);
+			*character = value;
 			return n + 5;
 		}
 		if (n < length && str[n] != '\0' && strchr("bfnrt", str[n]))
@@ -398,13 +398,9 @@ decode_unit(const char *str, size_t length, long *character)
 		n = 1;
 		while (n + 2 <= length && memcmp(str + n, "25", 2) == 0)
 			n += 2;
-		if (n + 2 <= length && read_number(str + n, 2, 16) >= 0)
-		{
-			*character = (signed char) read_number(str + n, 2, 16);
-			return n + 2;
-		}
-		*character = 0;
-		return n;
+		value = n + 2 <= length ? read_number(str + n, 2, 16) : -1;
+		*character = value < 0 ? 0 : (signed char) value;
+		return value < 0 ? n : n + 2;
 	}
 	if (str[0] == '&' && length >= 4 && str[1] == '#')
 	{
@@ -412,11 +408,12 @@ decode_unit(const char *str, size_t length, long *character)
 		bool		is_hex = (str[2] | 0x20) == 'x';
 
 		n = is_hex ? 3 : 2;
-		if (end && (size_t) (end - str) > n &&
-			read_number(str + n, (size_t) (end - str) - n, is_hex ? 16 : 10) >= 0)
+		if (end && (size_t) (end - str) > n)
+			value = read_number(str + n, (size_t) (end - str) - n,
+								is_hex ? 16 : 10);
+		if (value >= 0)
 		{
-			*character = read_number(str + n, (size_t) (end - str) - n,
-									 is_hex ? 16 : 10);
+			*character = value;
 			return (size_t) (end - str) + 1;
 		}
 	}
