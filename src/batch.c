@@ -249,8 +249,8 @@ sgt_has_batch_sent(Batch *batch)
 }
 
 /*
- * Takes back what is not being sent, retries included, which ends with the
- * outcome that it has.  What is being sent goes on to its end, without another
+ * Takes back attempts that have not been sent: their requests end with the
+ * outcome that they have.  What has been sent goes on, but gets no other
  * attempt.  No more may be submitted.
  */
 void
