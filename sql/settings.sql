@@ -3,7 +3,7 @@
 -- All are judged when a call uses them; nothing is sent here.
 --
 LOAD 'sw_guest_token';
-SELECT name, setting, unit, context, min_val, max_val
+SELECT name, boot_val, unit, context, min_val, max_val
 FROM pg_settings WHERE name LIKE 'sw\_guest\_token.%' ORDER BY name;
 -- an unknown name is refused
 SET sw_guest_token.no_such_setting = 1;

@@ -82,6 +82,64 @@ LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION sw_token_header(text) IS
 'decodes the header of a token, which is not encrypted';
 
+-- What all sessions know of the API, and have counted.
+
+CREATE FUNCTION sw_guest_token_stat(
+	OUT target text,
+	OUT state text,
+	OUT next_probe timestamptz,
+	OUT sessions int,
+	OUT calls bigint,
+	OUT requests bigint,
+	OUT issued bigint,
+	OUT rejected bigint,
+	OUT limited bigint,
+	OUT failed bigint,
+	OUT timed_out bigint,
+	OUT cancelled bigint,
+	OUT retries bigint,
+	OUT retries_denied bigint,
+	OUT suspended bigint,
+	OUT crowded bigint,
+	OUT over_budget bigint,
+	OUT opened bigint,
+	OUT last_opened timestamptz,
+	OUT last_error text,
+	OUT total_time double precision,
+	OUT stats_reset timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'sw_guest_token_stat'
+LANGUAGE C VOLATILE PARALLEL SAFE ROWS 4;
+COMMENT ON FUNCTION sw_guest_token_stat() IS
+'state and statistics of the targets; for the view of this name';
+
+CREATE FUNCTION sw_guest_token_latency(
+	OUT target text,
+	OUT le_ms double precision,
+	OUT calls bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'sw_guest_token_latency'
+LANGUAGE C VOLATILE PARALLEL SAFE ROWS 72;
+COMMENT ON FUNCTION sw_guest_token_latency() IS
+'how long calls took; for the view of this name';
+
+CREATE FUNCTION sw_guest_token_stat_reset()
+RETURNS void
+AS 'MODULE_PATHNAME', 'sw_guest_token_stat_reset'
+LANGUAGE C VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION sw_guest_token_stat_reset() IS
+'sets all statistics to zero';
+
+CREATE VIEW sw_guest_token_stat AS
+	SELECT * FROM sw_guest_token_stat();
+COMMENT ON VIEW sw_guest_token_stat IS
+'whether requests are suspended, and what became of calls, by target';
+
+CREATE VIEW sw_guest_token_latency AS
+	SELECT * FROM sw_guest_token_latency();
+COMMENT ON VIEW sw_guest_token_latency IS
+'cumulative histogram of the time that calls took, by target';
+
 -- Whoever may call these functions spends the project's money, so nobody but
 -- the owner may until it is granted.  PUBLIC is not all that may have EXECUTE
 -- by now: ALTER DEFAULT PRIVILEGES grants it to whom it names as functions are
@@ -113,3 +171,9 @@ BEGIN
 	END LOOP;
 END
 $$ LANGUAGE plpgsql;
+
+-- Whoever may read the server's statistics may read these.  A reset is the
+-- owner's, who may grant it.
+GRANT EXECUTE ON FUNCTION sw_guest_token_stat(), sw_guest_token_latency()
+	TO pg_read_all_stats;
+GRANT SELECT ON sw_guest_token_stat, sw_guest_token_latency TO pg_read_all_stats;

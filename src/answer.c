@@ -26,6 +26,7 @@ static void describe_status(const Call *call, const Outcome *outcome,
 							CallError *error);
 static void describe_refusal(const Call *call, const Outcome *outcome,
 							 CallError *error);
+static void describe_suspension(const GuardState *state, CallError *error);
 static void describe_timeout(const Call *call, const Outcome *outcome,
 							 CallError *error);
 static void describe_failure(const Call *call, const Outcome *outcome,
@@ -144,10 +145,45 @@ sgt_describe_outcome(const Call *call, const Outcome *outcome,
 			describe_failure(call, outcome, ERRCODE_INSUFFICIENT_RESOURCES,
 							 "libcurl is out of memory or descriptors", error);
 			break;
+		case ATTEMPT_SILENT:
+			sgt_set_error(error, ERRCODE_CONNECTION_FAILURE,
+						  "request to SignalWire timed out");
+			error->detail = pstrdup(_("No session has had an answer since the request was sent, and requests are suspended."));
+			add_check_hint(call, error);
+			break;
+		case ATTEMPT_SUSPENDED:
+			describe_suspension(&outcome->suspension, error);
+			break;
+		case ATTEMPT_CROWDED:
+			sgt_set_error(error, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+						  "too many sessions wait for SignalWire");
+			error->detail = psprintf(_("SignalWire is slow, and \"sw_guest_token.max_sessions\" (%d) sessions wait for it."),
+									 call->limits.max_sessions);
+			error->hint = pstrdup(_("Try again later."));
+			break;
+		case ATTEMPT_OVER_BUDGET:
+			sgt_set_error(error, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+						  "too many tokens in a minute");
+			error->detail = psprintf(_("\"sw_guest_token.tokens_per_minute\" is %d."),
+									 call->limits.tokens_per_minute);
+			error->hint = pstrdup(_("Try again later."));
+			break;
 		case ATTEMPT_NO_MEMORY:
 		case ATTEMPT_ABANDONED: /* has no outcome of its own */
 			sgt_raise_out_of_memory();
 	}
+}
+
+static void
+describe_suspension(const GuardState *state, CallError *error)
+{
+	sgt_set_error(error, state->by_limit ?
+				  ERRCODE_CONFIGURATION_LIMIT_EXCEEDED : ERRCODE_SYSTEM_ERROR,
+				  "requests to SignalWire are suspended");
+	error->detail = psprintf(_("%s  The next probe is due in %.1f s."),
+							 sgt_describe_cause(state),
+							 state->probe_in_us / 1000000.0);
+	error->hint = pstrdup(_("Try again later."));
 }
 
 static void

@@ -32,7 +32,13 @@ typedef enum AttemptEnd
 	ATTEMPT_NO_DESCRIPTOR,
 	ATTEMPT_NO_MEMORY,
 	ATTEMPT_ENGINE_FAILED,		/* libcurl cannot go on */
-	ATTEMPT_ABANDONED			/* by its owner; a request: before it was sent */
+	ATTEMPT_ABANDONED,			/* its owner has changed its mind */
+
+	/* what the guard says, which keeps requests from being sent, or ends them */
+	ATTEMPT_SILENT,				/* nobody got an answer */
+	ATTEMPT_SUSPENDED,
+	ATTEMPT_CROWDED,
+	ATTEMPT_OVER_BUDGET
 } AttemptEnd;
 
 /* What is to be sent, by POST; what it points to stays where it is meanwhile. */

@@ -26,29 +26,13 @@
  */
 #include "postgres.h"
 
-#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
 #include "batch.h"
 #include "clock.h"
 #include "engine.h"
-
-/* Backoff: full jitter, from 0 to a bound that doubles from MIN to MAX. */
-#define MIN_BACKOFF_US		(100 * 1000)
-#define MAX_BACKOFF_US		(2000 * 1000)
-
-/*
- * What the server asks for beyond this is not waited for: whoever waits holds a
- * session, a transaction and its locks.
- */
-#define MAX_RETRY_AFTER_S	2
-
-/*
- * How often a request that an HTTP/2 server refuses is sent again, beyond what
- * libcurl does by itself.
- */
-#define MAX_REFUSALS		5
+#include "guard.h"
 
 /*
  * How often libcurl gets a turn before a deadline that has passed counts: a
@@ -62,6 +46,8 @@ struct Batch
 	MemoryContextCallback callback; /* abandons it */
 	dlist_node	node;			/* in open_batches */
 	Target	   *target;			/* pinned */
+	Guarded    *guarded;		/* what all sessions know of it; NULL: nothing */
+	bool		is_crowded;		/* this session is one too many */
 	Limits		limits;
 	const char *url;
 	int			success_status; /* all others are final by themselves */
@@ -106,6 +92,7 @@ static void forget(Request *r);
 static void run_turn(void);
 static void fire_timers(int64 now);
 static void start_ready(int64 now);
+static bool is_let_through(Request *r, int64 now);
 static bool start(Request *r, int64 now);
 static bool collect_ended(bool read_sockets);
 static void note_end(Request *r);
@@ -114,10 +101,6 @@ static void settle_ended(void);
 static void observe(Request *r);
 static void report_attempt(const Request *r);
 static bool wait_for_descriptor(Request *r);
-static bool send_again(Request *r);
-static bool retry(Request *r);
-static bool is_retryable(const Outcome *outcome);
-static int64 back_off(int n);
 static void make_ready(Request *r);
 static void finish(Request *r, AttemptEnd result);
 static void set_timer(Request *r, int64 wake_us);
@@ -138,6 +121,7 @@ sgt_begin_batch(Target *target, const Limits *limits, const char *url,
 				int success_status)
 {
 	bool		has_engine = sgt_open_engine(target->trust_number);
+	Guarded    *guarded = sgt_find_guarded(target);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "sw_guest_token batch",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -154,6 +138,8 @@ sgt_begin_batch(Target *target, const Limits *limits, const char *url,
 
 	/* from here on nothing raises */
 	batch->target = sgt_pin_target(target);
+	batch->guarded = guarded;
+	batch->is_crowded = !sgt_enter_guard(guarded, limits);
 	dlist_push_tail(&open_batches, &batch->node);
 	batch->callback.func = abandon;
 	batch->callback.arg = batch;
@@ -190,6 +176,8 @@ abandon(void *arg)
 	}
 	if (is_turn)
 		sgt_end_turn();
+	if (!batch->is_crowded)
+		sgt_leave_guard(batch->guarded);
 	sgt_unpin_target(batch->target);
 	dlist_delete(&batch->node);
 	if (dlist_is_empty(&open_batches))
@@ -216,6 +204,10 @@ forget(Request *r)
 	if (r->state == REQUEST_READY || r->state == REQUEST_ENDED)
 		dlist_delete(&r->queue_node);
 	stop_timer(r);
+	sgt_end_watch(r->batch->guarded, &r->watch);
+	if (r->state != REQUEST_DONE)
+		r->outcome.result = ATTEMPT_ABANDONED;
+	sgt_count_request(r, ERRCODE_QUERY_CANCELED);
 	if (r->attempt)
 		sgt_release_attempt(r->attempt);
 }
@@ -271,7 +263,7 @@ sgt_stop_batch(Batch *batch)
 		{
 			sgt_stop_attempt(r->attempt, ATTEMPT_ABANDONED);
 			n_running--;
-			r->outcome.n_attempts -= !r->is_repeat;
+			r->outcome.n_attempts -= !r->retry.is_repeat;
 		}
 		if (r->state == REQUEST_READY)
 			dlist_delete(&r->queue_node);
@@ -298,7 +290,7 @@ sgt_submit_request(Batch *batch, const char *body, int tag, bool is_probe)
 	r->tag = tag;
 	if (is_probe)
 		r->probe = MemoryContextAllocZero(batch->context, sizeof(AttemptProbe));
-	r->is_fresh = is_probe;
+	r->retry.is_fresh = is_probe;
 	r->batch = batch;
 	r->wake_us = NEVER;
 	r->outcome.reason = "";
@@ -325,6 +317,24 @@ sgt_release_request(Request *r)
 	r->batch->n_requests--;
 	pfree(r->body);
 	pfree(r);
+}
+
+/*
+ * Counts a request, as its owner has judged it; "sqlstate" is 0 if it brought
+ * what was asked for.  The doctor's asks for nothing.
+ */
+void
+sgt_count_request(Request *r, int sqlstate)
+{
+	Batch	   *batch = r->batch;
+	int64		start_us = r->deadline_us -
+	batch->limits.timeout_ms * INT64CONST(1000);
+
+	if (r->was_asked && !r->is_counted)
+		sgt_count_call(batch->guarded, r->outcome.result, r->outcome.status,
+					   sqlstate,
+					   r->attempt ? r->attempt->ended_us - start_us : 0);
+	r->is_counted = true;
 }
 
 /*
@@ -436,15 +446,51 @@ start_ready(int64 now)
 		Request    *r = dlist_container(Request, queue_node,
 										dlist_pop_head_node(&ready));
 
+		if (!is_let_through(r, now))
+			continue;
 		if (start(r, now))
 		{
 			r->state = REQUEST_RUNNING;
 			n_running++;
-			set_timer(r, r->deadline_us);
+			set_timer(r, Min(r->deadline_us,
+							 sgt_add_silence(r->batch->guarded, now)));
 		}
 		else
 			finish(r, r->attempt ? r->attempt->end : ATTEMPT_NO_MEMORY);
 	}
+}
+
+/*
+ * Whether the guard lets a request go on; if not, that is its end.  The doctor
+ * is not asked: its request is to find out.
+ */
+static bool
+is_let_through(Request *r, int64 now)
+{
+	static const AttemptEnd refusals[] = {
+		[GUARD_SUSPENDED] = ATTEMPT_SUSPENDED,
+		[GUARD_CROWDED] = ATTEMPT_CROWDED,
+		[GUARD_OVER_BUDGET] = ATTEMPT_OVER_BUDGET
+	};
+	Batch	   *batch = r->batch;
+
+	if (r->probe)
+		return true;
+	if (r->was_asked)
+	{
+		if (sgt_may_go_on(batch->guarded, &batch->limits, &r->watch))
+			return true;
+		finish(r, r->outcome.result);
+		return false;
+	}
+
+	r->was_asked = true;
+	if (refusals[sgt_ask_guard(batch->guarded, &batch->limits,
+							   batch->is_crowded, now, &r->watch,
+							   &r->outcome.suspension)] == 0)
+		return true;
+	finish(r, refusals[r->watch.verdict]);
+	return false;
 }
 
 /*
@@ -460,7 +506,7 @@ start(Request *r, int64 now)
 		.url = batch->url,
 		.body = r->body,
 		.connect_timeout_ms = batch->limits.connect_timeout_ms,
-		.is_fresh = r->is_fresh,
+		.is_fresh = r->retry.is_fresh,
 		.is_probe = r->probe != NULL
 	};
 
@@ -477,7 +523,7 @@ start(Request *r, int64 now)
 	r->outcome.body_length = 0;
 	r->outcome.reason = "";
 
-	r->outcome.n_attempts += !r->is_repeat;
+	r->outcome.n_attempts += !r->retry.is_repeat;
 	if (r->deadline_us == 0)
 		r->deadline_us = now + batch->limits.timeout_ms * INT64CONST(1000);
 	if (r->attempt == NULL)
@@ -516,6 +562,7 @@ static void
 expire_overdue(void)
 {
 	bool		any_ready = true;
+	int64		now;
 
 	for (int i = 0; any_ready && i < MAX_LATE_TURNS; i++)
 	{
@@ -525,12 +572,23 @@ expire_overdue(void)
 		sgt_end_turn();
 	}
 
+	now = sgt_now_us();
 	sgt_begin_turn();
 	while (!dlist_is_empty(&overdue))
 	{
 		Request    *r = dlist_head_element(Request, queue_node, &overdue);
+		bool		is_late = now >= r->deadline_us;
+		int64		look_us;
 
-		sgt_stop_attempt(r->attempt, ATTEMPT_TIMED_OUT);
+		if (!is_late &&
+			!sgt_look_at_guard(r->batch->guarded, &r->batch->limits,
+							   r->attempt, &r->watch, now, &look_us))
+		{
+			set_timer(r, Min(r->deadline_us, look_us));
+			continue;
+		}
+		sgt_stop_attempt(r->attempt,
+						 is_late ? ATTEMPT_TIMED_OUT : ATTEMPT_SILENT);
 		note_end(r);
 	}
 	sgt_end_turn();
@@ -545,15 +603,42 @@ settle_ended(void)
 	while (!dlist_is_empty(&ended))
 	{
 		Request    *r = dlist_head_element(Request, queue_node, &ended);
+		Batch	   *batch = r->batch;
+		bool		may_retry;
+		int64		resume_us;
 
 		/* may raise for lack of memory: the request is still in the list */
+		sgt_report_guard();
 		if (message_level_is_interesting(DEBUG1))
 			report_attempt(r);
 		dlist_delete(&r->queue_node);
 		observe(r);
-		if (!wait_for_descriptor(r) && !send_again(r) && !retry(r))
+		sgt_end_watch(batch->guarded, &r->watch);
+		if (!batch->is_stopped && wait_for_descriptor(r))
+			continue;
+		/* a probe gets one attempt, the doctor's and the guard's */
+		may_retry = !batch->is_stopped && !r->probe &&
+			r->watch.verdict == GUARD_PASS;
+		resume_us = batch->is_stopped ? NEVER :
+			sgt_time_to_repeat(&r->retry, r->attempt, r->outcome.result,
+							   r->deadline_us);
+		sgt_tell_guard(batch->guarded, &batch->limits, r->attempt,
+					   resume_us == NEVER ? r->outcome.result : ATTEMPT_ABANDONED);
+		if (resume_us == NEVER && may_retry)
+			resume_us = sgt_time_to_retry(&r->retry, r->attempt,
+										  r->outcome.result,
+										  r->outcome.n_attempts,
+										  r->deadline_us, &batch->limits,
+										  batch->guarded);
+		if (resume_us == NEVER)
 			finish(r, r->outcome.result);
+		else
+		{
+			r->state = REQUEST_PAUSED;
+			set_timer(r, resume_us);
+		}
 	}
+	sgt_report_guard();
 }
 
 /*
@@ -612,7 +697,7 @@ report_attempt(const Request *r)
 static bool
 wait_for_descriptor(Request *r)
 {
-	if (r->outcome.result != ATTEMPT_NO_DESCRIPTOR || r->batch->is_stopped)
+	if (r->outcome.result != ATTEMPT_NO_DESCRIPTOR)
 		return false;
 
 	/* others have them: go on with fewer, with this one when it can */
@@ -624,101 +709,12 @@ wait_for_descriptor(Request *r)
 		return false;
 
 	if (r->attempt->n_sent > 0)
-		r->is_repeat = r->is_fresh = true;
-	r->outcome.n_attempts -= !r->is_repeat;
+		r->retry.is_repeat = r->retry.is_fresh = true;
+	r->outcome.n_attempts -= !r->retry.is_repeat;
 	if (r->outcome.n_attempts == 0)
 		r->deadline_us = 0;
 	make_ready(r);
 	return true;
-}
-
-/*
- * Sends a request to which nothing came, not even a byte, again, without that
- * counting as an attempt; false if it is not worth that.
- */
-static bool
-send_again(Request *r)
-{
-	const Attempt *a = r->attempt;
-
-	if (r->outcome.result != ATTEMPT_BROKEN || a->header_length > 0 ||
-		r->batch->is_stopped)
-		return false;
-	if (a->is_refused)
-	{
-		int64		resume_us = a->ended_us + back_off(r->n_refusals);
-
-		if (r->n_refusals++ == MAX_REFUSALS || resume_us >= r->deadline_us)
-			return false;
-		r->is_repeat = true;
-		r->state = REQUEST_PAUSED;
-		set_timer(r, resume_us);
-		return true;
-	}
-
-	/* the server may have closed a kept-alive connection meanwhile */
-	if (a->is_new || r->is_fresh)
-		return false;
-	r->is_fresh = true;
-	r->is_repeat = true;
-	make_ready(r);
-	return true;
-}
-
-/*
- * Gives the request another attempt after a pause, as long as the server says,
- * or else a random one; false if it gets none.
- */
-static bool
-retry(Request *r)
-{
-	const Attempt *a = r->attempt;
-	int64		resume_us = a->ended_us;
-
-	r->is_fresh = false;
-	r->is_repeat = false;
-	if (!is_retryable(&r->outcome) || r->batch->is_stopped || r->probe ||
-		r->outcome.n_attempts > r->batch->limits.max_retries)
-		return false;
-
-	if (r->outcome.result == ATTEMPT_ANSWERED && a->retry_after_s > 0)
-	{
-		if (a->retry_after_s > MAX_RETRY_AFTER_S)
-			return false;
-		resume_us += a->retry_after_s * INT64CONST(1000000);
-	}
-	else
-		resume_us += back_off(r->outcome.n_attempts - 1);
-	if (resume_us >= r->deadline_us)
-		return false;
-	r->state = REQUEST_PAUSED;
-	set_timer(r, resume_us);
-	return true;
-}
-
-static bool
-is_retryable(const Outcome *outcome)
-{
-	if (outcome->result == ATTEMPT_ANSWERED)
-		return outcome->status == 429 || outcome->status == 500 ||
-			(outcome->status >= 502 && outcome->status <= 504);
-	return outcome->result == ATTEMPT_NOT_CONNECTED ||
-		outcome->result == ATTEMPT_CONNECT_TIMED_OUT ||
-		outcome->result == ATTEMPT_BROKEN ||
-		outcome->result == ATTEMPT_NO_DESCRIPTOR;
-}
-
-/*
- * The n-th pause, from 0: a random time, so that many clients that failed
- * together do not come back together.
- */
-static int64
-back_off(int n)
-{
-	int64		max_us = Min((int64) MIN_BACKOFF_US << Min(n, 16),
-							 MAX_BACKOFF_US);
-
-	return (int64) (pg_prng_double(&pg_global_prng_state) * max_us);
 }
 
 /*
@@ -742,6 +738,7 @@ static void
 finish(Request *r, AttemptEnd result)
 {
 	stop_timer(r);
+	sgt_end_watch(r->batch->guarded, &r->watch);
 	r->outcome.result = result;
 	r->state = REQUEST_DONE;
 	n_pending--;

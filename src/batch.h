@@ -28,6 +28,8 @@
 #include "lib/pairingheap.h"
 
 #include "attempt.h"
+#include "guard.h"
+#include "retry.h"
 #include "target.h"
 
 typedef enum RequestState
@@ -50,6 +52,7 @@ typedef struct Outcome
 	const char *body;
 	size_t		body_length;
 	const char *reason;			/* libcurl's words, may be empty */
+	GuardState	suspension;		/* why requests are suspended, if so */
 } Outcome;
 
 /* A request, or rather its caller's ticket.  Read-only but for batch.c. */
@@ -65,9 +68,11 @@ typedef struct Request
 	char	   *body;
 	Attempt    *attempt;		/* NULL: none has begun */
 	int64		deadline_us;	/* 0: not started yet */
-	bool		is_fresh;		/* use no kept-alive connection */
-	bool		is_repeat;		/* was sent, and sending again is no attempt */
-	int			n_refusals;		/* after which it was sent again */
+	Retry		retry;
+
+	bool		was_asked;		/* the guard has decided on it */
+	bool		is_counted;		/* in the guard's statistics */
+	GuardWatch	watch;
 
 	dlist_node	queue_node;		/* of those ready, overdue, or ended */
 	pairingheap_node timer;
@@ -88,6 +93,7 @@ extern Request *sgt_wait_for_any(Batch *batch);
 /* These raise nothing. */
 extern bool sgt_is_batch_full(const Batch *batch);
 extern bool sgt_has_batch_sent(Batch *batch);
+extern void sgt_count_request(Request *request, int sqlstate);
 extern void sgt_stop_batch(Batch *batch);
 extern void sgt_release_request(Request *request);
 extern void sgt_end_batch(Batch *batch);

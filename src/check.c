@@ -19,6 +19,7 @@
 #include "utils/tuplestore.h"
 
 #include "answer.h"
+#include "guard.h"
 #include "messages.h"
 #include "settings.h"
 #include "tokens.h"
@@ -51,6 +52,7 @@ static void check_network(ReturnSetInfo *result, Target *target,
 static void put_certificate(ReturnSetInfo *result, Target *target,
 							const AttemptProbe *probe);
 static void put_clock(ReturnSetInfo *result, const AttemptProbe *probe);
+static void put_guard(ReturnSetInfo *result, const Target *target);
 static void put_error(ReturnSetInfo *result, const char *step, int64 took_us,
 					  const CallError *error, const char *hint);
 static void put_step(ReturnSetInfo *result, const char *step, bool ok,
@@ -79,6 +81,7 @@ sw_guest_token_check(PG_FUNCTION_ARGS)
 	{
 		put_error(result, "settings", GetCurrentTimestamp() - start, &error,
 				  _("Set the parameter in \"postgresql.conf\"."));
+		put_guard(result, NULL);
 		return (Datum) 0;
 	}
 	put_step(result, "settings", true, GetCurrentTimestamp() - start,
@@ -104,6 +107,7 @@ sw_guest_token_check(PG_FUNCTION_ARGS)
 
 	if (target)
 		check_network(result, target, has_credentials);
+	put_guard(result, target);
 	return (Datum) 0;
 }
 
@@ -218,6 +222,40 @@ put_clock(ReturnSetInfo *result, const AttemptProbe *probe)
 						  _("The API's clock is %lld s behind this server's."),
 						  (long long) (skew_s > 0 ? skew_s : -skew_s)),
 				 ok ? NULL : _("Synchronize this server's clock, by NTP for example: expire_at is a time."));
+}
+
+/*
+ * The state after all other steps: an answer to them has ended a suspension.
+ */
+static void
+put_guard(ReturnSetInfo *result, const Target *target)
+{
+	Guarded    *guarded = target ? sgt_find_guarded(target) : NULL;
+	GuardSnapshot snapshot = {0};
+	GuardState *state = &snapshot.state;
+
+	if (guarded)
+		sgt_take_snapshot(guarded, &snapshot);
+	if (!sgt_has_guard())
+		put_step(result, "guard", true, 0,
+				 _("Nothing is guarded: the server has not preloaded the library."),
+				 NULL);
+	else if (target == NULL)
+		put_step(result, "guard", true, 0,
+				 _("Nothing is guarded: the settings name no target."), NULL);
+	else if (guarded == NULL)
+		put_step(result, "guard", true, 0,
+				 psprintf(_("This target is not guarded: %d others are."),
+						  SGT_MAX_GUARDED), NULL);
+	else if (state->is_open)
+		put_step(result, "guard", false, 0,
+				 psprintf(_("Requests are suspended.  %s  The next probe is due in %.1f s."),
+						  sgt_describe_cause(state),
+						  Max(state->probe_in_us, 0) / 1000000.0),
+				 _("A probe that is answered ends this by itself."));
+	else
+		put_step(result, "guard", true, 0,
+				 _("Requests are not suspended."), NULL);
 }
 
 /*

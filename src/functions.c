@@ -25,6 +25,7 @@
 #include "utils/typcache.h"
 
 #include "compat.h"
+#include "guard.h"
 #include "messages.h"
 #include "settings.h"
 #include "tokens.h"
@@ -89,6 +90,8 @@ void
 _PG_init(void)
 {
 	sgt_define_settings();
+	if (process_shared_preload_libraries_in_progress)
+		sgt_install_guard();
 }
 
 /*

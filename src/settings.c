@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "access/parallel.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/guc.h"
@@ -37,6 +38,9 @@
 
 /* Far beyond any API token. */
 #define MAX_API_TOKEN_LENGTH	4096
+
+/* One each 60 us, which nobody can tell from no limit. */
+#define MAX_TOKENS_PER_MINUTE	1000000
 
 /* Whether the postmaster loaded the library; each backend inherits it. */
 static bool is_preloaded = false;
@@ -53,6 +57,9 @@ static int	connect_timeout_ms;
 static int	timeout_ms;
 static int	max_retries;
 static int	max_concurrency;
+static bool breaker;
+static int	max_sessions;
+static int	tokens_per_minute;
 
 /* What was made of them, pinned; NULL: nothing yet. */
 static Target *current = NULL;
@@ -87,6 +94,7 @@ static void note_change(const char *newval, void *extra);
 static void warn_of_placeholders(void);
 static Target *make_target(bool with_credentials);
 static void make_route(Target *target);
+static void make_key(Target *target);
 static void make_credentials(Target *target);
 static void check_token_file(void);
 static bool is_unchanged(const struct stat *known, const struct stat *st);
@@ -142,21 +150,31 @@ static const struct
 	int			initial;
 	int			min;
 	int			max;
+	GucContext	context;
 	int			flags;
 	const char *purpose;
 	const char *note;
 }			numbers[] = {
 
-	{PREFIX ".connect_timeout", &connect_timeout_ms, 5000, 1, INT_MAX, GUC_UNIT_MS,
+	{PREFIX ".connect_timeout", &connect_timeout_ms, 5000, 1, INT_MAX,
+		PGC_USERSET, GUC_UNIT_MS,
 		"Sets the maximum time for one connection attempt.",
 	"Name look-up, TCP and TLS handshake together."},
-	{PREFIX ".timeout", &timeout_ms, 10000, 1, INT_MAX, GUC_UNIT_MS,
+	{PREFIX ".timeout", &timeout_ms, 10000, 1, INT_MAX,
+		PGC_USERSET, GUC_UNIT_MS,
 		"Sets the maximum time for one request.",
 	"Every attempt and every pause included, from when it is first sent."},
-	{PREFIX ".max_retries", &max_retries, 2, 0, 100, 0,
+	{PREFIX ".max_retries", &max_retries, 2, 0, 100, PGC_USERSET, 0,
 	"Sets the maximum number of attempts after the first.", NULL},
-	{PREFIX ".max_concurrency", &max_concurrency, 16, 1, 256, 0,
-	"Sets the maximum number of requests that one call has in flight.", NULL}
+	{PREFIX ".max_concurrency", &max_concurrency, 16, 1, 256, PGC_USERSET, 0,
+	"Sets the maximum number of requests that one call has in flight.", NULL},
+	{PREFIX ".max_sessions", &max_sessions, 16, 0, INT_MAX, PGC_SIGHUP, 0,
+		"Sets the maximum number of sessions that wait for an API that is slow.",
+	"0 means no limit.  Takes effect only if the server preloads the library."},
+	{PREFIX ".tokens_per_minute", &tokens_per_minute, 0, 0,
+		MAX_TOKENS_PER_MINUTE, PGC_SUSET, 0,
+		"Sets how many tokens a role that has logged in may ask for in a minute.",
+	"0 means no limit.  Any other value needs a server that preloads the library."}
 };
 
 /*
@@ -176,8 +194,12 @@ sgt_define_settings(void)
 		DefineCustomIntVariable(numbers[i].name, numbers[i].purpose,
 								numbers[i].note, numbers[i].value,
 								numbers[i].initial, numbers[i].min,
-								numbers[i].max, PGC_USERSET,
+								numbers[i].max, numbers[i].context,
 								numbers[i].flags, NULL, NULL, NULL);
+	DefineCustomBoolVariable(PREFIX ".breaker",
+							 "Suspends requests while the API does not work.",
+							 "Takes effect only if the server preloads the library.",
+							 &breaker, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved(PREFIX);
 	warn_of_placeholders();
 }
@@ -280,6 +302,11 @@ warn_of_placeholders(void)
 Target	   *
 sgt_load_target(void)
 {
+	/* a limit that cannot be kept must not look as if it were */
+	if (tokens_per_minute > 0 && !is_preloaded)
+		refuse_setting("tokens_per_minute",
+					   gettext_noop("The server has not preloaded the library."),
+					   gettext_noop("Add \"sw_guest_token\" to \"shared_preload_libraries\", and restart the server."));
 	check_token_file();
 	/* without TLS nobody needs it, and to look takes 1 us */
 	if (current == NULL || settings_changed || current->is_https ||
@@ -346,6 +373,9 @@ sgt_read_limits(Limits *limits)
 	limits->timeout_ms = timeout_ms;
 	limits->max_retries = max_retries;
 	limits->max_concurrency = max_concurrency;
+	limits->breaker = breaker;
+	limits->max_sessions = max_sessions;
+	limits->tokens_per_minute = tokens_per_minute;
 }
 
 /*
@@ -365,6 +395,7 @@ make_target(bool with_credentials)
 	target->n_pins = 1;
 	target->trust_number = trust.number;
 	make_route(target);
+	make_key(target);
 	if (with_credentials)
 		make_credentials(target);
 	MemoryContextSwitchTo(oldcontext);
@@ -407,6 +438,21 @@ make_route(Target *target)
 	if (find_ca_file())
 		target->ca_file = pstrdup(find_ca_file());
 	make_proxy(target);
+}
+
+/*
+ * What is called by several sessions is the same to the guard if it is the same
+ * API by the same way.  The token does not count, so that it can be rotated.
+ */
+static void
+make_key(Target *target)
+{
+	char	   *str = psprintf("%s\n%s\n%s", target->base_url, project_id,
+							   target->proxy ? target->proxy : "");
+
+	for (int i = 0; i < (int) lengthof(target->key); i++)
+		target->key[i] = hash_bytes_extended((unsigned char *) str,
+											 (int) strlen(str), i);
 }
 
 static void

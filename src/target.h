@@ -29,6 +29,7 @@ typedef struct Target
 	const char *proxy;			/* NULL: none, whatever the environment says */
 	bool		obeys_no_proxy; /* the environment's variable of that name */
 	SecretList	secrets;		/* what no message may show */
+	uint64		key[2];			/* by which sessions know it as the same one */
 } Target;
 
 /* What bounds the requests to it; times in milliseconds. */
@@ -38,6 +39,9 @@ typedef struct Limits
 	int			timeout_ms;		/* one request with all that belongs to it */
 	int			max_retries;	/* attempts after the first */
 	int			max_concurrency;	/* requests in flight */
+	bool		breaker;		/* the guard may suspend them */
+	int			max_sessions;	/* that wait for a slow API; 0: any number */
+	int			tokens_per_minute;	/* for the role; 0: any number */
 } Limits;
 
 static inline Target *

@@ -233,6 +233,7 @@ run_single(const Call *call, Batch *batch, const char *body,
 	if (probe)
 		*probe = *request->probe;
 	ok = sgt_judge_outcome(call, &request->outcome, pair, &own_error);
+	sgt_count_request(request, ok ? 0 : own_error.sqlstate);
 	sgt_end_batch(batch);
 	if (error)
 		*error = own_error;
@@ -273,6 +274,7 @@ take_answer(ManyCall *many, Batch *batch, Request *request)
 	MemoryContext oldcontext;
 	TokenPair	pair;
 	CallError	error;
+	bool		ok = false;
 
 	/*
 	 * A setting that is no good concerns the whole call.  If it turns bad on
@@ -297,11 +299,11 @@ take_answer(ManyCall *many, Batch *batch, Request *request)
 	MemoryContextReset(many->scratch);
 	oldcontext = MemoryContextSwitchTo(many->scratch);
 	if (outcome->result == ATTEMPT_ABANDONED)
-		many->sink(many->arg, request->tag, NULL, &many->error);
-	else if (sgt_judge_outcome(&many->call, outcome, &pair, &error))
-		many->sink(many->arg, request->tag, &pair, NULL);
+		error = many->error;
 	else
-		many->sink(many->arg, request->tag, NULL, &error);
+		ok = sgt_judge_outcome(&many->call, outcome, &pair, &error);
+	sgt_count_request(request, ok ? 0 : error.sqlstate);
+	many->sink(many->arg, request->tag, ok ? &pair : NULL, ok ? NULL : &error);
 	MemoryContextSwitchTo(oldcontext);
 	sgt_release_request(request);
 }

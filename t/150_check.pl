@@ -62,12 +62,12 @@ sub is_as_shown
 	return $said =~ /\A$pattern\z/;
 }
 
-is_check('all is well', [], 'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize+');
+is_check('all is well', [], 'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize+ guard+');
 is($sandbox->journal->{requests}[0]{body}, '{"allowed_addresses":[]}', 'an empty list is what is sent');
 is($sandbox->journal->{requests}[0]{status}, 422, 'which mints nothing');
 
 is_check('all is well with TLS', [ "base_url = '$tls->{url}'", "ca_file = '$directory/cert.pem'" ],
-	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize+');
+	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize+ guard+');
 like(
 	run_session($node, "SET sw_guest_token.base_url = '$tls->{url}'", "SET sw_guest_token.ca_file = '$directory/cert.pem'",
 		q{SELECT detail FROM sw_guest_token_check() WHERE step = 'tls'})->{out},
@@ -76,7 +76,7 @@ like(
 	run_session($node, "SET sw_guest_token.base_url = '$tls->{url}'", "SET sw_guest_token.ca_file = '$directory/cert.pem'",
 		$ONE, 'SELECT count(*) FROM sw_guest_token_check()', $ONE,
 		q{SELECT detail FROM sw_guest_token_check() WHERE step = 'tls'}, $ONE)->{out},
-	qr/\Atoken true\n8\ntoken true\n.*Test authority.* days\.\ntoken true\n\z/, 'and so they are behind other calls');
+	qr/\Atoken true\n9\ntoken true\n.*Test authority.* days\.\ntoken true\n\z/, 'and so they are behind other calls');
 
 
 # a certificate that is about to expire: in two days less a second or more
@@ -93,51 +93,51 @@ is( run_session($node, "SET sw_guest_token.base_url = '$short->{url}'", "SET sw_
 like(run_session($node, q{SELECT detail FROM sw_guest_token_check() WHERE step = 'clock'})->{out},
 	qr/\AThe API's clock (?:agrees with|is \d+ s (?:ahead of|behind)) this server's\.\n\z/, 'no sign is shown');
 
-is_check('no setting', [ "base_url = ''" ], 'preload+ settings-', qr/space_name" is not set/);
-is_check('a setting that is wrong', [ "base_url = 'what'" ], 'preload+ settings-', qr/base_url" cannot be used: It is not a URL/);
+is_check('no setting', [ "base_url = ''" ], 'preload+ settings- guard+', qr/space_name" is not set/);
+is_check('a setting that is wrong', [ "base_url = 'what'" ], 'preload+ settings- guard+', qr/base_url" cannot be used: It is not a URL/);
 is_check('a space that is a URL', [ "base_url = ''", "space_name = 'https://example.signalwire.com'" ],
-	'preload+ settings-', qr/not a URL.*\n.*Write "example"/);
-is_check('a ca_file that is not there', [ "ca_file = '$directory/nothing'" ], 'preload+ settings-', qr/ca_file/);
+	'preload+ settings- guard+', qr/not a URL.*\n.*Write "example"/);
+is_check('a ca_file that is not there', [ "ca_file = '$directory/nothing'" ], 'preload+ settings- guard+', qr/ca_file/);
 is_check('no token', [ "api_token = ''" ],
-	'preload+ settings+ credentials- resolve+ connect+ tls+ clock+', qr/api_token" is not set\n.*api_token_file/);
+	'preload+ settings+ credentials- resolve+ connect+ tls+ clock+ guard+', qr/api_token" is not set\n.*api_token_file/);
 append_to_file("$directory/open", 'PTsandbox');
 chmod 0644, "$directory/open";
 is_check('a file of the wrong mode', [ "api_token_file = '$directory/open'" ],
-	'preload+ settings+ credentials- resolve+ connect+ tls+ clock+', qr/permissions/);
+	'preload+ settings+ credentials- resolve+ connect+ tls+ clock+ guard+', qr/permissions/);
 is_check('a file that is not there', [ "api_token_file = '$directory/nothing'" ],
-	'preload+ settings+ credentials- resolve+ connect+ tls+ clock+', qr/No such file/);
+	'preload+ settings+ credentials- resolve+ connect+ tls+ clock+ guard+', qr/No such file/);
 is_check('a host that does not exist', [ "base_url = 'https://no-such-host.invalid'" ],
-	'preload+ settings+ credentials+ resolve-', qr/could not connect.*\n.*DNS/i);
+	'preload+ settings+ credentials+ resolve- guard+', qr/could not connect.*\n.*DNS/i);
 is_check('a port that is closed', [ "base_url = 'http://127.0.0.1:1'" ],
-	'preload+ settings+ credentials+ resolve+ connect-', qr/could not connect/);
+	'preload+ settings+ credentials+ resolve+ connect- guard+', qr/could not connect/);
 is_check('a port that speaks no TLS', [ "base_url = '" . $sandbox->{url} =~ s/http/https/r . "'" ],
-	'preload+ settings+ credentials+ resolve+ connect+ tls-', qr/speak TLS/);
+	'preload+ settings+ credentials+ resolve+ connect+ tls- guard+', qr/speak TLS/);
 is_check('a port that does not answer', [ "base_url = 'https://127.0.0.1:$dumb_port'", "connect_timeout = '100ms'" ],
-	'preload+ settings+ credentials+ resolve+ connect+ tls-', qr/connect_timeout/);
+	'preload+ settings+ credentials+ resolve+ connect+ tls- guard+', qr/connect_timeout/);
 is_check('a certificate that is not trusted', [ "base_url = '$tls->{url}'" ],
-	'preload+ settings+ credentials+ resolve+ connect+ tls-', qr/certificate.*\n.*ca_file/s);
+	'preload+ settings+ credentials+ resolve+ connect+ tls- guard+', qr/certificate.*\n.*ca_file/s);
 is_check('a bundle without a certificate', [ "base_url = '$tls->{url}'", "ca_file = '$directory/key.pem'" ],
-	'preload+ settings+ credentials+ resolve+ connect+ tls-', qr/could not be loaded.*\n.*ca_file/);
+	'preload+ settings+ credentials+ resolve+ connect+ tls- guard+', qr/could not be loaded.*\n.*ca_file/);
 is_check('a clock that is wrong',
 	[ "base_url = '" . $sandbox->script('422,header=Date:Sun%2C%2006%20Nov%201994%2008:49:37%20GMT') . "'" ],
-	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock- authorize+', qr/ \d+ s behind.*\n.*NTP/);
+	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock- authorize+ guard+', qr/ \d+ s behind.*\n.*NTP/);
 is_check('a clock that is wrong, the other way',
 	[ "base_url = '" . $sandbox->script('422,header=Date:Fri%2C%2031%20Dec%209999%2023:59:59%20GMT') . "'" ],
-	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock- authorize+', qr/ \d+ s ahead.*\n.*NTP/);
+	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock- authorize+ guard+', qr/ \d+ s ahead.*\n.*NTP/);
 is_check('a wrong token', [ "api_token = 'PTwrong'" ],
-	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize-', qr/did not accept the credentials/);
+	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize- guard+', qr/did not accept the credentials/);
 is_check('a scope that is lacking', [ "base_url = '" . $sandbox->script('403') . "'" ],
-	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize-', qr/denied.*\n.*scope/);
+	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize- guard+', qr/denied.*\n.*scope/);
 is_check('a 201 to an empty list', [ "base_url = '" . $sandbox->script('201,token=a,refresh=b') . "'" ],
-	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize+');
+	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize+ guard+');
 is_check('a space that does not exist', [ "base_url = '" . $sandbox->script('404') . "'" ],
-	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize-', qr/nothing at the URL/);
+	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize- guard+', qr/nothing at the URL/);
 is_check('an API that limits the rate', [ "base_url = '" . $sandbox->script('429') . "'" ],
-	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize-', qr/limits the rate/);
+	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize- guard+', qr/limits the rate/);
 is_check('an API that fails', [ "base_url = '" . $sandbox->script('500') . "'" ],
-	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize-', qr/failed to process/);
+	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize- guard+', qr/failed to process/);
 is_check('an API that does not answer', [ "base_url = '" . $sandbox->script('hang') . "'", "timeout = '200ms'" ],
-	'preload+ settings+ credentials+ resolve+ connect+ tls+ authorize-', qr/timed out/);
+	'preload+ settings+ credentials+ resolve+ connect+ tls+ authorize- guard+', qr/timed out/);
 
 # without preloading
 my $bare = start_server('bare', "shared_preload_libraries = ''\n");
@@ -148,11 +148,11 @@ chmod 0600, "$directory/closed";
 $bare->restart;
 ($node, my $preloaded) = ($bare, $node);
 is_check('a library that is not preloaded', [],
-	'preload- settings+ credentials+ resolve+ connect+ tls+ clock+ authorize+', qr/every role.*\n.*shared_preload_libraries/);
+	'preload- settings+ credentials+ resolve+ connect+ tls+ clock+ authorize+ guard+', qr/every role.*\n.*shared_preload_libraries/);
 $bare->append_conf('postgresql.conf', "session_preload_libraries = 'sw_guest_token'");
 $bare->restart;
 is_check('a library that sessions preload', [],
-	'preload- settings+ credentials+ resolve+ connect+ tls+ clock+ authorize+');
+	'preload- settings+ credentials+ resolve+ connect+ tls+ clock+ authorize+ guard+');
 $node = $preloaded;
 
 is_deeply([ grep { !$seen{$_} } sort keys %seen ], [], 'the document shows nothing else');
@@ -162,7 +162,7 @@ $sandbox->reset;
 my $session = run_session($node, $ONE, "SELECT count(*) FROM sw_guest_token_check() WHERE ok", $ONE,
 	"SET sw_guest_token.api_token = ''", 'SELECT count(*) FROM sw_guest_token_check() WHERE ok', $ONE,
 	'RESET sw_guest_token.api_token', $ONE);
-is($session->{out}, "token true\n8\ntoken true\n6\ntoken true\n", 'calls work before and after a check');
+is($session->{out}, "token true\n9\ntoken true\n7\ntoken true\n", 'calls work before and after a check');
 is(sql_state($session->{err}), '55000', 'with settings that are judged anew');
 
 # it can be cancelled, as any call

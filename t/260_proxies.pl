@@ -63,7 +63,7 @@ foreach my $case ([ 'http' ], [ 'https', @certificate ])
 		"SET sw_guest_token.proxy = '$scheme://user:pa%2Fss\@127.0.0.1:$tunnel->{port}'", $ONE, $ONE, $batch,
 		'SELECT string_agg(step, $$ $$) FROM sw_guest_token_check() WHERE ok');
 	is( $session->{err} . $session->{out},
-		"token true\ntoken true\n40\npreload settings credentials resolve connect tls clock authorize\n",
+		"token true\ntoken true\n40\npreload settings credentials resolve connect tls clock authorize guard\n",
 		"$scheme: calls, batches and the doctor go through the proxy");
 
 	my @heads = said_to($tunnel);

@@ -32,22 +32,22 @@ my %texts = (
 	base_url => $api->{url},
 	ca_file => $certificate,
 	proxy => $api->{url});
-my @settings;
+my (@settings, @public);
 foreach (split /\n/, $node->safe_psql('postgres', <<'EOQ'))
-SELECT name, vartype, boot_val FROM pg_settings WHERE name LIKE 'sw\_guest\_token.%'
+SELECT name, vartype, boot_val, context FROM pg_settings WHERE name LIKE 'sw\_guest\_token.%'
 EOQ
 {
-	my ($name, $type, $default) = split /\|/;
+	my ($name, $type, $default, $context) = split /\|/;
 	my $value = $type eq 'string' ? $texts{ $name =~ s/.*\.//r }
 	  : $type eq 'bool' ? ($default eq 'on' ? 'off' : 'on')
-	  : $default + 1;
+	  : $default + ($name =~ /tokens/ ? 1000 : 1);
 
 	defined $value or die "give $name a value here";
 	push @settings, "$name = '$value'";
-}
 
-# Only the file may hold the token itself.
-my @public = grep { !/^sw_guest_token\.api_token / } @settings;
+	# only the file may hold the token itself, and what is the server's
+	push @public, $settings[-1] unless $name eq 'sw_guest_token.api_token' || $context eq 'sighup';
+}
 
 # The database that pg_regress uses.
 sub create_database
@@ -89,7 +89,8 @@ $node->restart;
 create_database();
 installcheck('the configuration file', '');
 
-$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+# a budget needs the library to be preloaded
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''\nsw_guest_token.tokens_per_minute = 0");
 $node->restart;
 installcheck('the configuration file, and the library is not preloaded', 'arguments settings tokens');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'sw_guest_token'");

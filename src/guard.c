@@ -1,0 +1,798 @@
+/*-------------------------------------------------------------------------
+ * guard.c
+ *		What all sessions know together of the API, so that its outage does not
+ *		become one of the database.
+ *
+ * A call holds a session, a transaction and its locks while it waits.  When the
+ * API stops answering, sessions that find that out one by one, each by its own
+ * timeout, soon leave none to others.  So they share what they learn, and fail
+ * at once when it would be no use to wait.  Nobody queues here.
+ *
+ * One small area of shared memory has all of it: a place for each target that
+ * the server's sessions call, and what roles with a budget have used of it.
+ * Knows requests by what attempt.c tells of them; knows nothing of batches.
+ *
+ * 1. One spinlock protects the area.  It is held for a few lines that cannot
+ *    raise, call no other lock's holder, and do not loop but over the places.
+ * 2. Places of targets are taken once, and never given up: a pointer to one
+ *    stays valid.  A target that finds no place is not guarded.
+ * 3. What a session has added to "sessions" and "n_late" it keeps account of
+ *    itself, and takes back when it exits, however that comes.  If it cannot
+ *    (SIGKILL), PostgreSQL makes all shared memory anew.
+ * 4. Nobody owns the breaker.  A probe is a lease: who comes first after the
+ *    deadline moves that on, and if he is never heard of again, another one is
+ *    sent then.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "storage/spin.h"
+#include "utils/timestamp.h"
+
+#include "clock.h"
+#include "guard.h"
+#include "messages.h"
+
+#define US_PER_S			INT64CONST(1000000)
+
+/* Silence, and the time of an answer beyond which calls hold sessions long. */
+#define MIN_SILENCE_US		US_PER_S
+#define SLOW_US				US_PER_S
+
+/* How often one that waits longer looks what others know. */
+#define LOOK_US				(250 * 1000)
+
+/* The breaker opens at so many points. */
+#define MAX_POINTS			10
+#define POINTS_OF_FAILURE	2
+#define POINTS_OF_429		1
+
+/* For so long, at random, that not all servers come back together. */
+#define MIN_OPEN_US			(750 * 1000)
+#define MAX_OPEN_US			(1250 * 1000)
+#define MAX_RETRY_AFTER_S	60
+#define MAX_JITTER_US		(250 * 1000)
+
+/*
+ * A probe that waits for its whole timeout finds an API that has come back
+ * slower.  It may hold locks for as long: then others go first, if any come.
+ */
+#define LEASE_US			US_PER_S
+#define PROBES_PER_LONG		8
+#define PROBES_PER_LOCKING	(8 * PROBES_PER_LONG)
+
+/* The retry budget, in tenths of a retry. */
+#define FULL_RETRY_BUDGET	100
+#define COST_OF_RETRY		10
+#define GAIN_OF_SUCCESS		1
+
+/* Roles with a budget: each is looked for in some places only. */
+#define N_BUDGETS			1024
+#define N_BUDGET_PLACES		16
+
+/* A target, as the sessions share it. */
+struct Guarded
+{
+	uint64		key[2];
+	char		url[SGT_GUARDED_URL_SIZE];
+
+	int			sessions;		/* inside a call */
+	int			n_late;			/* their requests that have waited for S */
+
+	/* as of TCP's retransmission timer, RFC 6298 */
+	int64		srtt_us;
+	int64		rttvar_us;
+	int64		last_answer_us;
+
+	int			points;
+	bool		is_open;
+	bool		by_limit;
+	GuardCause	cause;
+	int			status;
+	int64		opened_us;
+	int64		probe_us;		/* when the next probe may go */
+	int			n_short_probes; /* since the last long one */
+
+	int			retry_budget;
+	GuardCounters counters;
+};
+
+/* What a role has asked for: a token bucket of one minute's capacity. */
+typedef struct Budget
+{
+	Oid			role;
+	int64		full_us;		/* when it is full again */
+} Budget;
+
+typedef struct GuardArea
+{
+	slock_t		mutex;
+	int			n_guarded;
+	Guarded		guarded[SGT_MAX_GUARDED];
+	Budget		budgets[N_BUDGETS];
+} GuardArea;
+
+/* What this session has added. */
+typedef struct OwnShare
+{
+	int			n_batches;		/* one session, however many it has */
+	int			n_late;
+} OwnShare;
+
+static GuardArea *area = NULL;
+static OwnShare own_shares[SGT_MAX_GUARDED];
+
+/* What the log is yet to be told. */
+static struct
+{
+	bool		is_any;
+	GuardState	state;
+	int64		open_us;		/* for how long it was */
+	char		url[SGT_GUARDED_URL_SIZE];
+}			change;
+
+static shmem_request_hook_type next_shmem_request_hook = NULL;
+static shmem_startup_hook_type next_shmem_startup_hook = NULL;
+
+static void request_area(void);
+static void start_area(void);
+static void take_back_shares(int code, Datum arg);
+static OwnShare *find_own_share(const Guarded *g);
+static bool spend(Oid role, int tokens_per_minute, int64 now);
+static GuardVerdict lease_probe(Guarded *g, bool has_written, int64 now);
+static void take_answer(Guarded *g, const Attempt *a);
+static void measure(Guarded *g, int64 time_us);
+static void take_failure(Guarded *g, GuardCause cause, int status, int points,
+						 int64 now);
+static void open_breaker(Guarded *g, int64 now);
+static void close_breaker(Guarded *g, int64 now);
+static void note_change(const Guarded *g, int64 now);
+static int64 get_silence_us(const Guarded *g);
+static void get_state(const Guarded *g, int64 now, GuardState *state);
+static CallEnd classify_call(AttemptEnd result, int status);
+
+/*
+ * The area
+ */
+
+/*
+ * To be called from _PG_init() if the postmaster is loading the library.
+ */
+void
+sgt_install_guard(void)
+{
+	next_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = request_area;
+	next_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = start_area;
+}
+
+static void
+request_area(void)
+{
+	if (next_shmem_request_hook)
+		next_shmem_request_hook();
+	RequestAddinShmemSpace(sizeof(GuardArea));
+}
+
+static void
+start_area(void)
+{
+	bool		found;
+
+	if (next_shmem_startup_hook)
+		next_shmem_startup_hook();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	area = ShmemInitStruct("sw_guest_token", sizeof(GuardArea), &found);
+	if (!found)
+	{
+		memset(area, 0, sizeof(GuardArea));
+		SpinLockInit(&area->mutex);
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+bool
+sgt_has_guard(void)
+{
+	return area != NULL;
+}
+
+/*
+ * The place of a target; NULL if there is none.
+ */
+Guarded    *
+sgt_find_guarded(const Target *target)
+{
+	static bool is_registered = false;
+	Guarded    *g = NULL;
+
+	if (area == NULL)
+		return NULL;
+	if (!is_registered)
+	{
+		before_shmem_exit(take_back_shares, (Datum) 0);
+		is_registered = true;
+	}
+
+	SpinLockAcquire(&area->mutex);
+	for (int i = 0; i < area->n_guarded && g == NULL; i++)
+	{
+		if (memcmp(area->guarded[i].key, target->key, sizeof(target->key)) == 0)
+			g = &area->guarded[i];
+	}
+	if (g == NULL && area->n_guarded < SGT_MAX_GUARDED)
+	{
+		g = &area->guarded[area->n_guarded++];
+		memcpy(g->key, target->key, sizeof(g->key));
+		strlcpy(g->url, target->base_url, sizeof(g->url));
+		g->retry_budget = FULL_RETRY_BUDGET;
+		g->counters.reset = GetCurrentTimestamp();
+	}
+	SpinLockRelease(&area->mutex);
+	return g;
+}
+
+/*
+ * Sessions
+ */
+
+/*
+ * Notes that the session is inside a call; false if it would be one too many.
+ * There is no limit as long as the API answers in time: a burst does no harm
+ * then.
+ */
+bool
+sgt_enter_guard(Guarded *g, const Limits *limits)
+{
+	bool		is_crowded;
+
+	if (g == NULL || find_own_share(g)->n_batches++ > 0)
+		return true;
+	SpinLockAcquire(&area->mutex);
+	is_crowded = limits->max_sessions > 0 &&
+		g->sessions >= limits->max_sessions &&
+		(g->n_late > 0 || g->srtt_us > SLOW_US);
+	g->sessions += !is_crowded;
+	SpinLockRelease(&area->mutex);
+	if (is_crowded)
+		find_own_share(g)->n_batches = 0;
+	return !is_crowded;
+}
+
+void
+sgt_leave_guard(Guarded *g)
+{
+	/* an exit may have taken it back before */
+	if (area == NULL || g == NULL || --find_own_share(g)->n_batches > 0)
+		return;
+	SpinLockAcquire(&area->mutex);
+	g->sessions--;
+	SpinLockRelease(&area->mutex);
+}
+
+static OwnShare *
+find_own_share(const Guarded *g)
+{
+	return &own_shares[g - area->guarded];
+}
+
+/*
+ * At the session's exit, which may be before its batches are abandoned: from
+ * then on it is not guarded.
+ */
+static void
+take_back_shares(int code, Datum arg)
+{
+	(void) code;
+	(void) arg;
+	SpinLockAcquire(&area->mutex);
+	for (int i = 0; i < SGT_MAX_GUARDED; i++)
+	{
+		area->guarded[i].sessions -= own_shares[i].n_batches > 0;
+		area->guarded[i].n_late -= own_shares[i].n_late;
+	}
+	SpinLockRelease(&area->mutex);
+	area = NULL;
+}
+
+/*
+ * Requests
+ */
+
+/*
+ * Decides whether a request may go.  If it may not since requests are
+ * suspended, "state" tells why.
+ */
+GuardVerdict
+sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
+			  GuardWatch *watch, GuardState *state)
+{
+	GuardVerdict verdict = GUARD_PASS;
+	bool		has_written = TransactionIdIsValid(GetTopTransactionIdIfAny());
+	Oid			role = GetAuthenticatedUserId();
+	bool		is_open;
+
+	if (area == NULL)
+		return GUARD_PASS;
+	SpinLockAcquire(&area->mutex);
+	is_open = g && g->is_open && limits->breaker;
+	if (is_open && now < g->probe_us)
+	{
+		verdict = GUARD_SUSPENDED;
+		get_state(g, now, state);
+	}
+	else if (is_crowded)
+		verdict = GUARD_CROWDED;
+	else if (!spend(role, limits->tokens_per_minute, now))
+		verdict = GUARD_OVER_BUDGET;
+	else if (is_open)
+	{
+		verdict = lease_probe(g, has_written, now);
+		watch->holds_locks = has_written;
+	}
+	SpinLockRelease(&area->mutex);
+	watch->verdict = verdict;
+	return verdict;
+}
+
+/*
+ * Takes a token out of a role's bucket; false if there is none.  A bucket that
+ * is full needs no place.  Roles that do not find one are refused, else they
+ * had no limit.
+ */
+static bool
+spend(Oid role, int tokens_per_minute, int64 now)
+{
+	Budget	   *budget = NULL;
+	int64		cost_us;
+	int64		full_us;
+
+	if (tokens_per_minute == 0)
+		return true;
+	for (int i = 0; i < N_BUDGET_PLACES; i++)
+	{
+		Budget	   *place = &area->budgets[(role + i) % N_BUDGETS];
+
+		if (place->role == role)
+		{
+			budget = place;
+			break;
+		}
+		if (budget == NULL && place->full_us <= now)
+			budget = place;
+	}
+	if (budget == NULL)
+		return false;
+
+	cost_us = 60 * US_PER_S / tokens_per_minute;
+	full_us = cost_us + (budget->role == role ? Max(budget->full_us, now) : now);
+	if (full_us > now + 60 * US_PER_S)
+		return false;
+	budget->role = role;
+	budget->full_us = full_us;
+	return true;
+}
+
+/*
+ * The next probe goes a second after this one, but if this one holds locks, a
+ * second after its end: those who wait for the locks need their turn as well.
+ */
+static GuardVerdict
+lease_probe(Guarded *g, bool has_written, int64 now)
+{
+	g->probe_us = now + LEASE_US;
+	if (++g->n_short_probes < (has_written ? PROBES_PER_LOCKING : PROBES_PER_LONG))
+		return GUARD_PROBE;
+	g->n_short_probes = 0;
+	return GUARD_LONG_PROBE;
+}
+
+/*
+ * Whether a request that was let through before may be sent again.
+ */
+bool
+sgt_may_go_on(Guarded *g, const Limits *limits, const GuardWatch *watch)
+{
+	return g == NULL || !limits->breaker || watch->verdict != GUARD_PASS ||
+		!g->is_open;
+}
+
+/*
+ * Whether a failed request gets another attempt, as far as what all sessions
+ * spend on that is concerned; if so, it is spent.
+ */
+bool
+sgt_may_retry(Guarded *g, const Limits *limits)
+{
+	bool		may_retry;
+
+	if (g == NULL)
+		return true;
+	SpinLockAcquire(&area->mutex);
+	may_retry = !limits->breaker ||
+		(!g->is_open && g->retry_budget >= COST_OF_RETRY);
+	if (may_retry)
+		g->counters.retries++;
+	else
+		g->counters.retries_denied++;
+	if (may_retry && limits->breaker)
+		g->retry_budget -= COST_OF_RETRY;
+	SpinLockRelease(&area->mutex);
+	return may_retry;
+}
+
+/*
+ * Takes note of how an attempt has ended, with its request's result so far.
+ *
+ * What says nothing of the API: a cancel, what went wrong on this side, a time
+ * limit that is shorter than an answer may well take.  Nor does a 500, which may
+ * be about the one request.
+ */
+void
+sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
+			   AttemptEnd result)
+{
+	int64		took_us = a->ended_us - a->started_us;
+
+	if (g == NULL)
+		return;
+	SpinLockAcquire(&area->mutex);
+	g->counters.requests += a->n_sent;
+	if (a->status != 0)
+		g->last_answer_us = Max(g->last_answer_us, a->ended_us);
+	if (result == ATTEMPT_ANSWERED && !sgt_is_failure(a->status))
+		take_answer(g, a);
+	else if (!limits->breaker)
+		;
+	else if (result == ATTEMPT_ANSWERED && a->status != 500)
+	{
+		take_failure(g, GUARD_STATUS, a->status,
+					 a->status == 429 ? POINTS_OF_429 : POINTS_OF_FAILURE,
+					 a->ended_us);
+		if (a->status == 429 && g->is_open && a->retry_after_s > 0)
+			g->probe_us = a->ended_us +
+				Min(a->retry_after_s, MAX_RETRY_AFTER_S) * US_PER_S +
+				pg_prng_uint64_range(&pg_global_prng_state, 0, MAX_JITTER_US);
+	}
+	else if (result == ATTEMPT_NOT_CONNECTED)
+		take_failure(g, GUARD_NO_CONNECTION, 0, POINTS_OF_FAILURE, a->ended_us);
+	else if (result == ATTEMPT_BROKEN)
+		take_failure(g, GUARD_BROKEN, 0, POINTS_OF_FAILURE, a->ended_us);
+	else if ((result == ATTEMPT_TIMED_OUT ||
+			  result == ATTEMPT_CONNECT_TIMED_OUT) &&
+			 took_us >= get_silence_us(g))
+		take_failure(g, GUARD_TIMED_OUT, 0, POINTS_OF_FAILURE, a->ended_us);
+	SpinLockRelease(&area->mutex);
+}
+
+/*
+ * Any answer but a failure shows that the API works, if it is to a request
+ * that was sent after the breaker opened: others were on their way already.
+ */
+static void
+take_answer(Guarded *g, const Attempt *a)
+{
+	int64		took_us = a->ended_us - a->started_us;
+
+	measure(g, took_us);
+	g->points = 0;
+	if (g->is_open && a->started_us >= g->opened_us)
+	{
+		/* what was typical before may be so no longer */
+		g->srtt_us = Max(g->srtt_us, took_us);
+		close_breaker(g, a->ended_us);
+	}
+	if (a->status == 201)
+		g->retry_budget = Min(g->retry_budget + GAIN_OF_SUCCESS,
+							  FULL_RETRY_BUDGET);
+}
+
+static void
+measure(Guarded *g, int64 time_us)
+{
+	if (g->srtt_us == 0)
+	{
+		g->srtt_us = time_us;
+		g->rttvar_us = time_us / 2;
+	}
+	else
+	{
+		g->rttvar_us += (Abs(g->srtt_us - time_us) - g->rttvar_us) / 4;
+		g->srtt_us += (time_us - g->srtt_us) / 8;
+	}
+}
+
+static void
+take_failure(Guarded *g, GuardCause cause, int status, int points, int64 now)
+{
+	g->cause = cause;
+	g->status = status;
+	if (g->is_open)
+		return;
+	g->points += points;
+	if (g->points >= MAX_POINTS)
+		open_breaker(g, now);
+}
+
+static void
+open_breaker(Guarded *g, int64 now)
+{
+	g->is_open = true;
+	g->by_limit = g->cause == GUARD_STATUS && g->status == 429;
+	g->opened_us = now;
+	g->probe_us = now + pg_prng_uint64_range(&pg_global_prng_state, MIN_OPEN_US,
+											 MAX_OPEN_US);
+	g->n_short_probes = 0;
+	g->counters.opened++;
+	g->counters.last_opened = GetCurrentTimestamp();
+	note_change(g, now);
+}
+
+static void
+close_breaker(Guarded *g, int64 now)
+{
+	g->is_open = false;
+	g->retry_budget = FULL_RETRY_BUDGET;
+	note_change(g, now);
+}
+
+static void
+note_change(const Guarded *g, int64 now)
+{
+	change.is_any = true;
+	change.open_us = now - g->opened_us;
+	get_state(g, now, &change.state);
+	memcpy(change.url, g->url, sizeof(change.url));
+}
+
+/*
+ * Tells the server's log what has changed.  The statement is not told with it,
+ * as it would be with an error: it may hold a refresh token.
+ */
+void
+sgt_report_guard(void)
+{
+	if (!change.is_any)
+		return;
+	change.is_any = false;
+	if (change.state.is_open)
+		ereport(LOG,
+				(errmsg("requests to SignalWire are suspended"),
+				 errdetail("The target is %s.  %s", change.url,
+						   sgt_describe_cause(&change.state)),
+				 errhidestmt(true), errhidecontext(true)));
+	else
+		ereport(LOG,
+				(errmsg("requests to SignalWire are resumed"),
+				 errdetail("The target is %s.  They were suspended for %.1f s.",
+						   change.url, (double) change.open_us / US_PER_S),
+				 errhidestmt(true), errhidecontext(true)));
+}
+
+/*
+ * When a request that is sent now has waited long enough to look what others
+ * know.
+ */
+int64
+sgt_add_silence(Guarded *g, int64 now)
+{
+	int64		silence_us;
+
+	if (g == NULL)
+		return NEVER;
+	SpinLockAcquire(&area->mutex);
+	silence_us = get_silence_us(g);
+	SpinLockRelease(&area->mutex);
+	return now + silence_us;
+}
+
+/*
+ * For so long nobody waits for an answer, ordinarily.
+ */
+static int64
+get_silence_us(const Guarded *g)
+{
+	return Max(MIN_SILENCE_US, g->srtt_us + 4 * g->rttvar_us);
+}
+
+/*
+ * For a request whose attempt runs, and has done so for a while: whether it
+ * gives up.  If not, it is to look again at *look_us.
+ *
+ * The first failures are known after a timeout; silence is known sooner.  It
+ * counts only if nobody has an answer, and each time that it lasts for S: where
+ * calls queue for a lock, one waits at a time.
+ */
+bool
+sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
+				  GuardWatch *watch, int64 now, int64 *look_us)
+{
+	bool		gives_up = false;
+	int64		silence_us;
+	int64		since_us;
+	int			n;
+
+	SpinLockAcquire(&area->mutex);
+	silence_us = get_silence_us(g);
+	*look_us = a->started_us + silence_us;
+	if (now >= *look_us)
+	{
+		*look_us = now + LOOK_US;
+		if (!watch->is_late)
+		{
+			watch->is_late = true;
+			g->n_late++;
+			find_own_share(g)->n_late++;
+		}
+		since_us = Max(g->last_answer_us, a->started_us);
+		if (watch->silent_since_us != since_us)
+			watch->n_silences = 0;
+		watch->silent_since_us = since_us;
+		n = (int) ((now - since_us) / silence_us);
+		if (n > watch->n_silences && limits->breaker)
+			take_failure(g, GUARD_SILENCE, 0,
+						 POINTS_OF_FAILURE * (n - watch->n_silences), now);
+		watch->n_silences = Max(n, watch->n_silences);
+		gives_up = n > 0 && limits->breaker && g->is_open &&
+			watch->verdict != GUARD_LONG_PROBE;
+	}
+	SpinLockRelease(&area->mutex);
+	return gives_up;
+}
+
+/*
+ * To be called when the attempt runs no more.
+ */
+void
+sgt_end_watch(Guarded *g, GuardWatch *watch)
+{
+	if (area && g && (watch->is_late || watch->holds_locks))
+	{
+		int64		now = sgt_now_us();
+
+		SpinLockAcquire(&area->mutex);
+		g->n_late -= watch->is_late;
+		if (watch->holds_locks)
+			g->probe_us = Max(g->probe_us, now + LEASE_US);
+		SpinLockRelease(&area->mutex);
+		find_own_share(g)->n_late -= watch->is_late;
+	}
+	watch->is_late = false;
+	watch->holds_locks = false;
+	watch->silent_since_us = 0;
+	watch->n_silences = 0;
+}
+
+/*
+ * What is shown
+ */
+
+/*
+ * Counts a call for a token by its result, the status and the SQLSTATE, which is
+ * 0 if there is a token.
+ */
+void
+sgt_count_call(Guarded *g, AttemptEnd result, int status, int sqlstate,
+			   int64 time_us)
+{
+	CallEnd		end = sqlstate == 0 ? CALL_ISSUED :
+	classify_call(result, status);
+	int			i = 0;
+
+	if (area == NULL || g == NULL)
+		return;
+	while (i < SGT_N_LATENCIES - 1 && time_us > (INT64CONST(1000) << i))
+		i++;
+	SpinLockAcquire(&area->mutex);
+	g->counters.ends[end]++;
+	if (end < CALL_CANCELLED)
+	{
+		g->counters.latencies[i]++;
+		g->counters.total_us += time_us;
+	}
+	if (sqlstate != 0 && end != CALL_CANCELLED)
+		g->counters.last_error = sqlstate;
+	SpinLockRelease(&area->mutex);
+}
+
+static CallEnd
+classify_call(AttemptEnd result, int status)
+{
+	switch (result)
+	{
+		case ATTEMPT_ANSWERED:
+			return status == 429 ? CALL_LIMITED :
+				status / 100 == 4 ? CALL_REJECTED : CALL_FAILED;
+		case ATTEMPT_TIMED_OUT:
+		case ATTEMPT_CONNECT_TIMED_OUT:
+		case ATTEMPT_SILENT:
+			return CALL_TIMED_OUT;
+		case ATTEMPT_ABANDONED:
+			return CALL_CANCELLED;
+		case ATTEMPT_SUSPENDED:
+			return CALL_SUSPENDED;
+		case ATTEMPT_CROWDED:
+			return CALL_CROWDED;
+		case ATTEMPT_OVER_BUDGET:
+			return CALL_OVER_BUDGET;
+		default:
+			return CALL_FAILED;
+	}
+}
+
+/*
+ * The n-th target, from 0; NULL if there are fewer.
+ */
+Guarded    *
+sgt_get_guarded(int n)
+{
+	return n < area->n_guarded ? &area->guarded[n] : NULL;
+}
+
+/*
+ * What is known of a target.
+ */
+void
+sgt_take_snapshot(const Guarded *g, GuardSnapshot *snapshot)
+{
+	int64		now = sgt_now_us();
+
+	memcpy(snapshot->url, g->url, sizeof(snapshot->url));
+	SpinLockAcquire(&area->mutex);
+	get_state(g, now, &snapshot->state);
+	snapshot->sessions = g->sessions;
+	snapshot->counters = g->counters;
+	SpinLockRelease(&area->mutex);
+}
+
+void
+sgt_reset_counters(void)
+{
+	SpinLockAcquire(&area->mutex);
+	for (int i = 0; i < area->n_guarded; i++)
+		area->guarded[i].counters = (GuardCounters)
+	{
+		.reset = GetCurrentTimestamp()
+	};
+	SpinLockRelease(&area->mutex);
+}
+
+static void
+get_state(const Guarded *g, int64 now, GuardState *state)
+{
+	state->is_open = g->is_open;
+	state->by_limit = g->by_limit;
+	state->cause = g->cause;
+	state->status = g->status;
+	state->probe_in_us = g->probe_us - now;
+}
+
+/*
+ * The last thing that went wrong, as a sentence.
+ */
+char	   *
+sgt_describe_cause(const GuardState *state)
+{
+	switch (state->cause)
+	{
+		case GUARD_SILENCE:
+			return pstrdup(_("No answer came."));
+		case GUARD_NO_CONNECTION:
+			return pstrdup(_("The last request could not connect."));
+		case GUARD_BROKEN:
+			return pstrdup(_("The last connection broke."));
+		case GUARD_TIMED_OUT:
+			return pstrdup(_("The last request timed out."));
+		case GUARD_STATUS:
+			break;
+	}
+	return psprintf(_("The last status was %d."), state->status);
+}

@@ -1,0 +1,153 @@
+/*-------------------------------------------------------------------------
+ * guard.h
+ *		What all sessions know together of the API, and what they count.
+ *
+ * For batch.c, which asks before it sends and tells what came of it; for those
+ * who show the state.  Where the library is not preloaded, nothing is guarded.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SGT_GUARD_H
+#define SGT_GUARD_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+#include "attempt.h"
+#include "target.h"
+
+#define SGT_MAX_GUARDED		16
+
+/* What is shown of a target's URL. */
+#define SGT_GUARDED_URL_SIZE	256
+
+/* Times up to 1 ms, 2 ms, 4 ms ... 65,536 ms, and longer ones. */
+#define SGT_N_LATENCIES		18
+
+/* A target, as the sessions share it; NULL: one that is not guarded. */
+typedef struct Guarded Guarded;
+
+/* What made the guard suspend requests. */
+typedef enum GuardCause
+{
+	GUARD_SILENCE,
+	GUARD_NO_CONNECTION,
+	GUARD_BROKEN,
+	GUARD_TIMED_OUT,
+	GUARD_STATUS
+} GuardCause;
+
+/* Whether requests are suspended, and why. */
+typedef struct GuardState
+{
+	bool		is_open;
+	bool		by_limit;		/* opened by 429s */
+	GuardCause	cause;			/* the last one */
+	int			status;			/* with GUARD_STATUS */
+	int64		probe_in_us;	/* until the next probe may go; it may be
+								 * overdue */
+} GuardState;
+
+/* What a request may do. */
+typedef enum GuardVerdict
+{
+	GUARD_PASS,
+	GUARD_PROBE,				/* goes while the others wait to see */
+	GUARD_LONG_PROBE,			/* and waits as long as it may */
+	GUARD_SUSPENDED,
+	GUARD_CROWDED,
+	GUARD_OVER_BUDGET
+} GuardVerdict;
+
+/* What the guard keeps with a request whose attempt runs. */
+typedef struct GuardWatch
+{
+	GuardVerdict verdict;		/* by which it was let through */
+	bool		holds_locks;	/* a probe of a transaction that has written */
+	bool		is_late;		/* it has waited for S, and is counted as such */
+	int64		silent_since_us;	/* when the silence began that it counted */
+	int			n_silences;		/* how often it did */
+} GuardWatch;
+
+/* How a call for a token ended, for the statistics. */
+typedef enum CallEnd
+{
+	CALL_ISSUED,
+	CALL_REJECTED,				/* 4xx but 429 */
+	CALL_LIMITED,				/* 429 */
+	CALL_FAILED,
+	CALL_TIMED_OUT,
+	CALL_CANCELLED,
+	CALL_SUSPENDED,
+	CALL_CROWDED,
+	CALL_OVER_BUDGET,
+	N_CALL_ENDS
+} CallEnd;
+
+typedef struct GuardCounters
+{
+	int64		ends[N_CALL_ENDS];	/* calls, by how they ended */
+	int64		requests;		/* on the wire */
+	int64		retries;
+	int64		retries_denied;
+	int64		opened;
+	int64		total_us;		/* of all calls that were let through */
+	int64		latencies[SGT_N_LATENCIES]; /* those calls, by their time */
+	int			last_error;		/* SQLSTATE; 0: none */
+	TimestampTz last_opened;	/* 0: never */
+	TimestampTz reset;
+} GuardCounters;
+
+/* What is shown of a target. */
+typedef struct GuardSnapshot
+{
+	char		url[SGT_GUARDED_URL_SIZE];
+	GuardState	state;
+	int			sessions;
+	GuardCounters counters;
+} GuardSnapshot;
+
+extern void sgt_install_guard(void);
+extern bool sgt_has_guard(void);
+
+/* These may raise. */
+extern Guarded *sgt_find_guarded(const Target *target);
+extern void sgt_report_guard(void);
+
+/* These raise nothing. */
+extern bool sgt_enter_guard(Guarded *g, const Limits *limits);
+extern void sgt_leave_guard(Guarded *g);
+extern GuardVerdict sgt_ask_guard(Guarded *g, const Limits *limits,
+								  bool is_crowded, int64 now,
+								  GuardWatch *watch, GuardState *state);
+extern bool sgt_may_go_on(Guarded *g, const Limits *limits,
+						  const GuardWatch *watch);
+extern bool sgt_may_retry(Guarded *g, const Limits *limits);
+extern void sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
+						   AttemptEnd result);
+extern int64 sgt_add_silence(Guarded *g, int64 now);
+extern bool sgt_look_at_guard(Guarded *g, const Limits *limits,
+							  const Attempt *a, GuardWatch *watch, int64 now,
+							  int64 *look_us);
+extern void sgt_end_watch(Guarded *g, GuardWatch *watch);
+
+extern void sgt_count_call(Guarded *g, AttemptEnd result, int status,
+						   int sqlstate, int64 time_us);
+extern Guarded *sgt_get_guarded(int n);
+extern void sgt_take_snapshot(const Guarded *g, GuardSnapshot *snapshot);
+extern void sgt_reset_counters(void);
+
+/*
+ * Whether a status says that the API does not work, or that it is asked too
+ * much: it may be worth another attempt.
+ */
+static inline bool
+sgt_is_failure(int status)
+{
+	return status == 429 || status == 500 || (status >= 502 && status <= 504);
+}
+
+/* Allocates in the current memory context. */
+extern char *sgt_describe_cause(const GuardState *state);
+
+#endif							/* SGT_GUARD_H */

@@ -1,0 +1,114 @@
+/*-------------------------------------------------------------------------
+ * retry.c
+ *		Whether a request whose attempt has failed gets another one, and when.
+ *
+ * What the API's documentation and HTTP say of that, and what the guard leaves
+ * to be spent on it.  Knows nothing of queues and timers.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+
+#include "clock.h"
+#include "retry.h"
+
+/* Backoff: full jitter, from 0 to a bound that doubles from MIN to MAX. */
+#define MIN_BACKOFF_US		(100 * 1000)
+#define MAX_BACKOFF_US		(2000 * 1000)
+
+/*
+ * What the server asks for beyond this is not waited for: whoever waits holds a
+ * session, a transaction and its locks.
+ */
+#define MAX_RETRY_AFTER_S	2
+
+/*
+ * How often a request that an HTTP/2 server refuses is sent again, beyond what
+ * libcurl does by itself.
+ */
+#define MAX_REFUSALS		5
+
+static bool is_retryable(AttemptEnd result, int status);
+static int64 back_off(int n);
+
+/*
+ * When to send a request again to which nothing came, not even a byte, without
+ * that counting as an attempt.
+ */
+int64
+sgt_time_to_repeat(Retry *retry, const Attempt *a, AttemptEnd result,
+				   int64 deadline_us)
+{
+	int64		resume_us = a->ended_us;
+
+	if (result != ATTEMPT_BROKEN || a->header_length > 0)
+		return NEVER;
+	if (a->is_refused)
+	{
+		resume_us += back_off(retry->n_refusals);
+		if (retry->n_refusals++ == MAX_REFUSALS || resume_us >= deadline_us)
+			return NEVER;
+	}
+	else
+	{
+		/* the server may have closed a kept-alive connection meanwhile */
+		if (a->is_new || retry->is_fresh)
+			return NEVER;
+		retry->is_fresh = true;
+	}
+	retry->is_repeat = true;
+	return resume_us;
+}
+
+/*
+ * When to make another attempt: after a pause as long as the server says, or
+ * else a random one.
+ */
+int64
+sgt_time_to_retry(Retry *retry, const Attempt *a, AttemptEnd result,
+				  int n_attempts, int64 deadline_us, const Limits *limits,
+				  Guarded *guarded)
+{
+	int64		resume_us = a->ended_us;
+
+	retry->is_fresh = false;
+	retry->is_repeat = false;
+	if (!is_retryable(result, a->status) || n_attempts > limits->max_retries)
+		return NEVER;
+
+	if (result == ATTEMPT_ANSWERED && a->retry_after_s > 0)
+	{
+		if (a->retry_after_s > MAX_RETRY_AFTER_S)
+			return NEVER;
+		resume_us += a->retry_after_s * INT64CONST(1000000);
+	}
+	else
+		resume_us += back_off(n_attempts - 1);
+	if (resume_us >= deadline_us || !sgt_may_retry(guarded, limits))
+		return NEVER;
+	return resume_us;
+}
+
+static bool
+is_retryable(AttemptEnd result, int status)
+{
+	if (result == ATTEMPT_ANSWERED)
+		return sgt_is_failure(status);
+	return result == ATTEMPT_NOT_CONNECTED ||
+		result == ATTEMPT_CONNECT_TIMED_OUT ||
+		result == ATTEMPT_BROKEN || result == ATTEMPT_NO_DESCRIPTOR;
+}
+
+/*
+ * The n-th pause, from 0: a random time, so that many clients that failed
+ * together do not come back together.
+ */
+static int64
+back_off(int n)
+{
+	int64		max_us = Min((int64) MIN_BACKOFF_US << Min(n, 16),
+							 MAX_BACKOFF_US);
+
+	return (int64) (pg_prng_double(&pg_global_prng_state) * max_us);
+}

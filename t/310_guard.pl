@@ -1,0 +1,427 @@
+# What all sessions know together: the breaker, its probes, the retry budget, the
+# crowd, the roles' budget, and the statistics.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use SwTest;
+use Test::More;
+
+my $sandbox = start_sandbox();
+my $node = start_server('guard', "restart_after_crash = on\nsw_guest_token.max_retries = 0\n");
+use_sandbox($node, $sandbox);
+
+my $tests = 0;
+my $url;
+
+# A script with an id of its own is a target of its own.  The server has places for
+# 16; restarting makes them free.
+sub use_script
+{
+	my ($script) = @_;
+
+	$node->restart if $tests++ && $tests % 12 == 0;
+	$url = $sandbox->script(join '-then-', map { "$_,id=$tests" } split /-then-/, $script);
+	$sandbox->reset;
+	return;
+}
+
+# What a statement says, in a session of its own.
+sub run_sql
+{
+	return run_session($node, "SET sw_guest_token.base_url = '$url'", @_);
+}
+
+sub calls
+{
+	my ($n, @settings) = @_;
+
+	return run_sql(@settings, ($ONE) x $n);
+}
+
+sub stat_of
+{
+	my ($column) = @_;
+
+	return $node->safe_psql('postgres',
+		"SELECT $column FROM sw_guest_token_stat WHERE target = left('$url', 255)");
+}
+
+sub wait_for_probe
+{
+	$node->poll_query_until('postgres',
+		"SELECT next_probe <= now() FROM sw_guest_token_stat WHERE target = left('$url', 255)")
+	  or die 'no probe becomes due';
+	return;
+}
+
+sub wait_for_stat
+{
+	my ($condition) = @_;
+
+	$node->poll_query_until('postgres',
+		"SELECT $condition FROM sw_guest_token_stat WHERE target = left('$url', 255)")
+	  or die "not so: $condition";
+	return;
+}
+
+sub repeated
+{
+	my ($n, $script) = @_;
+
+	return join '-then-', ($script) x $n;
+}
+
+#
+# Opening
+#
+
+my $log = -s $node->logfile;
+
+use_script('503');
+my $session = calls(6);
+is(sql_state($session->{err}), join(' ', ('58000') x 6), 'six calls fail');
+like($session->{err}, qr/(?:.*failed to process){5}.*requests to SignalWire are suspended/s,
+	'the sixth because requests are suspended');
+like($session->{err},
+	qr/suspended\nDETAIL:  The last status was 503\.  The next probe is due in \d\.\d s\.\nHINT:  Try again later\./,
+	'which says why, and for how long');
+is($sandbox->attempts, 5, 'and is not sent');
+is(stat_of("state || (next_probe > now() - interval '1 minute') || opened || (last_opened > stats_reset)"),
+	'opentrue1true', 'the view tells');
+my $logged = slurp_file($node->logfile, $log);
+like($logged,
+	qr/LOG:  requests to SignalWire are suspended\n.*DETAIL:  The target is \Q$url\E\.  The last status was 503\.\n/,
+	'and so does the log');
+unlike($logged, qr/suspended\n.*DETAIL.*\n.*STATEMENT/, 'without the statement');
+
+use_script('429');
+$session = calls(11);
+is(sql_state($session->{err}), join(' ', ('53400') x 11), 'a 429 is half a failure');
+is($sandbox->attempts, 10, 'so that ten open');
+like($session->{err}, qr/suspended\nDETAIL:  The last status was 429\./, 'with the SQLSTATE of a 429');
+
+use_script('429,retry-after=30');
+calls(10);
+is(stat_of("next_probe BETWEEN now() + interval '15 s' AND now() + interval '31 s'"),
+	't', 'what 429s opened stays open for Retry-After');
+use_script('429,retry-after=4000');
+calls(10);
+is(stat_of("next_probe BETWEEN now() + interval '30 s' AND now() + interval '61 s'"),
+	't', 'for a minute at most');
+use_script('503,retry-after=30');
+calls(5);
+is(stat_of("next_probe < now() + interval '2 s'"), 't', 'a 503 does not ask for that');
+
+use_script('close');
+calls(5);
+is(stat_of('state'), 'open', 'connections that break open it');
+
+$url = 'http://127.0.0.1:1';
+calls(5);
+is(stat_of('state'), 'open', 'and so do refused ones');
+
+# what says nothing
+use_script(repeated(12, '500'));
+calls(12);
+is($sandbox->attempts . stat_of('state'), '12closed', 'a 500 is no failure');
+use_script('hang');
+calls(6, "SET sw_guest_token.timeout = '50ms'");
+is(stat_of('timed_out || state'), '6closed', 'nor is a time limit that is short');
+calls(6, "SET statement_timeout = '50ms'");
+is(stat_of('cancelled || state'), '6closed', 'nor a cancel');
+use_script(repeated(4, '503') . '-then-422-then-' . repeated(4, '503'));
+calls(9);
+is($sandbox->attempts . stat_of('state'), '9closed', 'any other answer clears the points');
+use_script(repeated(4, '503') . '-then-500-then-503');
+calls(7);
+is($sandbox->attempts . stat_of('state'), '6open', 'a 500 does not');
+
+#
+# Silence
+#
+
+use_script('hang');
+my $batch = "SELECT coalesce(error_code, 'token') FROM sw_create_guest_tokens("
+  . "array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, ARRAY[20])) ORDER BY 1";
+$session = run_sql($batch);
+is($session->{out}, ("08006\n" x 16) . ("58000\n" x 4),
+	'silence opens it, and what waits gives up; the rest of a batch is rows');
+is(stat_of('timed_out || state || suspended'), '16open4', 'which count as timed out');
+is($sandbox->attempts, 16, 'and what was not on its way is not sent');
+use_script('hang');
+$session = run_sql($ONE);
+like($session->{err},
+	qr/ERROR:  08006: request to SignalWire timed out\nDETAIL:  No session has had an answer since the request was sent, and requests are suspended\./,
+	'silence counts each time that it lasts long enough, so that one call is enough');
+
+# answers to others end a silence
+use_script(repeated(4, 'hang') . '-then-201');
+my $waiting = session($node, "SET sw_guest_token.base_url = '$url'", "SET sw_guest_token.timeout = '4s'",
+	$batch =~ s/20/4/r);
+$sandbox->journal(4);
+run_sql(map { ($ONE, 'SELECT pg_sleep(0.1)') } 1 .. 45);
+$waiting->finish;
+is($waiting->{out} . stat_of('opened || state'), ("08006\n" x 4) . '0closed',
+	'as long as anybody gets answers there is no silence');
+is(stat_of('timed_out'), 4, 'and those who wait go on waiting');
+
+#
+# Probes
+#
+
+use_script(repeated(6, '503') . '-then-503-then-201');
+calls(5);
+wait_for_probe();
+$session = calls(2, 'SET sw_guest_token.max_retries = 2');
+is($sandbox->attempts, 6, 'one probe goes when it is due, without retries');
+like($session->{err}, qr/failed to process.*are suspended/s, 'and the next call waits for another');
+wait_for_probe();
+calls(1);
+is(stat_of('state'), 'open', 'a probe that fails changes nothing');
+wait_for_probe();
+$log = -s $node->logfile;
+$session = calls(2);
+is($session->{out}, "token true\n" x 2, 'one that is answered closes the breaker');
+like(slurp_file($node->logfile, $log),
+	qr/LOG:  requests to SignalWire are resumed\n.*DETAIL:  The target is \Q$url\E\.  They were suspended for \d+\.\d s\.\n/,
+	'which the log tells');
+
+# a probe that dies
+use_script(repeated(5, '503') . '-then-hang-then-201');
+calls(5);
+wait_for_probe();
+my $victim = session($node, "SET sw_guest_token.base_url = '$url'", $ONE);
+wait_for_call($node);
+$node->safe_psql('postgres',
+	"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
+$victim->finish;
+wait_for_probe();
+is(calls(1)->{out}, "token true\n", 'a prober that was killed leaves the next to others');
+
+# answers to what was sent before do not close it
+use_script('201,delay=900-then-' . repeated(6, '503'));
+$victim = session($node, "SET sw_guest_token.base_url = '$url'", $ONE);
+$sandbox->journal(1);
+calls(5);
+is(stat_of('state'), 'open', 'a call is on its way as the breaker opens');
+$victim->finish;
+is($victim->{out} . stat_of('state'), "token true\nopen", 'and its answer does not close it');
+
+# every eighth probe waits for its whole timeout
+use_script(repeated(12, '503') . '-then-hang');
+calls(5);
+for (1 .. 7)
+{
+	wait_for_probe();
+	calls(1);
+}
+wait_for_probe();
+$session = calls(1, "SET sw_guest_token.timeout = '3s'");
+like($session->{err}, qr/"sw_guest_token\.timeout" \(3000 ms\) ran out/, 'the eighth probe is a long one');
+is($sandbox->attempts, 13, 'after seven short ones');
+wait_for_probe();
+$session = calls(1, "SET sw_guest_token.timeout = '3s'");
+like($session->{err}, qr/No session has had an answer/, 'the ninth is short');
+
+# ... unless it would hold locks for as long
+$node->safe_psql('postgres', 'CREATE TABLE written (n int)');
+use_script(repeated(12, '503') . '-then-hang');
+calls(5);
+for (1 .. 7)
+{
+	wait_for_probe();
+	calls(1);
+}
+wait_for_probe();
+$session = run_sql("SET sw_guest_token.timeout = '3s'",
+	"WITH w AS (INSERT INTO written VALUES (1) RETURNING n) SELECT token FROM w, sw_create_guest_token('{$ADDRESS}')");
+like($session->{err}, qr/No session has had an answer/, 'one that has written is short all the same');
+wait_for_probe();
+$session = calls(1, "SET sw_guest_token.timeout = '3s'");
+like($session->{err}, qr/"sw_guest_token\.timeout" \(3000 ms\) ran out/, 'the next that has not is long');
+
+#
+# The doctor
+#
+
+use_script(repeated(6, '503') . '-then-422');
+my $check = "SELECT step, ok FROM sw_guest_token_check() WHERE step IN ('authorize', 'guard')";
+like(calls(0, $check)->{out}, qr/^authorize\|f\nguard\|t\n$/, 'the doctor sees that the breaker is closed');
+calls(4);
+is(stat_of('state'), 'open', 'its own request counts');
+like(calls(0, $check)->{out}, qr/^authorize\|f\nguard\|f\n$/, 'and passes the breaker, even if it fails');
+like(
+	calls(0, "SELECT detail, hint FROM sw_guest_token_check() WHERE step = 'guard'")->{out},
+	qr/^Requests are not suspended\.\|$/, 'its success closes it');
+
+#
+# The retry budget
+#
+
+use_script('429-then-' . repeated(24, '429-then-201') . '-then-429');
+run_sql('SET sw_guest_token.max_retries = 1', ($ONE) x 14);
+is(stat_of("retries || ' ' || retries_denied"), '11 1',
+	'ten retries, and one more for ten successes');
+
+$node->append_conf('postgresql.conf', 'sw_guest_token.breaker = off');
+$node->reload;
+$node->poll_query_until('postgres', "SELECT NOT current_setting('sw_guest_token.breaker')::bool");
+use_script('503');
+$session = run_sql('SET sw_guest_token.max_retries = 2', ($ONE) x 8);
+is($sandbox->attempts . stat_of('state'), '24closed', 'breaker = off: neither breaker nor budget');
+
+#
+# The crowd
+#
+
+$node->append_conf('postgresql.conf', 'sw_guest_token.max_sessions = 1');
+$node->reload;
+$node->poll_query_until('postgres', "SELECT current_setting('sw_guest_token.max_sessions') = '1'");
+use_script('hang-then-201');
+$victim = session($node, "SET sw_guest_token.base_url = '$url'", $ONE);
+$sandbox->journal(1);
+is(calls(1)->{out}, "token true\n", 'another session may call as long as none is late');
+do { $session = calls(1) } until $session->{err};
+is(sql_state($session->{err}), '53400', 'it may not when one is');
+like($session->{err},
+	qr/too many sessions wait for SignalWire\nDETAIL:  SignalWire is slow, and "sw_guest_token\.max_sessions" \(1\) sessions wait for it\.\nHINT:  Try again later\./,
+	'which says why');
+is(run_sql($batch =~ s/20/2/r)->{out}, "53400\n" x 2, 'a batch has rows');
+is(stat_of('sessions || state || crowded'), '1closed3', 'the view counts');
+$node->safe_psql('postgres',
+	"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
+$victim->finish;
+is(stat_of('sessions || state || cancelled'), '0closed1', 'and forgets who was cancelled');
+is(calls(1)->{out}, "token true\n", 'who makes place');
+
+#
+# Roles' budgets
+#
+
+$node->safe_psql('postgres', <<'EOS');
+CREATE ROLE app LOGIN;
+CREATE ROLE other;
+GRANT other TO app;
+ALTER ROLE app SET sw_guest_token.tokens_per_minute = 4;
+GRANT EXECUTE ON FUNCTION sw_create_guest_token, sw_create_guest_tokens, sw_refresh_guest_token TO app, other;
+CREATE FUNCTION as_owner() RETURNS text LANGUAGE sql SECURITY DEFINER
+	AS $$SELECT token FROM sw_create_guest_token('{11111111-1111-1111-1111-111111111111}')$$;
+EOS
+use_script('201');
+$node->append_conf('postgresql.conf', "sw_guest_token.base_url = '$url'");
+$node->reload;
+$node->poll_query_until('postgres', "SELECT current_setting('sw_guest_token.base_url') = '$url'");
+
+sub as_app
+{
+	return $node->psql('postgres', join(';', @_),
+		extra_params => [ '-U', 'app', '-v', 'VERBOSITY=verbose' ], on_error_stop => 0);
+}
+
+my ($rc, $out, $err) = as_app($ONE, "SET ROLE other; $ONE", "SELECT 'token ' || (as_owner() IS NOT NULL)");
+is($out, "token true\n" x 2 . 'token true', 'three of four tokens, in every way');
+($rc, $out, $err) = as_app(($ONE) x 2, "SET ROLE other; $ONE", 'SELECT as_owner()', $batch =~ s/20/1/r);
+is($out, "token true\n53400", 'the fourth, in another session, is the last');
+is(sql_state($err), '53400 53400 53400', 'and neither SET ROLE nor SECURITY DEFINER gives more');
+like($err,
+	qr/too many tokens in a minute\nDETAIL:  "sw_guest_token\.tokens_per_minute" is 4\.\nHINT:  Try again later\./,
+	'which says why');
+is($sandbox->attempts, 4, 'nothing more was sent');
+is(stat_of('over_budget'), 4, 'and the view counts');
+($rc, $out, $err) = as_app('SET sw_guest_token.tokens_per_minute = 0');
+like($err, qr/42501/, 'the role cannot change its budget');
+is(calls(6)->{out}, "token true\n" x 6, 'others have none');
+
+#
+# Who is gone
+#
+
+use_script('hang');
+foreach my $end ('TERM', 'KILL')
+{
+	$victim = session($node, "SET sw_guest_token.base_url = '$url'", $ONE);
+	wait_for_call($node);
+	is(stat_of('sessions'), 1, 'a session is inside a call');
+	my $pid = $node->safe_psql('postgres',
+		"SELECT pid FROM pg_stat_activity WHERE application_name = 'victim'");
+	kill $end, $pid;
+	$victim->finish;
+	if ($end eq 'KILL')
+	{
+		ok($node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM sw_guest_token_stat'),
+			'a crash clears all');
+		next;
+	}
+	wait_for_stat('sessions = 0');
+	pass('one that was ended is no more');
+}
+
+#
+# What is shown
+#
+
+use_script(join '-then-', '201', '422', '404', '429', '503', '200', 'garbage', '201,body=x');
+calls(8);
+is( stat_of("concat_ws(' ', calls, requests, issued, rejected, limited, failed, timed_out, cancelled, retries, last_error)"),
+	'8 8 1 2 1 4 0 0 0 08P01',
+	'each kind of outcome is counted');
+is( $node->safe_psql('postgres', <<"EOQ"), '18|8|Infinity|t', 'the histogram has all calls');
+SELECT count(*), max(calls), max(le_ms), bool_and(calls >= before)
+FROM (SELECT *, lag(calls, 1, 0) OVER (ORDER BY le_ms) AS before
+      FROM sw_guest_token_latency WHERE target = left('$url', 255)) AS l
+EOQ
+is(stat_of('total_time > 0'), 't', 'the time is summed up');
+$node->safe_psql('postgres', 'SELECT sw_guest_token_stat_reset()');
+is(stat_of("concat_ws(' ', calls, requests, failed, last_error, total_time, stats_reset > now() - interval '1 minute')"),
+	'0 0 0 0 t', 'a reset begins anew');
+
+($rc, $out, $err) = as_app('SELECT * FROM sw_guest_token_stat', 'SELECT * FROM sw_guest_token_latency',
+	'SELECT sw_guest_token_stat_reset()', 'SELECT * FROM sw_guest_token_stat()');
+is(sql_state($err), '42501 42501 42501 42501', 'not everybody may look');
+$node->safe_psql('postgres', 'GRANT pg_read_all_stats TO app');
+($rc, $out, $err) = as_app('SELECT count(*) > 0 FROM sw_guest_token_stat', 'SELECT count(*) > 0 FROM sw_guest_token_latency',
+	'SELECT sw_guest_token_stat_reset()');
+is($out . sql_state($err), "t\nt42501", 'pg_read_all_stats may, but not reset');
+
+# the 17th target
+$node->restart;
+my $n = 0;
+my @urls = map { $sandbox->script("503,id=many$_") } 1 .. 17;
+foreach (@urls)
+{
+	$url = $_;
+	calls(1);
+}
+is($node->safe_psql('postgres', 'SELECT count(*) FROM sw_guest_token_stat'), 16, 'there are 16 targets');
+$sandbox->reset;
+$session = calls(12, 'SET sw_guest_token.max_retries = 1');
+is($sandbox->attempts, 24, 'a 17th is not guarded');
+like(
+	calls(0, "SELECT ok, detail FROM sw_guest_token_check() WHERE step = 'guard'")->{out},
+	qr/^t\|This target is not guarded: 16 others are\.$/, 'and the doctor says so');
+
+# a rotated token is the same target, another project is not
+$node->restart;
+use_script('201');
+calls(1, "SET sw_guest_token.api_token = 'PTother'");
+calls(1, "SET sw_guest_token.api_token = 'PTsandbox'");
+is($node->safe_psql('postgres', 'SELECT count(*) FROM sw_guest_token_stat'), 1, 'a token does not make a target');
+calls(1, "SET sw_guest_token.project_id = 'another'");
+is($node->safe_psql('postgres', 'SELECT count(*) FROM sw_guest_token_stat'), 2, 'a project does');
+
+# without preloading
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->restart;
+$session = run_sql('SELECT * FROM sw_guest_token_stat', 'SELECT * FROM sw_guest_token_latency',
+	'SELECT sw_guest_token_stat_reset()', ($ONE) x 2,
+	"SELECT ok, detail FROM sw_guest_token_check() WHERE step = 'guard'",
+	'SET sw_guest_token.tokens_per_minute = 9', $ONE);
+is(sql_state($session->{err}), '55000 55000 55000 55000', 'without preloading there is neither statistics nor budget');
+is($session->{out}, "token true\ntoken true\nt|Nothing is guarded: the server has not preloaded the library.\n",
+	'and nothing is guarded');
+
+done_testing();
