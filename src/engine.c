@@ -90,6 +90,7 @@ static struct
 	bool		descriptors_booked;
 	WaitEventSet *wait_set;
 	uint32		wait_event;
+	uint32		pause_event;	/* when no attempt is running */
 	int			n_sockets;		/* that libcurl has open */
 	bool		may_have_lost;	/* some of them have been closed, maybe */
 	int64		timer_us;		/* when libcurl wants a turn anyway */
@@ -165,6 +166,7 @@ sgt_open_engine(uint64 trust_number)
 	}
 
 	engine.wait_event = sgt_new_wait_event("SwGuestTokenRequest");
+	engine.pause_event = sgt_new_wait_event("SwGuestTokenPause");
 	engine.wait_set = sgt_create_wait_event_set(3);
 	AddWaitEventToSet(engine.wait_set, WL_LATCH_SET, PGINVALID_SOCKET,
 					  MyLatch, NULL);
@@ -621,7 +623,9 @@ sgt_wait_for_engine(int64 wake_us)
 	n = WaitEventSetWait(engine.wait_set,
 						 wake_us <= now ? 0 :
 						 Min((wake_us - now + 999) / 1000, INT_MAX),
-						 events, lengthof(events), engine.wait_event);
+						 events, lengthof(events),
+						 dlist_is_empty(&engine.running) ?
+						 engine.pause_event : engine.wait_event);
 	for (int i = 0; i < n; i++)
 	{
 		if (events[i].events & WL_LATCH_SET)

@@ -274,6 +274,15 @@ use_script('503');
 $session = run_sql('SET sw_guest_token.max_retries = 2', ($ONE) x 8);
 is($sandbox->attempts . stat_of('state'), '24closed', 'breaker = off: neither breaker nor budget');
 
+# who pauses is told from who waits for an answer
+use_script('503,retry-after=2-then-201');
+my $pausing = session($node, "SET sw_guest_token.base_url = '$url'", 'SET sw_guest_token.max_retries = 1', $ONE);
+ok( $node->poll_query_until('postgres',
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'victim' AND wait_event = '"
+		  . ($node->pg_version >= 17 ? 'SwGuestTokenPause' : 'Extension') . "'"),
+	'pauses have a wait event of their own');
+$pausing->finish;
+
 #
 # The crowd
 #
