@@ -19,6 +19,9 @@ TAP_TESTS    = 1
 # has its default value.  This goes before files, databases and roles.
 TEST_SETTINGS = space_name= project_id= api_token= api_token_file= base_url= ca_file= proxy= \
 	connect_timeout=5s timeout=10s max_retries=2 max_concurrency=16 tokens_per_minute=0
+ifneq ($(and $(PGSERVICE),$(filter installcheck,$(MAKECMDGOALS))),)
+$(error unset PGSERVICE: the options of a service would replace the settings of the tests)
+endif
 installcheck: override export PGOPTIONS += $(TEST_SETTINGS:%=-c $(EXTENSION).%)
 EXTRA_CLEAN  = tmp_check coverage
 

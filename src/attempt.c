@@ -53,6 +53,7 @@ static void probe_times(const Attempt *a, AttemptProbe *probe);
 static void probe_certificate(const Attempt *a, AttemptProbe *probe);
 static bool fails_in_tls(CURLcode code);
 static size_t write_body(char *data, size_t size, size_t n, void *arg);
+static bool has_unasked_encoding(const char *line, size_t length);
 static size_t read_header(char *line, size_t size, size_t n, void *arg);
 
 /* Sets an option unless what came before has failed, which "code" tells. */
@@ -279,7 +280,7 @@ sgt_classify_attempt(const Attempt *a, CURLcode code)
 		return ATTEMPT_NO_MEMORY;
 	if (code == CURLE_OK)
 		return a->status != 0 ? ATTEMPT_ANSWERED : ATTEMPT_BROKEN;
-	if (a->too_large || is_header_too_long(a, code))
+	if (a->too_large || a->is_encoded || is_header_too_long(a, code))
 		return ATTEMPT_MALFORMED;
 
 	switch (code)
@@ -390,6 +391,8 @@ describe_reason(Attempt *a, AttemptEnd end, CURLcode code)
 
 	if (a->too_large)
 		reason = gettext_noop("too much came");
+	else if (a->is_encoded)
+		reason = gettext_noop("it has a transfer encoding that was not asked for");
 	else if (is_header_too_long(a, code))
 		reason = gettext_noop("a header is too long");
 	else if (end == ATTEMPT_BROKEN && code == CURLE_OK)
@@ -529,6 +532,11 @@ read_header(char *line, size_t size, size_t n, void *arg)
 		a->too_large = true;
 		return 0;
 	}
+	if (has_unasked_encoding(line, length))
+	{
+		a->is_encoded = true;
+		return 0;
+	}
 	if (length > 0 && (line[0] == '\r' || line[0] == '\n'))
 	{
 		curl_easy_getinfo(a->easy, CURLINFO_RESPONSE_CODE, &status);
@@ -540,4 +548,27 @@ read_header(char *line, size_t size, size_t n, void *arg)
 			return 0;
 	}
 	return length;
+}
+
+/*
+ * Whether a header line names another transfer encoding than "chunked".  Up to
+ * 8.0 libcurl decodes those unasked, in one call: a few kilobytes can say
+ * terabytes.
+ */
+static bool
+has_unasked_encoding(const char *line, size_t length)
+{
+	const char *name = "Transfer-Encoding:";
+	const char *value = "chunked";
+	const char *end = line + length;
+
+	if (length < strlen(name) || pg_strncasecmp(line, name, strlen(name)) != 0)
+		return false;
+	line += strlen(name);
+	while (line < end && sgt_is_space(*line))
+		line++;
+	while (end > line && sgt_is_space(end[-1]))
+		end--;
+	return (size_t) (end - line) != strlen(value) ||
+		pg_strncasecmp(line, value, strlen(value)) != 0;
 }

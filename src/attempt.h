@@ -97,10 +97,12 @@ typedef struct Attempt
 	long		n_connects;		/* connections made for it until then */
 	int			local_port;		/* of the connection that it went over */
 	bool		is_new;			/* that was made for it */
-	bool		is_refused;		/* HTTP/2: unprocessed, as far as can be told */
+	bool		is_refused;		/* HTTP/2: unprocessed, one of them at least */
+	bool		is_replaced;	/* the connection was, which had gone stale */
 	bool		no_descriptor;
 	bool		no_memory;
 	bool		too_large;
+	bool		is_encoded;		/* in a way that nobody has asked for */
 
 	/* what came */
 	int			status;			/* set when all headers are there; 0: none */

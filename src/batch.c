@@ -34,11 +34,9 @@
 #include "engine.h"
 #include "guard.h"
 
-/*
- * How often libcurl gets a turn before a deadline that has passed counts: a
- * turn reads from a few sockets, and what a sender can keep coming is endless.
- */
+/* So much of what has come is read before a deadline that has passed counts. */
 #define MAX_LATE_TURNS		256
+#define MAX_LATE_US			(1000 * 1000)
 
 struct Batch
 {
@@ -564,7 +562,9 @@ expire_overdue(void)
 	bool		any_ready = true;
 	int64		now;
 
-	for (int i = 0; any_ready && i < MAX_LATE_TURNS; i++)
+	now = sgt_now_us();
+	for (int i = 0; i < MAX_LATE_TURNS && any_ready &&
+		 sgt_now_us() - now < MAX_LATE_US; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		sgt_begin_turn();
@@ -663,6 +663,11 @@ observe(Request *r)
 	if (a->status != 0 && a->status != r->batch->success_status &&
 		a->end != ATTEMPT_NO_MEMORY && a->end != ATTEMPT_ENGINE_FAILED)
 		outcome->result = ATTEMPT_ANSWERED;
+
+	/* what was sent before, as part of the same attempt, was not answered */
+	if (r->retry.is_repeat && (a->end == ATTEMPT_NOT_CONNECTED ||
+							   a->end == ATTEMPT_CONNECT_TIMED_OUT))
+		outcome->result = ATTEMPT_BROKEN;
 
 	r->batch->has_sent |= a->n_sent > 0;
 	if (a->end == ATTEMPT_NOT_CONNECTED || a->end == ATTEMPT_CONNECT_TIMED_OUT)

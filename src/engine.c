@@ -53,10 +53,7 @@
 #error "sw_guest_token needs libcurl 7.87 or newer: older versions cannot abandon a name look-up"
 #endif
 
-/*
- * Idle connections that a backend keeps: what a batch of the default
- * concurrency uses.
- */
+/* Idle connections that a backend keeps, as many as a batch has by default. */
 #define MAX_KEPT_CONNECTIONS	16
 
 /* Descriptors that the engine holds: the socket set, libcurl's wake-up pair. */
@@ -68,6 +65,9 @@
  * left over has its turn after that.
  */
 #define MAX_TURN_US			(50 * 1000)
+
+/* After that what a turn closes is cut first: TLS reads from each what came. */
+#define MAX_STOPPING_US		(250 * 1000)
 
 /*
  * After so many sleeps in a row, however long, without an attempt's end, each
@@ -94,6 +94,7 @@ static struct
 	int			n_sockets;		/* that libcurl has open */
 	bool		may_have_lost;	/* some of them have been closed, maybe */
 	int64		timer_us;		/* when libcurl wants a turn anyway */
+	int64		turn_us;		/* when this turn began */
 
 	int			n_idle_sleeps;	/* since an attempt last ended */
 	bool		is_turn;		/* one has begun */
@@ -442,6 +443,8 @@ end_attempt(Attempt *a, AttemptEnd end, CURLcode code)
 	engine.may_have_lost |= a->n_sockets != a->n_connects;
 	engine.n_idle_sleeps = 0;
 	dlist_delete(&a->node);
+	if (sgt_now_us() - engine.turn_us > MAX_STOPPING_US)
+		cut_connections();
 	sgt_begin_watched_call();
 	curl_multi_remove_handle(engine.multi, a->easy);
 	sgt_end_watched_call();
@@ -484,6 +487,7 @@ sgt_next_ended(void)
 void
 sgt_begin_turn(void)
 {
+	engine.turn_us = sgt_now_us();
 	Assert(!engine.is_turn);
 	engine.is_turn = true;
 	sgt_block_signals();
@@ -572,7 +576,7 @@ cut_connections(void)
 	for (int i = 0; i < engine.sockets.table_size; i++)
 	{
 		if (engine.sockets.sockets[i].is_added)
-			(void) shutdown(i, SHUT_RDWR);
+			sgt_cut_socket(i);
 	}
 }
 
@@ -666,10 +670,13 @@ note_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
 	if (a->n_sent > 0)
 	{
 		/* of new connections, or that live on, libcurl repeats just that */
-		a->is_refused |= a->is_new ||
-			sgt_has_socket_with_port(&engine.sockets, a->local_port);
-		if (!a->is_refused && n_connects == a->n_connects)
+		if (a->is_new ||
+			sgt_has_socket_with_port(&engine.sockets, a->local_port))
+			a->is_refused = true;
+		else if (a->is_replaced || n_connects == a->n_connects)
 			return CURL_PREREQFUNC_ABORT;
+		else
+			a->is_replaced = true;
 	}
 
 	a->n_sent++;

@@ -29,6 +29,11 @@
  */
 #define MAX_REFUSALS		5
 
+/*
+ * How often libcurl does so: if it stops sooner, the last request was not refused.
+ */
+#define LIBCURL_REPEATS		5
+
 static bool is_retryable(AttemptEnd result, int status);
 static int64 back_off(int n);
 
@@ -44,7 +49,7 @@ sgt_time_to_repeat(Retry *retry, const Attempt *a, AttemptEnd result,
 
 	if (result != ATTEMPT_BROKEN || a->header_length > 0)
 		return NEVER;
-	if (a->is_refused)
+	if (a->is_refused && a->n_sent > LIBCURL_REPEATS)
 	{
 		resume_us += back_off(retry->n_refusals);
 		if (retry->n_refusals++ == MAX_REFUSALS || resume_us >= deadline_us)
@@ -53,7 +58,7 @@ sgt_time_to_repeat(Retry *retry, const Attempt *a, AttemptEnd result,
 	else
 	{
 		/* the server may have closed a kept-alive connection meanwhile */
-		if (a->is_new || retry->is_fresh)
+		if (a->is_new || a->is_replaced || retry->is_fresh)
 			return NEVER;
 		retry->is_fresh = true;
 	}

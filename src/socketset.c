@@ -108,6 +108,20 @@ sgt_remove_socket(SocketSet *set, int socket)
 }
 
 /*
+ * Cuts a connection, so that nothing more can be read from it, not even what has
+ * come.  Safe in a signal's handler.
+ */
+void
+sgt_cut_socket(int socket)
+{
+	struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+
+	/* Linux throws away what has come only if the socket is disconnected */
+	if (connect(socket, &nowhere, sizeof(nowhere)) != 0)
+		(void) shutdown(socket, SHUT_RDWR);
+}
+
+/*
  * Whether one of the sockets has this local port.
  */
 bool

@@ -108,4 +108,13 @@ foreach my $way ('DATABASE contrib_regression', 'ROLE CURRENT_USER', 'ROLE CURRE
 	$node->safe_psql('postgres', "ALTER $way RESET ALL");
 }
 
+# the options of a service would go before the tests' settings
+{
+	local $ENV{PGSERVICE} = 'any';
+	my ($out, $err) = ('', '');
+
+	ok(!IPC::Run::run([ 'make', 'installcheck', 'TAP_TESTS=', 'PG_CONFIG=pg_config' ], '>', \$out, '2>', \$err), 'not with PGSERVICE');
+	like($err, qr/unset PGSERVICE/, 'which says what to do');
+}
+
 done_testing();

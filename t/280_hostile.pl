@@ -96,7 +96,7 @@ EOQ
 
 # HTTP/2: what never ends, what makes libcurl ask for turn after turn, and what
 # takes requests without an answer
-foreach my $case ([ 'empty_data', 1, 1 ], [ 'window_0', 1, 1 ], [ 'eat', 16, 32 ])
+foreach my $case ([ 'empty_data', 1, 1 ], [ 'window_0', 1, 1 ], [ 'eat', 16, 32 ], [ 'refuse_then_eat', 1, 4 ])
 {
 	my ($action, $n, $max_sent) = @$case;
 	my $directory = PostgreSQL::Test::Utils::tempdir;
@@ -125,6 +125,47 @@ foreach my $case ([ 'empty_data', 1, 1 ], [ 'window_0', 1, 1 ], [ 'eat', 16, 32 
 	$server->kill_kill;
 }
 
+# HTTP/1.1: what is encoded in a way that nobody has asked for is not decoded
+foreach my $encoding ('gzip, gzip, gzip', 'chunked, gzip', 'deflate', 'x')
+{
+	my $answer = unpack 'H*', "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\ntransfer-encoding:$encoding\r\n\r\n";
+	my ($server, $url) = start_raw({ x => { bytes => $answer, end => 'keep' } });
+
+	$session = run_session($node, "SET sw_guest_token.base_url = '$url/x'", $ONE);
+	like($session->{err}, qr/08P01:.*\nDETAIL:  Attempt 1: it has a transfer encoding that was not asked for\./, "encoding $encoding");
+	$server->finish;
+}
+
+# a request that was delivered is no connection that failed, even if the next one does
+{
+	my $pair = '{"token":"a","refresh_token":"b"}';
+	my $answer = unpack 'H*', "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: " . length($pair) . "\r\n\r\n$pair";
+	my ($server, $url) = start_raw({ x => [ { bytes => $answer, end => 'next' }, { bytes => '', end => 'leave' } ] });
+
+	$session = run_session($node, "SET sw_guest_token.base_url = '$url/x'", $ONE, $ONE);
+	is($session->{out} . sql_state($session->{err}), "token true\n08006", 'what was sent and not answered is a connection that broke');
+	$server->finish;
+}
+
+# to close connections takes no longer because a server has sent much that is for TLS alone
+{
+	my $directory = PostgreSQL::Test::Utils::tempdir;
+	my $pair = '{"token":"a","refresh_token":"b"}';
+	my $answer = unpack 'H*', "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: " . length($pair) . "\r\n\r\n$pair";
+	my $ticks = q{SELECT 'ticks ' || split_part(stat, ' ', 14)::int + split_part(stat, ' ', 15)::int FROM pg_read_file('/proc/self/stat') stat};
+
+	make_certificate($directory);
+	my ($server, $url) = start_raw({ http1 => 1, x => { bytes => $answer, end => 4000, after => 16 } },
+		"$directory/cert.pem", "$directory/key.pem");
+	$session = run_session($node, "SET sw_guest_token.base_url = '$url/x'", "SET sw_guest_token.ca_file = '$directory/cert.pem'",
+		"SELECT count(token) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{16}'))",
+		'SELECT pg_sleep(2)', $^O eq 'linux' ? $ticks : "SELECT 'ticks 0'",
+		'RESET sw_guest_token.ca_file', 'RESET sw_guest_token.base_url', $ONE, $^O eq 'linux' ? $ticks : "SELECT 'ticks 0'");
+	my ($before, $after) = $session->{out} =~ /\A16\n\nticks (\d+)\ntoken true\nticks (\d+)\n\z/;
+	cmp_ok($after - $before, '<', 40, 'connections that are closed are not read from');
+	$server->finish;
+}
+
 # a retry that is taken back has the status of the attempt before, not its body
 {
 	my $directory = PostgreSQL::Test::Utils::tempdir;
@@ -149,6 +190,18 @@ foreach my $case ([ 'empty_data', 1, 1 ], [ 'window_0', 1, 1 ], [ 'eat', 16, 32 
 }
 
 done_testing();
+
+# A raw server: its process, whose end is that of its standard input, and its URL.
+sub start_raw
+{
+	my ($answers, @files) = @_;
+	my $directory = PostgreSQL::Test::Utils::tempdir;
+
+	append_to_file("$directory/answers", JSON::PP::encode_json($answers));
+	my $server = start_process([ 't/raw_server.py', "$directory/answers", @files ]);
+	my ($port) = $server->wait_for(qr/^(\d+)\n/) or die $server->{err};
+	return ($server, (@files ? 'https' : 'http') . "://127.0.0.1:$port");
+}
 
 # A server that answers each request with this 422: its port and process.
 sub answer_with

@@ -3,8 +3,10 @@
 
     raw_server.py FILE
         FILE is a JSON object that maps a name to an object with the members
-        "bytes" (in hexadecimal) and "end": "close", "reset", or "keep" until
-        the client goes.  A request to the path /NAME/... gets that answer,
+        "bytes" (in hexadecimal) and "end": "close", "reset", "keep" until the
+        client goes, "next" for another request, "leave" to listen no more and
+        close, or a number: so many TLS messages that tell a new key, and then
+        "keep".  A request to the path /NAME/... gets that answer,
         or the next one of a list.  With "after": N, it is kept back until N
         connections have been made.
 
@@ -19,6 +21,8 @@ Prints its port, then one line for each request.  Ends with its standard
 input.
 """
 
+import ctypes
+import ctypes.util
 import json
 import os
 import socket
@@ -42,7 +46,14 @@ def finish(connection, end):
     if end == 'reset':
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
                               struct.pack('ii', 1, 0))
-    elif end == 'keep':
+    elif end == 'keep' or isinstance(end, int):
+        if isinstance(end, int):
+            # Python has no function for it: to its object belongs an SSL
+            ssl_of = ctypes.c_void_p.from_address(id(connection._sslobj) + 24)
+            libssl = ctypes.CDLL(ctypes.util.find_library('ssl'))
+            for _ in range(end):
+                libssl.SSL_key_update(ssl_of, 0)
+                libssl.SSL_do_handshake(ssl_of)
         while connection.recv(65536):
             pass
     else:
@@ -58,7 +69,7 @@ def finish(connection, end):
 
 
 def serve_http1(connection, answers):
-    """One request, one answer, and the end."""
+    """One request, one answer, and mostly the end."""
     request = b''
     while b'\r\n\r\n' not in request:
         some = connection.recv(65536)
@@ -78,6 +89,12 @@ def serve_http1(connection, answers):
     while answers['connections'] < answer.get('after', 0):
         time.sleep(0.01)
     connection.sendall(bytes.fromhex(answer['bytes']))
+    if answer['end'] == 'next':
+        serve_http1(connection, answers)
+        return
+    if answer['end'] == 'leave':
+        answers['listener'].shutdown(socket.SHUT_RDWR)
+        answers['listener'].close()
     finish(connection, answer['end'])
 
 
@@ -132,6 +149,13 @@ def serve_http2(connection, answers):
         elif action == 'refused_stream':
             connection.sendall(frame('rst_stream', 0, stream,
                                      struct.pack('>I', 7)))
+        elif action == 'refuse_then_eat':
+            answers['refused'] = not answers.get('refused')
+            if not answers['refused']:
+                finish(connection, 'close')
+                return
+            connection.sendall(frame('rst_stream', 0, stream,
+                                     struct.pack('>I', 7)))
         elif action == 'goaway':
             connection.sendall(frame('goaway', 0, 0,
                                      struct.pack('>II', stream, 2)))
@@ -172,6 +196,7 @@ def main():
         context.load_cert_chain(sys.argv[2], sys.argv[3])
         context.set_alpn_protocols(['http/1.1' if 'http1' in answers else 'h2'])
     listener = socket.create_server(('127.0.0.1', 0), backlog=100)
+    answers['listener'] = listener
 
     def serve(connection):
         try:
@@ -190,7 +215,10 @@ def main():
 
     def accept():
         while True:
-            connection, _ = listener.accept()
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
             answers['connections'] += 1
             threading.Thread(target=serve, args=(connection,),
                              daemon=True).start()
