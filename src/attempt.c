@@ -36,6 +36,12 @@
 /* A response buffer beyond this is not kept for the next attempt. */
 #define MAX_KEPT_BUFFER		(64 * 1024)
 
+/*
+ * How often a request may be sent again because its connection is gone, once the
+ * server has refused it: libcurl then closes connections itself.
+ */
+#define MAX_REPLACED		3
+
 static void reset_facts(Attempt *a);
 static bool is_configured(const Attempt *a, const AttemptOptions *options);
 static void configure(Attempt *a, const AttemptOptions *options);
@@ -269,6 +275,43 @@ add_header(Attempt *a, const char *name, const char *value)
 /*
  * Facts
  */
+
+/*
+ * Notes that the request is on its way; false if it must not be sent, for it
+ * may have been taken too often.  "last_lives_on": so does the connection over
+ * which it went before.
+ *
+ * libcurl sends a request up to five times again to which nothing came: over a
+ * connection that was there before, which the server may have closed meanwhile,
+ * or because the server refused the stream.  The first may happen once, and with
+ * a new connection: a server that takes requests and closes would else get one
+ * over each that is kept alive.
+ */
+bool
+sgt_note_sending(Attempt *a, int local_port, bool last_lives_on)
+{
+	long		n_connects = 0;
+
+	curl_easy_getinfo(a->easy, CURLINFO_NUM_CONNECTS, &n_connects);
+	a->is_sent = true;
+	if (a->n_sent > 0)
+	{
+		/* of new connections, or that live on, libcurl repeats just that */
+		if (a->is_new || last_lives_on)
+			a->is_refused = true;
+		else if (a->n_replaced == (a->is_refused ? MAX_REPLACED : 1) ||
+				 (!a->is_refused && n_connects == a->n_connects))
+			return false;
+		else
+			a->n_replaced++;
+	}
+
+	a->n_sent++;
+	a->is_new = n_connects > a->n_connects;
+	a->n_connects = n_connects;
+	a->local_port = local_port;
+	return true;
+}
 
 /*
  * How an attempt has ended that libcurl is done with.

@@ -98,7 +98,7 @@ typedef struct Attempt
 	int			local_port;		/* of the connection that it went over */
 	bool		is_new;			/* that was made for it */
 	bool		is_refused;		/* HTTP/2: unprocessed, one of them at least */
-	bool		is_replaced;	/* the connection was, which had gone stale */
+	int			n_replaced;		/* how often its connection was gone */
 	bool		no_descriptor;
 	bool		no_memory;
 	bool		too_large;
@@ -122,6 +122,7 @@ typedef struct Attempt
 /* These raise nothing. */
 extern void sgt_free_attempt(Attempt *a);
 extern bool sgt_prepare_attempt(Attempt *a, const AttemptOptions *options);
+extern bool sgt_note_sending(Attempt *a, int local_port, bool last_lives_on);
 extern void sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code);
 extern AttemptEnd sgt_classify_attempt(const Attempt *a, CURLcode code);
 extern void sgt_probe_attempt(const Attempt *a, AttemptProbe *probe);

@@ -647,43 +647,20 @@ sgt_wait_for_engine(int64 wake_us)
 /*
  * Called when the connection stands, proxy and TLS included, so that the
  * request is on its way.
- *
- * libcurl calls this again when it sends the request again, up to five times,
- * because nothing came: over a connection that was there before, which the
- * server may have closed meanwhile, or because the server refused the stream.
- * The first may happen once, and with a new connection.  A server that takes
- * requests and closes would else get one over each that is kept alive.
  */
 static int
 note_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
 			 int local_port)
 {
 	Attempt    *a = arg;
-	long		n_connects = 0;
+	bool		lives_on = a->n_sent > 0 &&
+	sgt_has_socket_with_port(&engine.sockets, a->local_port);
 
 	(void) remote_ip;
 	(void) local_ip;
 	(void) remote_port;
-
-	curl_easy_getinfo(a->easy, CURLINFO_NUM_CONNECTS, &n_connects);
-	a->is_sent = true;
-	if (a->n_sent > 0)
-	{
-		/* of new connections, or that live on, libcurl repeats just that */
-		if (a->is_new ||
-			sgt_has_socket_with_port(&engine.sockets, a->local_port))
-			a->is_refused = true;
-		else if (a->is_replaced || n_connects == a->n_connects)
-			return CURL_PREREQFUNC_ABORT;
-		else
-			a->is_replaced = true;
-	}
-
-	a->n_sent++;
-	a->is_new = n_connects > a->n_connects;
-	a->n_connects = n_connects;
-	a->local_port = local_port;
-	return CURL_PREREQFUNC_OK;
+	return sgt_note_sending(a, local_port, lives_on) ?
+		CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
 }
 
 static curl_socket_t

@@ -58,7 +58,8 @@ sgt_time_to_repeat(Retry *retry, const Attempt *a, AttemptEnd result,
 	else
 	{
 		/* the server may have closed a kept-alive connection meanwhile */
-		if (a->is_new || a->is_replaced || retry->is_fresh)
+		if ((a->is_new && !a->is_refused) || a->n_replaced > 0 ||
+			retry->is_fresh)
 			return NEVER;
 		retry->is_fresh = true;
 	}
