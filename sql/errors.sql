@@ -133,7 +133,9 @@ SELECT script, f.code, f.message
 FROM unnest(ARRAY['close', 'reset', 'cut', 'cutheaders', 'close-then-201']) script,
 	 LATERAL pg_temp.fail(script) f;
 -- no connection; here and below the HINT names the doctor
-SET sw_guest_token.base_url = 'http://127.0.0.1:1';
+\getenv port SANDBOX_PORT
+\set nowhere http://127.0.0.1:1/ :port
+SET sw_guest_token.base_url = :'nowhere';
 SELECT f.code, f.message, f.hint FROM pg_temp.fail('201') f;
 SET sw_guest_token.base_url = 'https://no-such-host.invalid';
 SELECT f.code, f.message, f.hint FROM pg_temp.fail('201') f;

@@ -10,6 +10,15 @@ CREATE TYPE sw_guest_token AS (
 COMMENT ON TYPE sw_guest_token IS
 'a guest token and the token that refreshes it';
 
+CREATE TYPE sw_guest_token_result AS (
+	token text,
+	refresh_token text,
+	error_code text,
+	error text
+);
+COMMENT ON TYPE sw_guest_token_result IS
+'a guest token with its refresh token, or why there is none';
+
 CREATE TYPE sw_guest_token_request AS (
 	addresses uuid[],
 	expire_at int,
@@ -33,6 +42,18 @@ AS 'MODULE_PATHNAME', 'sw_create_guest_token'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION sw_create_guest_token(uuid[], int, text, text, interval) IS
 'asks SignalWire for a guest token';
+
+CREATE FUNCTION sw_try_create_guest_token(
+	addresses uuid[],
+	expire_at int DEFAULT NULL,
+	region text DEFAULT NULL,
+	ch text DEFAULT NULL,
+	expires_in interval DEFAULT NULL)
+RETURNS sw_guest_token_result
+AS 'MODULE_PATHNAME', 'sw_try_create_guest_token'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION sw_try_create_guest_token(uuid[], int, text, text, interval) IS
+'asks SignalWire for a guest token; a failure is a result';
 
 CREATE FUNCTION sw_create_guest_tokens(
 	requests sw_guest_token_request[])

@@ -94,7 +94,9 @@ CREATE TRIGGER issue BEFORE INSERT ON domains FOR EACH ROW
 	EXECUTE FUNCTION sw_guest_token_trigger('addresses', 'token', 'refresh_token');
 INSERT INTO domains VALUES ('{11111111-1111-1111-1111-111111111111}') RETURNING token IS NOT NULL AS issued;
 -- misuse is found before anything is sent
-SET sw_guest_token.base_url = 'http://127.0.0.1:1';
+\getenv port SANDBOX_PORT
+\set nowhere http://127.0.0.1:1/ :port
+SET sw_guest_token.base_url = :'nowhere';
 CREATE TABLE misused (
 	addresses uuid[], token text, refresh_token text, short varchar(100), fixed char(10), expires int,
 	day date, address uuid, made text GENERATED ALWAYS AS ('x') STORED, list text[], dom address_list);

@@ -455,6 +455,7 @@ sgt_probe_attempt(const Attempt *a, AttemptProbe *probe)
 	struct curl_header *date;
 
 	probe->local_time = (int64) time(NULL);
+	probe->status = a->status;
 	probe->server_time = -1;
 	probe->expires = -1;
 	probe_times(a, probe);

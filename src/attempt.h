@@ -62,6 +62,7 @@ typedef struct AttemptProbe
 	int64		answer_us;
 	int64		local_time;		/* when the headers were there, Unix time */
 	int64		server_time;	/* what they said then; -1: nothing */
+	int			status;			/* 0: none came */
 	char		issuer[256];	/* of the server's certificate */
 	int64		expires;		/* Unix time; -1: not known */
 } AttemptProbe;

@@ -32,19 +32,19 @@
 
 SGT_MODULE_MAGIC("sw_guest_token", SGT_VERSION);
 
-/* The columns of sw_guest_token: token and refresh token */
-#define N_PAIR_COLUMNS	2
-
-/* The columns of sw_create_guest_tokens() */
+/*
+ * The columns of a result, all text.  sw_guest_token has the first two,
+ * sw_guest_token_result all of them, a row of a batch its ordinality before.
+ */
 enum
 {
-	COLUMN_ORDINALITY,
 	COLUMN_TOKEN,
 	COLUMN_REFRESH_TOKEN,
 	COLUMN_ERROR_CODE,
 	COLUMN_ERROR,
 	N_COLUMNS
 };
+#define N_PAIR_COLUMNS	COLUMN_ERROR_CODE
 
 /* The attributes of sw_guest_token_request */
 enum
@@ -70,13 +70,18 @@ typedef struct RequestScan
 PGDLLEXPORT void _PG_init(void);
 
 PG_FUNCTION_INFO_V1(sw_create_guest_token);
+PG_FUNCTION_INFO_V1(sw_try_create_guest_token);
 PG_FUNCTION_INFO_V1(sw_create_guest_tokens);
 PG_FUNCTION_INFO_V1(sw_refresh_guest_token);
 PG_FUNCTION_INFO_V1(sw_token_header);
 
-static TupleDesc get_pair_desc(FunctionCallInfo fcinfo);
+static void get_args(FunctionCallInfo fcinfo, GuestTokenArgs *args);
+static TupleDesc get_result_desc(FunctionCallInfo fcinfo, int n_columns);
 static void refuse_type(Oid type) pg_attribute_noreturn();
-static Datum make_pair(TupleDesc desc, const TokenPair *pair);
+static Datum make_result(TupleDesc desc, const TokenPair *pair,
+						 const CallError *error);
+static void fill_result(Datum *values, bool *nulls, const TokenPair *pair,
+						const CallError *error);
 static TupleDesc get_request_desc(Oid type);
 static bool next_request(void *arg, GuestTokenArgs *args);
 static void put_result(void *arg, int ordinality, const TokenPair *pair,
@@ -102,24 +107,49 @@ _PG_init(void)
 Datum
 sw_create_guest_token(PG_FUNCTION_ARGS)
 {
-	TupleDesc	desc = get_pair_desc(fcinfo);
-	GuestTokenArgs args = {0};
+	TupleDesc	desc = get_result_desc(fcinfo, N_PAIR_COLUMNS);
+	GuestTokenArgs args;
 	TokenPair	pair;
 
-	if (!PG_ARGISNULL(0))
-		args.addresses = PG_GETARG_ARRAYTYPE_P(0);
-	args.has_expire_at = !PG_ARGISNULL(1);
-	if (args.has_expire_at)
-		args.expire_at = PG_GETARG_INT32(1);
-	if (!PG_ARGISNULL(2))
-		args.region = PG_GETARG_TEXT_PP(2);
-	if (!PG_ARGISNULL(3))
-		args.ch = PG_GETARG_TEXT_PP(3);
-	if (!PG_ARGISNULL(4))
-		args.expires_in = PG_GETARG_INTERVAL_P(4);
-
+	get_args(fcinfo, &args);
 	sgt_create_guest_token(&args, &pair);
-	return make_pair(desc, &pair);
+	return make_result(desc, &pair, NULL);
+}
+
+/*
+ * sw_try_create_guest_token(addresses uuid[], expire_at int, region text,
+ *							 ch text, expires_in interval)
+ *		returns sw_guest_token_result
+ */
+Datum
+sw_try_create_guest_token(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc = get_result_desc(fcinfo, N_COLUMNS);
+	GuestTokenArgs args;
+	TokenPair	pair;
+	CallError	error;
+	bool		ok;
+
+	get_args(fcinfo, &args);
+	ok = sgt_try_create_guest_token(&args, &pair, &error);
+	return make_result(desc, ok ? &pair : NULL, &error);
+}
+
+static void
+get_args(FunctionCallInfo fcinfo, GuestTokenArgs *args)
+{
+	memset(args, 0, sizeof(*args));
+	if (!PG_ARGISNULL(0))
+		args->addresses = PG_GETARG_ARRAYTYPE_P(0);
+	args->has_expire_at = !PG_ARGISNULL(1);
+	if (args->has_expire_at)
+		args->expire_at = PG_GETARG_INT32(1);
+	if (!PG_ARGISNULL(2))
+		args->region = PG_GETARG_TEXT_PP(2);
+	if (!PG_ARGISNULL(3))
+		args->ch = PG_GETARG_TEXT_PP(3);
+	if (!PG_ARGISNULL(4))
+		args->expires_in = PG_GETARG_INTERVAL_P(4);
 }
 
 /*
@@ -128,27 +158,27 @@ sw_create_guest_token(PG_FUNCTION_ARGS)
 Datum
 sw_refresh_guest_token(PG_FUNCTION_ARGS)
 {
-	TupleDesc	desc = get_pair_desc(fcinfo);
+	TupleDesc	desc = get_result_desc(fcinfo, N_PAIR_COLUMNS);
 	TokenPair	pair;
 
 	sgt_refresh_guest_token(PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0),
 							&pair);
-	return make_pair(desc, &pair);
+	return make_result(desc, &pair, NULL);
 }
 
 /*
  * The result type, found before anything is sent.
  */
 static TupleDesc
-get_pair_desc(FunctionCallInfo fcinfo)
+get_result_desc(FunctionCallInfo fcinfo, int n_columns)
 {
 	TupleDesc	desc;
 	Oid			type;
 	bool		fits;
 
 	fits = get_call_result_type(fcinfo, &type, &desc) == TYPEFUNC_COMPOSITE &&
-		desc->natts == N_PAIR_COLUMNS;
-	for (int i = 0; fits && i < N_PAIR_COLUMNS; i++)
+		desc->natts == n_columns;
+	for (int i = 0; fits && i < n_columns; i++)
 		fits = TupleDescAttr(desc, i)->atttypid == TEXTOID;
 	if (!fits)
 		refuse_type(type);
@@ -169,14 +199,35 @@ refuse_type(Oid type)
 }
 
 static Datum
-make_pair(TupleDesc desc, const TokenPair *pair)
+make_result(TupleDesc desc, const TokenPair *pair, const CallError *error)
 {
-	Datum		values[N_PAIR_COLUMNS];
-	bool		nulls[N_PAIR_COLUMNS] = {false};
+	Datum		values[N_COLUMNS];
+	bool		nulls[N_COLUMNS];
 
-	values[0] = CStringGetTextDatum(pair->token);
-	values[1] = CStringGetTextDatum(pair->refresh_token);
+	fill_result(values, nulls, pair, error);
 	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
+}
+
+/*
+ * Fills in N_COLUMNS, with the pair, or without one with the error.
+ */
+static void
+fill_result(Datum *values, bool *nulls, const TokenPair *pair,
+			const CallError *error)
+{
+	for (int i = 0; i < N_COLUMNS; i++)
+		nulls[i] = (i < N_PAIR_COLUMNS) != (pair != NULL);
+	if (pair)
+	{
+		values[COLUMN_TOKEN] = CStringGetTextDatum(pair->token);
+		values[COLUMN_REFRESH_TOKEN] = CStringGetTextDatum(pair->refresh_token);
+	}
+	else
+	{
+		values[COLUMN_ERROR_CODE] =
+			CStringGetTextDatum(unpack_sql_state(error->sqlstate));
+		values[COLUMN_ERROR] = CStringGetTextDatum(error->message);
+	}
 }
 
 /*
@@ -273,23 +324,11 @@ put_result(void *arg, int ordinality, const TokenPair *pair,
 		   const CallError *error)
 {
 	RequestScan *scan = arg;
-	Datum		values[N_COLUMNS] = {0};
-	bool		nulls[N_COLUMNS] = {false, true, true, true, true};
+	Datum		values[1 + N_COLUMNS];
+	bool		nulls[1 + N_COLUMNS] = {false};
 
-	values[COLUMN_ORDINALITY] = Int32GetDatum(ordinality);
-	if (pair)
-	{
-		values[COLUMN_TOKEN] = CStringGetTextDatum(pair->token);
-		values[COLUMN_REFRESH_TOKEN] = CStringGetTextDatum(pair->refresh_token);
-		nulls[COLUMN_TOKEN] = nulls[COLUMN_REFRESH_TOKEN] = false;
-	}
-	else
-	{
-		values[COLUMN_ERROR_CODE] =
-			CStringGetTextDatum(unpack_sql_state(error->sqlstate));
-		values[COLUMN_ERROR] = CStringGetTextDatum(error->message);
-		nulls[COLUMN_ERROR_CODE] = nulls[COLUMN_ERROR] = false;
-	}
+	values[0] = Int32GetDatum(ordinality);
+	fill_result(values + 1, nulls + 1, pair, error);
 	tuplestore_putvalues(scan->result->setResult, scan->result->setDesc,
 						 values, nulls);
 }

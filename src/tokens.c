@@ -62,7 +62,7 @@ typedef struct ManyCall
 } ManyCall;
 
 static Batch *begin_call(Call *call, Target *target, const char *path);
-static int	run_single(const Call *call, Batch *batch, const char *body,
+static bool run_single(const Call *call, Batch *batch, const char *body,
 					   AttemptProbe *probe, TokenPair *pair,
 					   CallError *error);
 static void submit_more(ManyCall *many, Batch *batch);
@@ -91,16 +91,36 @@ static bool to_utf8(const text *value, const char *name, const char **utf8,
 void
 sgt_create_guest_token(const GuestTokenArgs *args, TokenPair *pair)
 {
-	GuestTokenBody body;
 	CallError	error;
+
+	if (!sgt_try_create_guest_token(args, pair, &error))
+		sgt_raise_error(&error);
+}
+
+/*
+ * The same, but what is wrong with the arguments, or became of the request, is
+ * not raised: fills in the error and returns false.
+ */
+bool
+sgt_try_create_guest_token(const GuestTokenArgs *args, TokenPair *pair,
+						   CallError *error)
+{
+	GuestTokenBody body;
 	Call		call;
 	Batch	   *batch;
 
-	if (!check_args(args, &body, &error))
-		sgt_raise_error(&error);
+	if (!check_args(args, &body, error))
+		return false;
 	batch = begin_call(&call, sgt_load_target(), CREATE_PATH);
-	run_single(&call, batch, sgt_write_guest_token_body(&body, sgt_alloc_or_null),
-			   NULL, pair, NULL);
+	if (run_single(&call, batch,
+				   sgt_write_guest_token_body(&body, sgt_alloc_or_null),
+				   NULL, pair, error))
+		return true;
+
+	/* libcurl finds some mistakes in the settings, too */
+	if (error->sqlstate == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+		sgt_raise_error(error);
+	return false;
 }
 
 /*
@@ -126,8 +146,9 @@ sgt_refresh_guest_token(const text *refresh_token, TokenPair *pair)
 	batch = begin_call(&call, sgt_load_target(), REFRESH_PATH);
 	Assert(call.secrets.n < SGT_MAX_SECRETS);
 	call.secrets.texts[call.secrets.n++] = utf8;
-	run_single(&call, batch, sgt_write_refresh_body(utf8, sgt_alloc_or_null),
-			   NULL, pair, NULL);
+	if (!run_single(&call, batch, sgt_write_refresh_body(utf8, sgt_alloc_or_null),
+					NULL, pair, &error))
+		sgt_raise_error(&error);
 }
 
 /*
@@ -180,13 +201,12 @@ sgt_probe_api(Target *target, AttemptProbe *probe, CallError *error)
 	TokenPair	pair;
 	Call		call;
 	Batch	   *batch = begin_call(&call, target, CREATE_PATH);
-	int			status;
 
 	call.is_check = true;
-	status = run_single(&call, batch,
-						sgt_write_guest_token_body(&body, sgt_alloc_or_null),
-						probe, &pair, error);
-	return status == SUCCESS_STATUS || status == 422;
+	run_single(&call, batch,
+			   sgt_write_guest_token_body(&body, sgt_alloc_or_null), probe,
+			   &pair, error);
+	return probe->status == SUCCESS_STATUS || probe->status == 422;
 }
 
 /*
@@ -213,33 +233,26 @@ begin_call(Call *call, Target *target, const char *path)
 }
 
 /*
- * Sends the one request of a call, ends its batch, and fills in the pair.  The
- * error is raised unless the caller wants it.  Returns the status.
+ * Sends the one request of a call, ends its batch, and fills in the pair, or
+ * else the error.
  */
-static int
+static bool
 run_single(const Call *call, Batch *batch, const char *body,
 		   AttemptProbe *probe, TokenPair *pair, CallError *error)
 {
 	Request    *request;
-	CallError	own_error = {0};
-	int			status;
 	bool		ok;
 
 	if (body == NULL)
 		sgt_raise_out_of_memory();
 	request = sgt_submit_request(batch, body, 0, probe != NULL);
 	sgt_wait_for_request(request);
-	status = request->outcome.status;
 	if (probe)
 		*probe = *request->probe;
-	ok = sgt_judge_outcome(call, &request->outcome, pair, &own_error);
-	sgt_count_request(request, ok ? 0 : own_error.sqlstate);
+	ok = sgt_judge_outcome(call, &request->outcome, pair, error);
+	sgt_count_request(request, ok ? 0 : error->sqlstate);
 	sgt_end_batch(batch);
-	if (error)
-		*error = own_error;
-	else if (!ok)
-		sgt_raise_error(&own_error);
-	return status;
+	return ok;
 }
 
 /*

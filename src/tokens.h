@@ -56,6 +56,8 @@ sgt_unix_time(TimestampTz moment)
 
 extern void sgt_create_guest_token(const GuestTokenArgs *args,
 								   TokenPair *pair);
+extern bool sgt_try_create_guest_token(const GuestTokenArgs *args,
+									   TokenPair *pair, CallError *error);
 extern void sgt_create_guest_tokens(GuestTokenSource source,
 									GuestTokenSink sink, void *arg);
 extern bool sgt_probe_api(Target *target, AttemptProbe *probe,
