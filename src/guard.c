@@ -498,6 +498,8 @@ take_answer(Guarded *g, const Attempt *a)
 static void
 measure(Guarded *g, int64 time_us)
 {
+	int64		error_us = time_us - g->srtt_us;
+
 	if (g->srtt_us == 0)
 	{
 		g->srtt_us = time_us;
@@ -505,8 +507,8 @@ measure(Guarded *g, int64 time_us)
 	}
 	else
 	{
-		g->rttvar_us += (Abs(g->srtt_us - time_us) - g->rttvar_us) / 4;
-		g->srtt_us += (time_us - g->srtt_us) / 8;
+		g->rttvar_us += (Max(error_us, -error_us) - g->rttvar_us) / 4;
+		g->srtt_us += error_us / 8;
 	}
 }
 
