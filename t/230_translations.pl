@@ -71,6 +71,9 @@ is_german('our words in the place of libcurl\'s', [ script('endless'), $ONE ],
 is_german('a time limit', [ script('hang'), "SET sw_guest_token.timeout = '100ms'", $ONE ],
 	' 08006: Zeitüberschreitung bei der Anfrage an SignalWire',
 	' »sw_guest_token.timeout« (100 ms) lief ab, während auf die Antwort gewartet wurde, nach 1 Versuch; es kam kein Status.');
+is_german('the guard', [ script('503'), 'SET sw_guest_token.max_retries = 0', ($ONE) x 6 ],
+	' 58000: Anfragen an SignalWire sind ausgesetzt', ' Der letzte Status war 503.  Die nächste Probeanfrage ist in ',
+	' Versuchen Sie es später noch einmal.');
 is_german('a header', [q{SELECT sw_token_header('x')}],
 	' 22023: Token hat keinen gültigen Header', ' Es enthält keinen Punkt.');
 is_german('a trigger',
