@@ -48,6 +48,8 @@ foreach my $name (qw(reference operations troubleshooting))
 		my ($first) = $block =~ /^(.*)/;
 		my ($out, $err) = ('', '');
 
+		# operations.md moves the extension to this schema
+		local $ENV{PGOPTIONS} = '-c search_path=public,signalwire';
 		$node->safe_psql('postgres', 'DROP EXTENSION sw_guest_token') if $block =~ /^CREATE EXTENSION/m;
 		IPC::Run::run(
 			[ $node->installed_command('psql'), '-Xq', '-P', 'footer=off', '-d', $node->connstr('postgres') ],
