@@ -4,7 +4,7 @@
 EXTENSION    = sw_guest_token
 EXTVERSION   = $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" $(EXTENSION).control)
 MODULE_big   = $(EXTENSION)
-OBJS         = src/answer.o src/attempt.o src/batch.o src/check.o src/codec.o src/engine.o \
+OBJS         = src/answer.o src/attempt.o src/batch.o src/budget.o src/check.o src/codec.o src/engine.o \
 	src/error.o src/functions.o src/guard.o src/retry.o src/settings.o src/socketset.o src/stats.o \
 	src/text.o src/tokens.o src/trigger.o src/url.o src/watchdog.o
 DATA         = $(wildcard sql/*--*.sql)

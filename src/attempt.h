@@ -114,6 +114,8 @@ typedef struct Attempt
 	AttemptEnd	end;
 	CURLcode	code;			/* libcurl's, at first for its options */
 	int64		ended_us;
+	bool		is_timely;		/* that is when it ended, not only when it was
+								 * seen */
 	const char *phase;			/* what it was doing, to complete "while ..." */
 	const char *content_type;	/* NULL: none */
 	int64		retry_after_s;	/* 0: nothing that can be told */

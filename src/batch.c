@@ -202,7 +202,7 @@ forget(Request *r)
 	if (r->state == REQUEST_READY || r->state == REQUEST_ENDED)
 		dlist_delete(&r->queue_node);
 	stop_timer(r);
-	sgt_end_watch(r->batch->guarded, &r->watch);
+	sgt_end_watch(r->batch->guarded, &r->watch, r->state != REQUEST_DONE);
 	if (r->state != REQUEST_DONE)
 		r->outcome.result = ATTEMPT_ABANDONED;
 	sgt_count_request(r, ERRCODE_QUERY_CANCELED);
@@ -613,7 +613,7 @@ settle_ended(void)
 			report_attempt(r);
 		dlist_delete(&r->queue_node);
 		observe(r);
-		sgt_end_watch(batch->guarded, &r->watch);
+		sgt_end_watch(batch->guarded, &r->watch, false);
 		if (!batch->is_stopped && wait_for_descriptor(r))
 			continue;
 		/* a probe gets one attempt, the doctor's and the guard's */
@@ -743,7 +743,7 @@ static void
 finish(Request *r, AttemptEnd result)
 {
 	stop_timer(r);
-	sgt_end_watch(r->batch->guarded, &r->watch);
+	sgt_end_watch(r->batch->guarded, &r->watch, result == ATTEMPT_ABANDONED);
 	r->outcome.result = result;
 	r->state = REQUEST_DONE;
 	n_pending--;

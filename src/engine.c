@@ -66,8 +66,11 @@
  */
 #define MAX_TURN_US			(50 * 1000)
 
-/* After that what a turn closes is cut first: TLS reads from each what came. */
+/* After that what is stopped is cut first: TLS reads what came before it closes. */
 #define MAX_STOPPING_US		(250 * 1000)
+
+/* If nobody drove for longer, it is not known when an answer has come. */
+#define MAX_GAP_US			(100 * 1000)
 
 /*
  * After so many sleeps in a row, however long, without an attempt's end, each
@@ -94,7 +97,9 @@ static struct
 	int			n_sockets;		/* that libcurl has open */
 	bool		may_have_lost;	/* some of them have been closed, maybe */
 	int64		timer_us;		/* when libcurl wants a turn anyway */
+	int64		woke_us;		/* when the last sleep ended */
 	int64		turn_us;		/* when this turn began */
+	int64		stopping_us;	/* what it has spent on stopping attempts */
 
 	int			n_idle_sleeps;	/* since an attempt last ended */
 	bool		is_turn;		/* one has begun */
@@ -428,7 +433,12 @@ adopt(Attempt *a)
 void
 sgt_stop_attempt(Attempt *a, AttemptEnd end)
 {
+	int64		start_us = sgt_now_us();
+
+	if (engine.stopping_us > MAX_STOPPING_US)
+		cut_connections();
 	end_attempt(a, end, CURLE_OK);
+	engine.stopping_us += sgt_now_us() - start_us;
 }
 
 /*
@@ -439,12 +449,12 @@ static void
 end_attempt(Attempt *a, AttemptEnd end, CURLcode code)
 {
 	sgt_note_attempt_end(a, end, code);
+	a->is_timely = engine.turn_us - engine.woke_us < MAX_GAP_US ||
+		a->started_us > engine.woke_us;
 	/* of a socket that made no connection, nobody may have told the end */
 	engine.may_have_lost |= a->n_sockets != a->n_connects;
 	engine.n_idle_sleeps = 0;
 	dlist_delete(&a->node);
-	if (sgt_now_us() - engine.turn_us > MAX_STOPPING_US)
-		cut_connections();
 	sgt_begin_watched_call();
 	curl_multi_remove_handle(engine.multi, a->easy);
 	sgt_end_watched_call();
@@ -488,6 +498,7 @@ void
 sgt_begin_turn(void)
 {
 	engine.turn_us = sgt_now_us();
+	engine.stopping_us = 0;
 	Assert(!engine.is_turn);
 	engine.is_turn = true;
 	sgt_block_signals();
@@ -630,6 +641,7 @@ sgt_wait_for_engine(int64 wake_us)
 						 events, lengthof(events),
 						 dlist_is_empty(&engine.running) ?
 						 engine.pause_event : engine.wait_event);
+	engine.woke_us = sgt_now_us();
 	for (int i = 0; i < n; i++)
 	{
 		if (events[i].events & WL_LATCH_SET)

@@ -36,6 +36,7 @@
 #include "storage/spin.h"
 #include "utils/timestamp.h"
 
+#include "budget.h"
 #include "clock.h"
 #include "guard.h"
 #include "messages.h"
@@ -73,10 +74,6 @@
 #define COST_OF_RETRY		10
 #define GAIN_OF_SUCCESS		1
 
-/* Roles with a budget: each is looked for in some places only. */
-#define N_BUDGETS			1024
-#define N_BUDGET_PLACES		16
-
 /* A target, as the sessions share it. */
 struct Guarded
 {
@@ -104,19 +101,12 @@ struct Guarded
 	GuardCounters counters;
 };
 
-/* What a role has asked for: a token bucket of one minute's capacity. */
-typedef struct Budget
-{
-	Oid			role;
-	int64		full_us;		/* when it is full again */
-} Budget;
-
 typedef struct GuardArea
 {
 	slock_t		mutex;
 	int			n_guarded;
 	Guarded		guarded[SGT_MAX_GUARDED];
-	Budget		budgets[N_BUDGETS];
+	Budget		budgets[SGT_N_BUDGETS];
 } GuardArea;
 
 /* What this session has added. */
@@ -145,8 +135,8 @@ static void request_area(void);
 static void start_area(void);
 static void take_back_shares(int code, Datum arg);
 static OwnShare *find_own_share(const Guarded *g);
-static bool spend(Oid role, int tokens_per_minute, int64 now);
-static GuardVerdict lease_probe(Guarded *g, bool has_written, int64 now);
+static GuardVerdict lease_probe(Guarded *g, const Limits *limits,
+								bool has_written, int64 now);
 static void take_answer(Guarded *g, const Attempt *a);
 static void measure(Guarded *g, int64 time_us);
 static void take_failure(Guarded *g, GuardCause cause, int status, int points,
@@ -331,11 +321,11 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
 	}
 	else if (is_crowded)
 		verdict = GUARD_CROWDED;
-	else if (!spend(role, limits->tokens_per_minute, now))
+	else if (!sgt_spend(area->budgets, role, limits->tokens_per_minute, now))
 		verdict = GUARD_OVER_BUDGET;
 	else if (is_open)
 	{
-		verdict = lease_probe(g, has_written, now);
+		verdict = lease_probe(g, limits, has_written, now);
 		watch->holds_locks = has_written;
 	}
 	SpinLockRelease(&area->mutex);
@@ -344,51 +334,16 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
 }
 
 /*
- * Takes a token out of a role's bucket; false if there is none.  A bucket that
- * is full needs no place.  Roles that do not find one are refused, else they
- * had no limit.
- */
-static bool
-spend(Oid role, int tokens_per_minute, int64 now)
-{
-	Budget	   *budget = NULL;
-	int64		cost_us;
-	int64		full_us;
-
-	if (tokens_per_minute == 0)
-		return true;
-	for (int i = 0; i < N_BUDGET_PLACES; i++)
-	{
-		Budget	   *place = &area->budgets[(role + i) % N_BUDGETS];
-
-		if (place->role == role)
-		{
-			budget = place;
-			break;
-		}
-		if (budget == NULL && place->full_us <= now)
-			budget = place;
-	}
-	if (budget == NULL)
-		return false;
-
-	cost_us = 60 * US_PER_S / tokens_per_minute;
-	full_us = cost_us + (budget->role == role ? Max(budget->full_us, now) : now);
-	if (full_us > now + 60 * US_PER_S)
-		return false;
-	budget->role = role;
-	budget->full_us = full_us;
-	return true;
-}
-
-/*
- * The next probe goes a second after this one, but if this one holds locks, a
- * second after its end: those who wait for the locks need their turn as well.
+ * The next probe goes a second after this one, or sooner if this one is given
+ * less time: else whoever tries often and gives up at once would keep requests
+ * suspended.  If this one holds locks, the next goes a second after its end: those
+ * who wait for the locks need their turn as well.
  */
 static GuardVerdict
-lease_probe(Guarded *g, bool has_written, int64 now)
+lease_probe(Guarded *g, const Limits *limits, bool has_written, int64 now)
 {
-	g->probe_us = now + LEASE_US;
+	g->probe_us = now + Min(LEASE_US, INT64CONST(1000) *
+							Min(limits->timeout_ms, limits->connect_timeout_ms));
 	if (++g->n_short_probes < (has_written ? PROBES_PER_LOCKING : PROBES_PER_LONG))
 		return GUARD_PROBE;
 	g->n_short_probes = 0;
@@ -410,20 +365,24 @@ sgt_may_go_on(Guarded *g, const Limits *limits, const GuardWatch *watch)
  * spend on that is concerned; if so, it is spent.
  */
 bool
-sgt_may_retry(Guarded *g, const Limits *limits)
+sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a)
 {
+	bool		is_free = !limits->breaker;
 	bool		may_retry;
 
 	if (g == NULL)
 		return true;
 	SpinLockAcquire(&area->mutex);
+	/* what ended by a short time limit is the caller's own affair */
+	is_free |= a->end == ATTEMPT_CONNECT_TIMED_OUT &&
+		a->ended_us - a->started_us < get_silence_us(g);
 	may_retry = !limits->breaker ||
-		(!g->is_open && g->retry_budget >= COST_OF_RETRY);
+		(!g->is_open && (is_free || g->retry_budget >= COST_OF_RETRY));
 	if (may_retry)
 		g->counters.retries++;
 	else
 		g->counters.retries_denied++;
-	if (may_retry && limits->breaker)
+	if (may_retry && !is_free)
 		g->retry_budget -= COST_OF_RETRY;
 	SpinLockRelease(&area->mutex);
 	return may_retry;
@@ -482,12 +441,14 @@ take_answer(Guarded *g, const Attempt *a)
 {
 	int64		took_us = a->ended_us - a->started_us;
 
-	measure(g, took_us);
+	if (a->is_timely)
+		measure(g, took_us);
 	g->points = 0;
 	if (g->is_open && a->started_us >= g->opened_us)
 	{
 		/* what was typical before may be so no longer */
-		g->srtt_us = Max(g->srtt_us, took_us);
+		if (a->is_timely)
+			g->srtt_us = Max(g->srtt_us, took_us);
 		close_breaker(g, a->ended_us);
 	}
 	if (a->status == 201)
@@ -651,12 +612,16 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 }
 
 /*
- * To be called when the attempt runs no more.
+ * To be called when the attempt runs no more.  A probe that was abandoned makes
+ * place for another one.
  */
 void
-sgt_end_watch(Guarded *g, GuardWatch *watch)
+sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
 {
-	if (area && g && (watch->is_late || watch->holds_locks))
+	bool		gives_back = is_abandoned && !watch->holds_locks &&
+	(watch->verdict == GUARD_PROBE || watch->verdict == GUARD_LONG_PROBE);
+
+	if (area && g && (watch->is_late || watch->holds_locks || gives_back))
 	{
 		int64		now = sgt_now_us();
 
@@ -664,6 +629,8 @@ sgt_end_watch(Guarded *g, GuardWatch *watch)
 		g->n_late -= watch->is_late;
 		if (watch->holds_locks)
 			g->probe_us = Max(g->probe_us, now + LEASE_US);
+		else if (gives_back)
+			g->probe_us = Min(g->probe_us, now);
 		SpinLockRelease(&area->mutex);
 		find_own_share(g)->n_late -= watch->is_late;
 	}

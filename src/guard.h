@@ -122,14 +122,14 @@ extern GuardVerdict sgt_ask_guard(Guarded *g, const Limits *limits,
 								  GuardWatch *watch, GuardState *state);
 extern bool sgt_may_go_on(Guarded *g, const Limits *limits,
 						  const GuardWatch *watch);
-extern bool sgt_may_retry(Guarded *g, const Limits *limits);
+extern bool sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a);
 extern void sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
 						   AttemptEnd result);
 extern int64 sgt_add_silence(Guarded *g, int64 now);
 extern bool sgt_look_at_guard(Guarded *g, const Limits *limits,
 							  const Attempt *a, GuardWatch *watch, int64 now,
 							  int64 *look_us);
-extern void sgt_end_watch(Guarded *g, GuardWatch *watch);
+extern void sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned);
 
 extern void sgt_count_call(Guarded *g, AttemptEnd result, int status,
 						   int sqlstate, int64 time_us);

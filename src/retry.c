@@ -91,7 +91,7 @@ sgt_time_to_retry(Retry *retry, const Attempt *a, AttemptEnd result,
 	}
 	else
 		resume_us += back_off(n_attempts - 1);
-	if (resume_us >= deadline_us || !sgt_may_retry(guarded, limits))
+	if (resume_us >= deadline_us || !sgt_may_retry(guarded, limits, a))
 		return NEVER;
 	return resume_us;
 }

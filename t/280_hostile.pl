@@ -132,7 +132,8 @@ foreach my $encoding ('gzip, gzip, gzip', 'chunked, gzip', 'deflate', 'x')
 	my ($server, $url) = start_raw({ x => { bytes => $answer, end => 'keep' } });
 
 	$session = run_session($node, "SET sw_guest_token.base_url = '$url/x'", $ONE);
-	like($session->{err}, qr/08P01:.*\nDETAIL:  Attempt 1: it has a transfer encoding that was not asked for\./, "encoding $encoding");
+	# from 8.1 on libcurl refuses them by itself
+	like($session->{err}, qr/08P01: response from SignalWire is not valid\nDETAIL:  Attempt 1: .*transfer.encoding/i, "encoding $encoding");
 	$server->finish;
 }
 

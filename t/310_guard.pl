@@ -202,6 +202,17 @@ $victim->finish;
 wait_for_probe();
 is(calls(1)->{out}, "token true\n", 'a prober that was killed leaves the next to others');
 
+# nobody keeps the others from probing by giving up at once
+my $soon = "state = 'closed' OR next_probe < now() + interval '500 ms'";
+use_script(repeated(5, '503') . '-then-hang');
+calls(5);
+wait_for_probe();
+calls(1, "SET sw_guest_token.timeout = '1ms'");
+is(stat_of($soon), 't', 'a probe that has little time leaves little time to others');
+wait_for_probe();
+calls(1, "SET statement_timeout = '100ms'");
+is(stat_of($soon), 't', 'one that is cancelled makes place at once');
+
 # answers to what was sent before do not close it
 use_script('201,delay=900-then-' . repeated(6, '503'));
 $victim = session($node, "SET sw_guest_token.base_url = '$url'", $ONE);
@@ -267,6 +278,12 @@ run_sql('SET sw_guest_token.max_retries = 1', ($ONE) x 14);
 is(stat_of("retries || ' ' || retries_denied"), '11 1',
 	'ten retries, and one more for ten successes');
 
+my ($dumb, $dumb_port) = listen_dumbly();
+$url = "https://127.0.0.1:$dumb_port";
+run_sql('SET sw_guest_token.max_retries = 15', "SET sw_guest_token.connect_timeout = '20ms'", $ONE);
+is(stat_of("retries || ' ' || retries_denied"), '15 0', 'a time limit of one\'s own spends nothing of it');
+close $dumb;
+
 $node->append_conf('postgresql.conf', 'sw_guest_token.breaker = off');
 $node->reload;
 $node->poll_query_until('postgres', "SELECT NOT current_setting('sw_guest_token.breaker')::bool");
@@ -290,10 +307,13 @@ $pausing->finish;
 $node->append_conf('postgresql.conf', 'sw_guest_token.max_sessions = 1');
 $node->reload;
 $node->poll_query_until('postgres', "SELECT current_setting('sw_guest_token.max_sessions') = '1'");
-use_script('hang-then-201');
+use_script('201-then-hang-then-201');
+run_sql("SELECT count(token) FROM sw_create_guest_tokens(ARRAY[ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request] "
+	  . '|| array_fill(NULL::sw_guest_token_request, ARRAY[5000000]))');
 $victim = session($node, "SET sw_guest_token.base_url = '$url'", $ONE);
-$sandbox->journal(1);
-is(calls(1)->{out}, "token true\n", 'another session may call as long as none is late');
+$sandbox->journal(2);
+is(calls(1)->{out}, "token true\n",
+	'another session may call as long as none is late, even if an answer was there long before it was read');
 do { $session = calls(1) } until $session->{err};
 is(sql_state($session->{err}), '53400', 'it may not when one is');
 like($session->{err},

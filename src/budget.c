@@ -1,0 +1,54 @@
+/*-------------------------------------------------------------------------
+ * budget.c
+ *		How many tokens a role may ask for: a token bucket for each role.
+ *
+ * Knows neither what a token is nor where the buckets are; whoever has them
+ * sees to it that nobody else uses them meanwhile.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "budget.h"
+
+#define MINUTE_US			INT64CONST(60000000)
+
+/* A role is looked for in some places only. */
+#define N_PLACES			16
+
+/*
+ * Takes a token out of a role's bucket; false if there is none.  A bucket that
+ * is full needs no place.  Roles that do not find one are refused, else they
+ * had no limit.
+ */
+bool
+sgt_spend(Budget *budgets, Oid role, int tokens_per_minute, int64 now)
+{
+	Budget	   *budget = NULL;
+	int64		cost_us;
+	int64		full_us;
+
+	if (tokens_per_minute == 0)
+		return true;
+	for (int i = 0; i < N_PLACES; i++)
+	{
+		Budget	   *place = &budgets[(role + i) % SGT_N_BUDGETS];
+
+		if (place->role == role)
+		{
+			budget = place;
+			break;
+		}
+		if (budget == NULL && place->full_us <= now)
+			budget = place;
+	}
+	if (budget == NULL)
+		return false;
+
+	cost_us = MINUTE_US / tokens_per_minute;
+	full_us = cost_us + (budget->role == role ? Max(budget->full_us, now) : now);
+	if (full_us > now + MINUTE_US)
+		return false;
+	budget->role = role;
+	budget->full_us = full_us;
+	return true;
+}
