@@ -26,6 +26,12 @@ $standby->init_from_backup($primary, 'backup', has_streaming => 1);
 $standby->start;
 $session = run_session($standby, 'SELECT pg_is_in_recovery()', $ONE, $many, $ONE);
 is($session->{err} . $session->{out}, "t\ntoken true\n20\ntoken true\n", 'on a hot standby');
+# what its sessions have learnt is its own
+my $known = 'SELECT sum(issued), max(state) FROM sw_guest_token_stat';
+is($primary->safe_psql('postgres', $known) . ' ' . $standby->safe_psql('postgres', $known), '21|closed 22|closed', 'each server counts its own');
+$sandbox->reset;
+run_session($standby, "SET sw_guest_token.base_url = '" . $sandbox->script('503') . "'", 'SET sw_guest_token.max_retries = 0', ($ONE) x 5);
+is($primary->safe_psql('postgres', $known) . ' ' . $standby->safe_psql('postgres', $known), '21|closed 22|open', 'and suspends its own requests');
 $standby->stop;
 
 $primary->stop;

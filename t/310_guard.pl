@@ -404,6 +404,8 @@ FROM (SELECT *, lag(calls, 1, 0) OVER (ORDER BY le_ms) AS before
       FROM sw_guest_token_latency WHERE target = left('$url', 255)) AS l
 EOQ
 is(stat_of('total_time > 0'), 't', 'the time is summed up');
+my $parallel = $node->pg_version >= 16 ? 'debug_parallel_query' : 'force_parallel_mode';
+is(run_session($node, "SET $parallel = on", 'SELECT count(*) > 0 FROM sw_guest_token_stat')->{out}, "t\n", 'a parallel worker may look');
 $node->safe_psql('postgres', 'SELECT sw_guest_token_stat_reset()');
 is(stat_of("concat_ws(' ', calls, requests, failed, last_error, total_time, stats_reset > now() - interval '1 minute')"),
 	'0 0 0 0 t', 'a reset begins anew');
