@@ -64,7 +64,7 @@ $$;
 SELECT :'run', round(:outage, 2), round(h.done / :healthy::numeric, 1), round(o.done / :outage, 1),
        round((100 * o.done / o.due * h.due / h.done)::numeric, 1),
        round(h.p50::numeric, 1), round(h.p99::numeric, 1), round(o.p50::numeric, 1), round(o.p99::numeric, 1),
-       (SELECT concat_ws(',', round(max(oldest)::numeric, 2), round(max(second)::numeric, 2)) FROM oldest
+       (SELECT concat(round(max(oldest)::numeric, 2), ',', round(max(second)::numeric, 2)) FROM oldest
          WHERE extract(epoch FROM at) - :began BETWEEN 0 AND :outage),
        (SELECT count(*) FROM insert WHERE began BETWEEN 0 AND :outage),
        (SELECT count(*) FROM event WHERE what = 'request' AND at BETWEEN 0 AND :outage),
