@@ -46,10 +46,12 @@ sub is_check
 	return unless $text;
 
 	like($rest, $text, "$name: detail and hint say it");
-	my ($said) = $rest =~ /^(step .*?\nhint .*?\n)/ms;
-	my @as_shown = grep { is_as_shown($said, $_) } keys %seen;
-	is(scalar @as_shown, 1, "$name: the document shows it") or diag($said);
-	$seen{$_}++ foreach @as_shown;
+	foreach my $said ($rest =~ /^(step .*?\nhint .*?\n)/msg)
+	{
+		my @as_shown = grep { is_as_shown($said, $_) } keys %seen;
+		is(scalar @as_shown, 1, "$name: the document shows it") or diag($said);
+		$seen{$_}++ foreach @as_shown;
+	}
 	return;
 }
 
@@ -138,6 +140,12 @@ is_check('an API that fails', [ "base_url = '" . $sandbox->script('500') . "'" ]
 	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize- guard+', qr/failed to process/);
 is_check('an API that does not answer', [ "base_url = '" . $sandbox->script('hang') . "'", "timeout = '200ms'" ],
 	'preload+ settings+ credentials+ resolve+ connect+ tls+ authorize- guard+', qr/timed out/);
+
+# ten 429s suspend requests
+my $limited = "base_url = '" . $sandbox->script('429,id=limited') . "'";
+run_session($node, "SET sw_guest_token.$limited", 'SET sw_guest_token.max_retries = 0', ($ONE) x 10);
+is_check('an API that limits the rate of everybody', [$limited],
+	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize- guard-', qr/limits the rate.*suspended/s);
 
 # without preloading
 my $bare = start_server('bare', "shared_preload_libraries = ''\n");
