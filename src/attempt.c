@@ -4,7 +4,7 @@
  *
  * Options in, facts out.  Knows what is said to libcurl and heard from it
  * about a request; knows nothing of sockets and signals, which are engine.c's,
- * nor of what is worth another attempt, which is for batch.c.
+ * nor of what is worth another attempt, which is for retry.c.
  *
  * Attempts are used again and again, with their handles: an option is set
  * anew only if it may differ.  What libcurl would work out for each request is

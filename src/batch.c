@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  * batch.c
- *		One caller's requests: places, deadlines, retries.
+ *		One caller's requests: places, deadlines, order.
  *
- * Knows what a request may take and when it is worth another attempt; knows
- * nothing of tokens or SQL types, and leaves libcurl's habits to engine.c.
+ * Knows which request may run and until when; knows nothing of tokens or SQL
+ * types, and leaves libcurl's habits to engine.c, other attempts to retry.c.
  *
  * Several batches may be open: no caller in the extension does that yet, but
  * its tests do.  They share the engine, so that whoever waits drives

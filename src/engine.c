@@ -3,8 +3,8 @@
  *		libcurl in a backend: its handles, sockets, timer and signals.
  *
  * Knows how libcurl and the server live together; knows nothing of what a
- * request says, which is for attempt.c, nor of retries, deadlines or batches,
- * which are for batch.c.
+ * request says, which is for attempt.c, nor of deadlines or batches, which are
+ * for batch.c.
  *
  * libcurl never waits by itself.  It names the sockets and the moment that it
  * waits for, and the backend sleeps on its latch, the postmaster's death and
