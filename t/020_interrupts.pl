@@ -127,6 +127,17 @@ END
 EOQ
 is($session->{err} . $session->{out}, "token true\n", 'errors can be caught, many in a row');
 
+# a client that has gone away
+$sandbox->reset;
+$session = session($node, "SET client_connection_check_interval = '100ms'",
+	"SET sw_guest_token.base_url = '" . $sandbox->script('hang,id=gone') . "'", $ONE);
+wait_for_call($node);
+$session->{process}->signal('KILL');
+ok( $node->poll_query_until('postgres',
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'victim'"),
+	'client_connection_check_interval ends the call of a client that has gone');
+$session->finish;
+
 # the wait is shown
 $sandbox->reset;
 $session = session($node, "SET sw_guest_token.base_url = '" . $sandbox->script('hang') . "'", $ONE);
