@@ -91,7 +91,7 @@ RETURNS TABLE (
 	detail text,
 	hint text)
 AS 'MODULE_PATHNAME', 'sw_guest_token_check'
-LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 8;
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 9;
 COMMENT ON FUNCTION sw_guest_token_check() IS
 'says which step on the way to a guest token fails, and what to do';
 

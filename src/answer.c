@@ -148,7 +148,7 @@ sgt_describe_outcome(const Call *call, const Outcome *outcome,
 		case ATTEMPT_SILENT:
 			sgt_set_error(error, ERRCODE_CONNECTION_FAILURE,
 						  "request to SignalWire timed out");
-			error->detail = pstrdup(_("No session has had an answer since the request was sent, and requests are suspended."));
+			error->detail = pstrdup(_("No session has had an answer for a while, and requests are suspended."));
 			add_check_hint(call, error);
 			break;
 		case ATTEMPT_SUSPENDED:

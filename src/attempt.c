@@ -294,6 +294,7 @@ sgt_note_sending(Attempt *a, int local_port, bool last_lives_on)
 
 	curl_easy_getinfo(a->easy, CURLINFO_NUM_CONNECTS, &n_connects);
 	a->is_sent = true;
+	a->sent_us = sgt_now_us();
 	if (a->n_sent > 0)
 	{
 		/* of new connections, or that live on, libcurl repeats just that */
@@ -576,7 +577,7 @@ read_header(char *line, size_t size, size_t n, void *arg)
 		a->too_large = true;
 		return 0;
 	}
-	if (has_unasked_encoding(line, length))
+	if (a->status == 0 && has_unasked_encoding(line, length))
 	{
 		a->is_encoded = true;
 		return 0;

@@ -94,6 +94,9 @@ typedef struct Attempt
 	int64		connected_us;	/* then that one was; TLS may be to come */
 	int			n_sockets;		/* opened for it */
 	bool		is_sent;		/* the request is on its way */
+	int64		sent_us;		/* since then */
+	int64		gap_us;			/* when libcurl had a turn after long having
+								 * none; 0: it always had */
 	int			n_sent;			/* how often libcurl has sent it */
 	long		n_connects;		/* connections made for it until then */
 	int			local_port;		/* of the connection that it went over */
@@ -114,13 +117,24 @@ typedef struct Attempt
 	AttemptEnd	end;
 	CURLcode	code;			/* libcurl's, at first for its options */
 	int64		ended_us;
-	bool		is_timely;		/* that is when it ended, not only when it was
-								 * seen */
 	const char *phase;			/* what it was doing, to complete "while ..." */
 	const char *content_type;	/* NULL: none */
 	int64		retry_after_s;	/* 0: nothing that can be told */
 	char		reason[CURL_ERROR_SIZE];	/* may be empty */
 } Attempt;
+
+/*
+ * Since when the attempt has waited for the other side, as opposed to this one:
+ * for authorities to be read, a processor, or somebody who gives it a turn.
+ */
+static inline int64
+sgt_waiting_since_us(const Attempt *a)
+{
+	int64		since_us = a->is_sent ? a->sent_us :
+	a->connected_us != 0 ? a->connected_us : a->started_us;
+
+	return Max(since_us, a->gap_us);
+}
 
 /* These raise nothing. */
 extern void sgt_free_attempt(Attempt *a);

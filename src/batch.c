@@ -203,8 +203,8 @@ forget(Request *r)
 		dlist_delete(&r->queue_node);
 	stop_timer(r);
 	sgt_end_watch(r->batch->guarded, &r->watch, r->state != REQUEST_DONE);
-	if (r->state != REQUEST_DONE)
-		r->outcome.result = ATTEMPT_ABANDONED;
+	/* if not counted yet: an answer that nobody was given is as good as none */
+	r->outcome.result = ATTEMPT_ABANDONED;
 	sgt_count_request(r, ERRCODE_QUERY_CANCELED);
 	if (r->attempt)
 		sgt_release_attempt(r->attempt);
@@ -324,14 +324,14 @@ sgt_release_request(Request *r)
 void
 sgt_count_request(Request *r, int sqlstate)
 {
-	Batch	   *batch = r->batch;
-	int64		start_us = r->deadline_us -
-	batch->limits.timeout_ms * INT64CONST(1000);
+	int64		took_us = 0;
 
+	if (r->attempt && r->deadline_us != 0)
+		took_us = r->attempt->ended_us - r->deadline_us +
+			r->batch->limits.timeout_ms * INT64CONST(1000);
 	if (r->was_asked && !r->is_counted)
-		sgt_count_call(batch->guarded, r->outcome.result, r->outcome.status,
-					   sqlstate,
-					   r->attempt ? r->attempt->ended_us - start_us : 0);
+		sgt_count_call(r->batch->guarded, r->outcome.result,
+					   r->outcome.status, sqlstate, Max(took_us, 0));
 	r->is_counted = true;
 }
 
@@ -476,9 +476,10 @@ is_let_through(Request *r, int64 now)
 		return true;
 	if (r->was_asked)
 	{
-		if (sgt_may_go_on(batch->guarded, &batch->limits, &r->watch))
+		if (sgt_may_go_on(batch->guarded, &batch->limits, &r->watch, now,
+						  &r->outcome.suspension))
 			return true;
-		finish(r, r->outcome.result);
+		finish(r, r->deadline_us == 0 ? ATTEMPT_SUSPENDED : r->outcome.result);
 		return false;
 	}
 
@@ -560,9 +561,8 @@ static void
 expire_overdue(void)
 {
 	bool		any_ready = true;
-	int64		now;
+	int64		now = sgt_now_us();
 
-	now = sgt_now_us();
 	for (int i = 0; i < MAX_LATE_TURNS && any_ready &&
 		 sgt_now_us() - now < MAX_LATE_US; i++)
 	{

@@ -69,7 +69,7 @@
 /* After that what is stopped is cut first: TLS reads what came before it closes. */
 #define MAX_STOPPING_US		(250 * 1000)
 
-/* If nobody drove for longer, it is not known when an answer has come. */
+/* If libcurl has no turn for longer, nobody knows when something came. */
 #define MAX_GAP_US			(100 * 1000)
 
 /*
@@ -97,8 +97,7 @@ static struct
 	int			n_sockets;		/* that libcurl has open */
 	bool		may_have_lost;	/* some of them have been closed, maybe */
 	int64		timer_us;		/* when libcurl wants a turn anyway */
-	int64		woke_us;		/* when the last sleep ended */
-	int64		turn_us;		/* when this turn began */
+	int64		driven_us;		/* when the last turn or sleep ended */
 	int64		stopping_us;	/* what it has spent on stopping attempts */
 
 	int			n_idle_sleeps;	/* since an attempt last ended */
@@ -449,8 +448,6 @@ static void
 end_attempt(Attempt *a, AttemptEnd end, CURLcode code)
 {
 	sgt_note_attempt_end(a, end, code);
-	a->is_timely = engine.turn_us - engine.woke_us < MAX_GAP_US ||
-		a->started_us > engine.woke_us;
 	/* of a socket that made no connection, nobody may have told the end */
 	engine.may_have_lost |= a->n_sockets != a->n_connects;
 	engine.n_idle_sleeps = 0;
@@ -497,7 +494,14 @@ sgt_next_ended(void)
 void
 sgt_begin_turn(void)
 {
-	engine.turn_us = sgt_now_us();
+	int64		now = sgt_now_us();
+	dlist_iter	iter;
+
+	if (now - engine.driven_us > MAX_GAP_US)
+	{
+		dlist_foreach(iter, &engine.running)
+			dlist_container(Attempt, node, iter.cur)->gap_us = now;
+	}
 	engine.stopping_us = 0;
 	Assert(!engine.is_turn);
 	engine.is_turn = true;
@@ -511,6 +515,7 @@ sgt_end_turn(void)
 		find_lost_sockets();
 	sgt_restore_signals();
 	engine.is_turn = false;
+	engine.driven_us = sgt_now_us();
 }
 
 /*
@@ -641,7 +646,7 @@ sgt_wait_for_engine(int64 wake_us)
 						 events, lengthof(events),
 						 dlist_is_empty(&engine.running) ?
 						 engine.pause_event : engine.wait_event);
-	engine.woke_us = sgt_now_us();
+	engine.driven_us = sgt_now_us();
 	for (int i = 0; i < n; i++)
 	{
 		if (events[i].events & WL_LATCH_SET)

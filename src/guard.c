@@ -138,11 +138,14 @@ static OwnShare *find_own_share(const Guarded *g);
 static GuardVerdict lease_probe(Guarded *g, const Limits *limits,
 								bool has_written, int64 now);
 static void take_answer(Guarded *g, const Attempt *a);
+static void take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
+						   AttemptEnd result);
+static bool is_own_limit(const Guarded *g, const Limits *limits,
+						 const Attempt *a);
 static void measure(Guarded *g, int64 time_us);
-static void take_failure(Guarded *g, GuardCause cause, int status, int points,
+static void take_failure(Guarded *g, GuardCause cause, int status, int n,
 						 int64 now);
 static void open_breaker(Guarded *g, int64 now);
-static void close_breaker(Guarded *g, int64 now);
 static void note_change(const Guarded *g, int64 now);
 static int64 get_silence_us(const Guarded *g);
 static void get_state(const Guarded *g, int64 now, GuardState *state);
@@ -202,6 +205,7 @@ Guarded    *
 sgt_find_guarded(const Target *target)
 {
 	static bool is_registered = false;
+	char		url[SGT_GUARDED_URL_SIZE];
 	Guarded    *g = NULL;
 
 	if (area == NULL)
@@ -210,6 +214,14 @@ sgt_find_guarded(const Target *target)
 	{
 		before_shmem_exit(take_back_shares, (Datum) 0);
 		is_registered = true;
+	}
+
+	/* databases of all encodings show it */
+	strlcpy(url, target->base_url, sizeof(url));
+	for (char *c = url; *c != '\0'; c++)
+	{
+		if (IS_HIGHBIT_SET(*c))
+			*c = '?';
 	}
 
 	SpinLockAcquire(&area->mutex);
@@ -222,7 +234,7 @@ sgt_find_guarded(const Target *target)
 	{
 		g = &area->guarded[area->n_guarded++];
 		memcpy(g->key, target->key, sizeof(g->key));
-		strlcpy(g->url, target->base_url, sizeof(g->url));
+		memcpy(g->url, url, sizeof(g->url));
 		g->retry_budget = FULL_RETRY_BUDGET;
 		g->counters.reset = GetCurrentTimestamp();
 	}
@@ -235,9 +247,8 @@ sgt_find_guarded(const Target *target)
  */
 
 /*
- * Notes that the session is inside a call; false if it would be one too many.
- * There is no limit as long as the API answers in time: a burst does no harm
- * then.
+ * Enters a call; false if the session would be one too many.  There is no limit
+ * as long as the API answers in time: a burst does no harm then.
  */
 bool
 sgt_enter_guard(Guarded *g, const Limits *limits)
@@ -326,7 +337,7 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
 	else if (is_open)
 	{
 		verdict = lease_probe(g, limits, has_written, now);
-		watch->holds_locks = has_written;
+		watch->locked_since_us = has_written ? now : 0;
 	}
 	SpinLockRelease(&area->mutex);
 	watch->verdict = verdict;
@@ -336,8 +347,7 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
 /*
  * The next probe goes a second after this one, or sooner if this one is given
  * less time: else whoever tries often and gives up at once would keep requests
- * suspended.  If this one holds locks, the next goes a second after its end: those
- * who wait for the locks need their turn as well.
+ * suspended.
  */
 static GuardVerdict
 lease_probe(Guarded *g, const Limits *limits, bool has_written, int64 now)
@@ -351,13 +361,19 @@ lease_probe(Guarded *g, const Limits *limits, bool has_written, int64 now)
 }
 
 /*
- * Whether a request that was let through before may be sent again.
+ * Whether a request that was let through before may be sent again; otherwise
+ * "state" tells why.
  */
 bool
-sgt_may_go_on(Guarded *g, const Limits *limits, const GuardWatch *watch)
+sgt_may_go_on(Guarded *g, const Limits *limits, const GuardWatch *watch,
+			  int64 now, GuardState *state)
 {
-	return g == NULL || !limits->breaker || watch->verdict != GUARD_PASS ||
-		!g->is_open;
+	if (g == NULL || !limits->breaker || watch->verdict != GUARD_PASS)
+		return true;
+	SpinLockAcquire(&area->mutex);
+	get_state(g, now, state);
+	SpinLockRelease(&area->mutex);
+	return !state->is_open;
 }
 
 /*
@@ -373,9 +389,7 @@ sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a)
 	if (g == NULL)
 		return true;
 	SpinLockAcquire(&area->mutex);
-	/* what ended by a short time limit is the caller's own affair */
-	is_free |= a->end == ATTEMPT_CONNECT_TIMED_OUT &&
-		a->ended_us - a->started_us < get_silence_us(g);
+	is_free |= is_own_limit(g, limits, a);
 	may_retry = !limits->breaker ||
 		(!g->is_open && (is_free || g->retry_budget >= COST_OF_RETRY));
 	if (may_retry)
@@ -392,15 +406,13 @@ sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a)
  * Takes note of how an attempt has ended, with its request's result so far.
  *
  * What says nothing of the API: a cancel, what went wrong on this side, a time
- * limit that is shorter than an answer may well take.  Nor does a 500, which may
- * be about the one request.
+ * limit that is shorter than an answer may well take, or that passed while nobody
+ * looked.  Nor does a 500, which may be about the one request.
  */
 void
 sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
 			   AttemptEnd result)
 {
-	int64		took_us = a->ended_us - a->started_us;
-
 	if (g == NULL)
 		return;
 	SpinLockAcquire(&area->mutex);
@@ -409,26 +421,8 @@ sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
 		g->last_answer_us = Max(g->last_answer_us, a->ended_us);
 	if (result == ATTEMPT_ANSWERED && !sgt_is_failure(a->status))
 		take_answer(g, a);
-	else if (!limits->breaker)
-		;
-	else if (result == ATTEMPT_ANSWERED && a->status != 500)
-	{
-		take_failure(g, GUARD_STATUS, a->status,
-					 a->status == 429 ? POINTS_OF_429 : POINTS_OF_FAILURE,
-					 a->ended_us);
-		if (a->status == 429 && g->is_open && a->retry_after_s > 0)
-			g->probe_us = a->ended_us +
-				Min(a->retry_after_s, MAX_RETRY_AFTER_S) * US_PER_S +
-				pg_prng_uint64_range(&pg_global_prng_state, 0, MAX_JITTER_US);
-	}
-	else if (result == ATTEMPT_NOT_CONNECTED)
-		take_failure(g, GUARD_NO_CONNECTION, 0, POINTS_OF_FAILURE, a->ended_us);
-	else if (result == ATTEMPT_BROKEN)
-		take_failure(g, GUARD_BROKEN, 0, POINTS_OF_FAILURE, a->ended_us);
-	else if ((result == ATTEMPT_TIMED_OUT ||
-			  result == ATTEMPT_CONNECT_TIMED_OUT) &&
-			 took_us >= get_silence_us(g))
-		take_failure(g, GUARD_TIMED_OUT, 0, POINTS_OF_FAILURE, a->ended_us);
+	else if (limits->breaker)
+		take_other_end(g, limits, a, result);
 	SpinLockRelease(&area->mutex);
 }
 
@@ -439,21 +433,66 @@ sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
 static void
 take_answer(Guarded *g, const Attempt *a)
 {
-	int64		took_us = a->ended_us - a->started_us;
+	int64		took_us = a->ended_us - a->sent_us;
 
-	if (a->is_timely)
+	/* else the answer was there long before */
+	if (a->gap_us == 0)
 		measure(g, took_us);
 	g->points = 0;
 	if (g->is_open && a->started_us >= g->opened_us)
 	{
 		/* what was typical before may be so no longer */
-		if (a->is_timely)
+		if (a->gap_us == 0)
 			g->srtt_us = Max(g->srtt_us, took_us);
-		close_breaker(g, a->ended_us);
+		g->is_open = false;
+		g->retry_budget = FULL_RETRY_BUDGET;
+		note_change(g, a->ended_us);
 	}
 	if (a->status == 201)
 		g->retry_budget = Min(g->retry_budget + GAIN_OF_SUCCESS,
 							  FULL_RETRY_BUDGET);
+}
+
+static void
+take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
+			   AttemptEnd result)
+{
+	GuardCause	cause;
+
+	if (result == ATTEMPT_ANSWERED && a->status != 500)
+		cause = GUARD_STATUS;
+	else if (result == ATTEMPT_NOT_CONNECTED)
+		cause = GUARD_NO_CONNECTION;
+	else if (result == ATTEMPT_BROKEN)
+		cause = GUARD_BROKEN;
+	else if (result == ATTEMPT_TIMED_OUT || result == ATTEMPT_CONNECT_TIMED_OUT)
+		cause = GUARD_TIMED_OUT;
+	else
+		return;
+	if (is_own_limit(g, limits, a))
+		return;
+
+	take_failure(g, cause, a->status, 1, a->ended_us);
+	if (g->is_open && cause == GUARD_STATUS && a->status == 429 &&
+		a->retry_after_s > 0)
+		g->probe_us = a->ended_us +
+			Min(a->retry_after_s, MAX_RETRY_AFTER_S) * US_PER_S +
+			pg_prng_uint64_range(&pg_global_prng_state, 0, MAX_JITTER_US);
+}
+
+/*
+ * Whether an attempt was ended by a time limit that is the caller's own affair.
+ */
+static bool
+is_own_limit(const Guarded *g, const Limits *limits, const Attempt *a)
+{
+	int			limit_ms = a->end == ATTEMPT_CONNECT_TIMED_OUT ?
+	limits->connect_timeout_ms : limits->timeout_ms;
+
+	if (a->end != ATTEMPT_TIMED_OUT && a->end != ATTEMPT_CONNECT_TIMED_OUT)
+		return false;
+	return limit_ms * INT64CONST(1000) < get_silence_us(g) ||
+		a->ended_us - sgt_waiting_since_us(a) < get_silence_us(g);
 }
 
 static void
@@ -474,13 +513,14 @@ measure(Guarded *g, int64 time_us)
 }
 
 static void
-take_failure(Guarded *g, GuardCause cause, int status, int points, int64 now)
+take_failure(Guarded *g, GuardCause cause, int status, int n, int64 now)
 {
 	g->cause = cause;
 	g->status = status;
 	if (g->is_open)
 		return;
-	g->points += points;
+	g->points += n * (cause == GUARD_STATUS && status == 429 ? POINTS_OF_429 :
+					  POINTS_OF_FAILURE);
 	if (g->points >= MAX_POINTS)
 		open_breaker(g, now);
 }
@@ -496,14 +536,6 @@ open_breaker(Guarded *g, int64 now)
 	g->n_short_probes = 0;
 	g->counters.opened++;
 	g->counters.last_opened = GetCurrentTimestamp();
-	note_change(g, now);
-}
-
-static void
-close_breaker(Guarded *g, int64 now)
-{
-	g->is_open = false;
-	g->retry_budget = FULL_RETRY_BUDGET;
 	note_change(g, now);
 }
 
@@ -580,12 +612,12 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 {
 	bool		gives_up = false;
 	int64		silence_us;
-	int64		since_us;
+	int64		since_us = sgt_waiting_since_us(a);
 	int			n;
 
 	SpinLockAcquire(&area->mutex);
 	silence_us = get_silence_us(g);
-	*look_us = a->started_us + silence_us;
+	*look_us = since_us + silence_us;
 	if (now >= *look_us)
 	{
 		*look_us = now + LOOK_US;
@@ -595,14 +627,13 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 			g->n_late++;
 			find_own_share(g)->n_late++;
 		}
-		since_us = Max(g->last_answer_us, a->started_us);
+		since_us = Max(since_us, g->last_answer_us);
 		if (watch->silent_since_us != since_us)
 			watch->n_silences = 0;
 		watch->silent_since_us = since_us;
 		n = (int) ((now - since_us) / silence_us);
 		if (n > watch->n_silences && limits->breaker)
-			take_failure(g, GUARD_SILENCE, 0,
-						 POINTS_OF_FAILURE * (n - watch->n_silences), now);
+			take_failure(g, GUARD_SILENCE, 0, n - watch->n_silences, now);
 		watch->n_silences = Max(n, watch->n_silences);
 		gives_up = n > 0 && limits->breaker && g->is_open &&
 			watch->verdict != GUARD_LONG_PROBE;
@@ -612,30 +643,34 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 }
 
 /*
- * To be called when the attempt runs no more.  A probe that was abandoned makes
- * place for another one.
+ * To be called when the attempt runs no more.  A probe that held locks leaves
+ * others as much time as it has taken itself, a second at most: who waits for the
+ * locks needs a turn as well.  One that was abandoned makes place apart from that.
  */
 void
 sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
 {
-	bool		gives_back = is_abandoned && !watch->holds_locks &&
-	(watch->verdict == GUARD_PROBE || watch->verdict == GUARD_LONG_PROBE);
+	bool		is_locking = watch->locked_since_us != 0;
+	bool		makes_place = is_abandoned && (watch->verdict == GUARD_PROBE ||
+											   watch->verdict == GUARD_LONG_PROBE);
 
-	if (area && g && (watch->is_late || watch->holds_locks || gives_back))
+	if (area && g && (watch->is_late || is_locking || makes_place))
 	{
 		int64		now = sgt_now_us();
+		int64		next_us = now + (is_locking ?
+									 Min(LEASE_US, now - watch->locked_since_us) : 0);
 
 		SpinLockAcquire(&area->mutex);
 		g->n_late -= watch->is_late;
-		if (watch->holds_locks)
-			g->probe_us = Max(g->probe_us, now + LEASE_US);
-		else if (gives_back)
-			g->probe_us = Min(g->probe_us, now);
+		if (makes_place)
+			g->probe_us = Min(g->probe_us, next_us);
+		else if (is_locking)
+			g->probe_us = Max(g->probe_us, next_us);
 		SpinLockRelease(&area->mutex);
 		find_own_share(g)->n_late -= watch->is_late;
 	}
 	watch->is_late = false;
-	watch->holds_locks = false;
+	watch->locked_since_us = 0;
 	watch->silent_since_us = 0;
 	watch->n_silences = 0;
 }
@@ -706,9 +741,6 @@ sgt_get_guarded(int n)
 	return n < area->n_guarded ? &area->guarded[n] : NULL;
 }
 
-/*
- * What is known of a target.
- */
 void
 sgt_take_snapshot(const Guarded *g, GuardSnapshot *snapshot)
 {

@@ -63,7 +63,8 @@ typedef enum GuardVerdict
 typedef struct GuardWatch
 {
 	GuardVerdict verdict;		/* by which it was let through */
-	bool		holds_locks;	/* a probe of a transaction that has written */
+	int64		locked_since_us;	/* a probe's whose transaction has
+									 * written; 0: no such */
 	bool		is_late;		/* it has waited for S, and is counted as such */
 	int64		silent_since_us;	/* when the silence began that it counted */
 	int			n_silences;		/* how often it did */
@@ -91,7 +92,7 @@ typedef struct GuardCounters
 	int64		retries;
 	int64		retries_denied;
 	int64		opened;
-	int64		total_us;		/* of all calls that were let through */
+	int64		total_us;		/* of calls let through and not cancelled */
 	int64		latencies[SGT_N_LATENCIES]; /* those calls, by their time */
 	int			last_error;		/* SQLSTATE; 0: none */
 	TimestampTz last_opened;	/* 0: never */
@@ -121,7 +122,8 @@ extern GuardVerdict sgt_ask_guard(Guarded *g, const Limits *limits,
 								  bool is_crowded, int64 now,
 								  GuardWatch *watch, GuardState *state);
 extern bool sgt_may_go_on(Guarded *g, const Limits *limits,
-						  const GuardWatch *watch);
+						  const GuardWatch *watch, int64 now,
+						  GuardState *state);
 extern bool sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a);
 extern void sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
 						   AttemptEnd result);

@@ -34,6 +34,11 @@ PG_FUNCTION_INFO_V1(sw_guest_token_stat);
 PG_FUNCTION_INFO_V1(sw_guest_token_latency);
 PG_FUNCTION_INFO_V1(sw_guest_token_stat_reset);
 
+/* Puts what is known of a target into rows. */
+typedef void (*PutTarget) (ReturnSetInfo *result,
+						   const GuardSnapshot *snapshot);
+
+static Datum put_targets(FunctionCallInfo fcinfo, PutTarget put);
 static void need_guard(void);
 static void put_stat(ReturnSetInfo *result, const GuardSnapshot *snapshot);
 static void put_latencies(ReturnSetInfo *result,
@@ -46,17 +51,7 @@ static void put_latencies(ReturnSetInfo *result,
 Datum
 sw_guest_token_stat(PG_FUNCTION_ARGS)
 {
-	GuardSnapshot snapshot;
-	Guarded    *g;
-
-	need_guard();
-	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; (g = sgt_get_guarded(i)) != NULL; i++)
-	{
-		sgt_take_snapshot(g, &snapshot);
-		put_stat((ReturnSetInfo *) fcinfo->resultinfo, &snapshot);
-	}
-	return (Datum) 0;
+	return put_targets(fcinfo, put_stat);
 }
 
 /*
@@ -68,6 +63,12 @@ sw_guest_token_stat(PG_FUNCTION_ARGS)
 Datum
 sw_guest_token_latency(PG_FUNCTION_ARGS)
 {
+	return put_targets(fcinfo, put_latencies);
+}
+
+static Datum
+put_targets(FunctionCallInfo fcinfo, PutTarget put)
+{
 	GuardSnapshot snapshot;
 	Guarded    *g;
 
@@ -76,7 +77,7 @@ sw_guest_token_latency(PG_FUNCTION_ARGS)
 	for (int i = 0; (g = sgt_get_guarded(i)) != NULL; i++)
 	{
 		sgt_take_snapshot(g, &snapshot);
-		put_latencies((ReturnSetInfo *) fcinfo->resultinfo, &snapshot);
+		put((ReturnSetInfo *) fcinfo->resultinfo, &snapshot);
 	}
 	return (Datum) 0;
 }

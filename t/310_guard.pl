@@ -155,7 +155,7 @@ is($sandbox->attempts, 16, 'and what was not on its way is not sent');
 use_script('hang');
 $session = run_sql($ONE);
 like($session->{err},
-	qr/ERROR:  08006: request to SignalWire timed out\nDETAIL:  No session has had an answer since the request was sent, and requests are suspended\./,
+	qr/ERROR:  08006: request to SignalWire timed out\nDETAIL:  No session has had an answer for a while, and requests are suspended\./,
 	'silence counts each time that it lasts long enough, so that one call is enough');
 
 # answers to others end a silence
@@ -212,6 +212,22 @@ is(stat_of($soon), 't', 'a probe that has little time leaves little time to othe
 wait_for_probe();
 calls(1, "SET statement_timeout = '100ms'");
 is(stat_of($soon), 't', 'one that is cancelled makes place at once');
+foreach my $limit ("SET sw_guest_token.timeout = '1ms'", "SET statement_timeout = '100ms'")
+{
+	wait_for_probe();
+	run_sql($limit, 'CREATE TEMP TABLE IF NOT EXISTS w (n int)',
+		"WITH w AS (INSERT INTO w VALUES (1) RETURNING n) SELECT token FROM w, sw_create_guest_token('{$ADDRESS}')");
+	is(stat_of($soon), 't', 'and so it is with one that holds locks');
+}
+
+# nor makes the API look as if it did not answer, by looking at other things first
+my ($deaf, $deaf_port) = listen_dumbly();
+$url = "https://127.0.0.1:$deaf_port";
+run_sql("SET sw_guest_token.connect_timeout = '60ms'",
+	"SELECT count(token) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, ARRAY[10]) "
+	  . '|| array_fill(NULL::sw_guest_token_request, ARRAY[5000000]))');
+is(stat_of('timed_out || state'), '10closed', 'a short limit is one however late it is seen');
+close $deaf;
 
 # answers to what was sent before do not close it
 use_script('201,delay=900-then-' . repeated(6, '503'));
