@@ -5,8 +5,9 @@ EXTENSION    = sw_guest_token
 EXTVERSION   = $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" $(EXTENSION).control)
 MODULE_big   = $(EXTENSION)
 OBJS         = src/answer.o src/attempt.o src/batch.o src/budget.o src/check.o src/codec.o src/engine.o \
-	src/error.o src/functions.o src/guard.o src/retry.o src/settings.o src/socketset.o src/stats.o \
-	src/text.o src/tokens.o src/trigger.o src/url.o src/watchdog.o
+	src/error.o src/functions.o src/guard.o src/outcome.o src/plan.o src/purity.o src/retry.o src/rewrite.o src/rows.o src/scan.o \
+	src/settings.o src/socketset.o src/stats.o \
+	src/text.o src/timer.o src/tokens.o src/trigger.o src/url.o src/watchdog.o
 DATA         = $(wildcard sql/*--*.sql)
 
 # pg_regress talks to the stand-in API, which the launcher starts for each file
@@ -18,7 +19,7 @@ TAP_TESTS    = 1
 # They must not call what the server is configured for: each setting is empty, or
 # has its default value.  This goes before files, databases and roles.
 TEST_SETTINGS = space_name= project_id= api_token= api_token_file= base_url= ca_file= proxy= \
-	connect_timeout=5s timeout=10s max_retries=2 max_concurrency=16 tokens_per_minute=0
+	connect_timeout=5s timeout=10s max_retries=2 max_concurrency=16 read_ahead=off tokens_per_minute=0
 ifneq ($(and $(PGSERVICE),$(filter installcheck,$(MAKECMDGOALS))),)
 $(error unset PGSERVICE: the options of a service would replace the settings of the tests)
 endif

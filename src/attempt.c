@@ -617,3 +617,19 @@ has_unasked_encoding(const char *line, size_t length)
 	return (size_t) (end - line) != strlen(value) ||
 		pg_strncasecmp(line, value, strlen(value)) != 0;
 }
+
+/*
+ * Tells the log of an attempt; of what was sent and received nothing but its
+ * size.
+ */
+void
+sgt_report_attempt(const Attempt *a, int tag, int number)
+{
+	ereport(DEBUG1,
+			(errmsg_internal("sw_guest_token: request %d, attempt %d: status %d after %.1f ms over %s connection, %zu bytes, libcurl's code %d",
+							 tag, number, a->status,
+							 (a->ended_us - a->started_us) / 1000.0,
+							 !a->is_sent ? "no" :
+							 a->n_connects > 0 ? "a new" : "a kept-alive",
+							 a->header_length + a->body_length, a->code)));
+}

@@ -144,4 +144,7 @@ extern void sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code);
 extern AttemptEnd sgt_classify_attempt(const Attempt *a, CURLcode code);
 extern void sgt_probe_attempt(const Attempt *a, AttemptProbe *probe);
 
+/* This may raise, for lack of memory. */
+extern void sgt_report_attempt(const Attempt *a, int tag, int number);
+
 #endif							/* SGT_ATTEMPT_H */

@@ -5,10 +5,9 @@
  * Knows which request may run and until when; knows nothing of tokens or SQL
  * types, and leaves libcurl's habits to engine.c, other attempts to retry.c.
  *
- * Several batches may be open: no caller in the extension does that yet, but
- * its tests do.  They share the engine, so that whoever waits drives
- * everybody's requests.  What comes of that stays with each batch until its
- * owner asks.
+ * Several batches may be open: while a query reads ahead, a trigger makes a call.
+ * Whoever waits drives everybody's requests; what comes of that stays with each
+ * batch until its owner asks.
  *
  * 1. Interrupts are served while waiting, between turns: never while libcurl
  *    is on the stack.  They raise in the batch that waits, and end only that.
@@ -38,6 +37,12 @@
 #define MAX_LATE_TURNS		256
 #define MAX_LATE_US			(1000 * 1000)
 
+/* So often requests go on while their owner does something else. */
+#define POLL_US				1000
+
+/* If nobody drives for longer, nobody knows when something came. */
+#define MAX_GAP_US			(100 * 1000)
+
 struct Batch
 {
 	MemoryContext context;		/* has it and its requests */
@@ -53,19 +58,12 @@ struct Batch
 	bool		is_stopped;
 	bool		connect_failed; /* do not wait for others' connections */
 	bool		has_sent;		/* a request, of which the attempt has ended */
-	int			n_requests;		/* not released */
 	dlist_head	pending;		/* not done */
 	dlist_head	done;			/* not handed out yet */
 	dlist_head	handed_out;
 };
 
-static int	compare_timers(const pairingheap_node *a,
-						   const pairingheap_node *b, void *arg);
-
 static dlist_head open_batches = DLIST_STATIC_INIT(open_batches);
-
-/* Deadlines, and the ends of pauses. */
-static pairingheap timers = {compare_timers, NULL, NULL};
 
 /* Those of whose deadline it must yet be seen that nothing came before it. */
 static dlist_head overdue = DLIST_STATIC_INIT(overdue);
@@ -82,12 +80,17 @@ static int	n_running = 0;
 /* Less where descriptors are short, until all batches have ended. */
 static int	max_running = INT_MAX;
 
+/* When the last turn or sleep ended. */
+static int64 driven_us = 0;
+
 /* What the last sleep has found, for the next turn. */
 static bool sockets_ready = false;
 
 static void abandon(void *arg);
 static void forget(Request *r);
+static void go_on(void);
 static void run_turn(void);
+static void skip_gap(int64 now);
 static void fire_timers(int64 now);
 static void start_ready(int64 now);
 static bool is_let_through(Request *r, int64 now);
@@ -97,7 +100,6 @@ static void note_end(Request *r);
 static void expire_overdue(void);
 static void settle_ended(void);
 static void observe(Request *r);
-static void report_attempt(const Request *r);
 static bool wait_for_descriptor(Request *r);
 static void make_ready(Request *r);
 static void finish(Request *r, AttemptEnd result);
@@ -145,9 +147,7 @@ sgt_begin_batch(Target *target, const Limits *limits, const char *url,
 	return batch;
 }
 
-/*
- * Ends a batch.  What has no outcome yet is abandoned.
- */
+/* Ends a batch.  What has no outcome yet is abandoned. */
 void
 sgt_end_batch(Batch *batch)
 {
@@ -210,19 +210,21 @@ forget(Request *r)
 		sgt_release_attempt(r->attempt);
 }
 
-/*
- * Whether as many requests as may be in flight have been submitted and not
- * released.
- */
-bool
-sgt_is_batch_full(const Batch *batch)
+/* How many requests are on their way, whosever they are. */
+int
+sgt_count_pending(void)
 {
-	return batch->n_requests >= batch->limits.max_concurrency;
+	return n_pending;
 }
 
-/*
- * Whether any request has been sent.
- */
+/* Whether sgt_wait_for_any() would not have to wait. */
+bool
+sgt_is_any_done(const Batch *batch)
+{
+	return !dlist_is_empty((dlist_head *) &batch->done);
+}
+
+/* Whether any request has been sent. */
 bool
 sgt_has_batch_sent(Batch *batch)
 {
@@ -290,11 +292,10 @@ sgt_submit_request(Batch *batch, const char *body, int tag, bool is_probe)
 		r->probe = MemoryContextAllocZero(batch->context, sizeof(AttemptProbe));
 	r->retry.is_fresh = is_probe;
 	r->batch = batch;
-	r->wake_us = NEVER;
-	r->outcome.reason = "";
+	sgt_init_timer(&r->timer);
+	sgt_begin_outcome(&r->outcome);
 
 	dlist_push_tail(&batch->pending, &r->node);
-	batch->n_requests++;
 	n_pending++;
 	if (batch->has_engine)
 		make_ready(r);
@@ -303,16 +304,13 @@ sgt_submit_request(Batch *batch, const char *body, int tag, bool is_probe)
 	return r;
 }
 
-/*
- * Gives back a request that is done.
- */
+/* Gives back a request that is done. */
 void
 sgt_release_request(Request *r)
 {
 	Assert(r->state == REQUEST_DONE);
 	forget(r);
 	dlist_delete(&r->node);
-	r->batch->n_requests--;
 	pfree(r->body);
 	pfree(r);
 }
@@ -335,19 +333,12 @@ sgt_count_request(Request *r, int sqlstate)
 	r->is_counted = true;
 }
 
-/*
- * Waits until the request is done.
- */
+/* Waits until the request is done. */
 void
 sgt_wait_for_request(Request *r)
 {
 	while (r->state != REQUEST_DONE)
-	{
-		CHECK_FOR_INTERRUPTS();
-		run_turn();
-		if (r->state != REQUEST_DONE)
-			sockets_ready = sgt_wait_for_engine(next_wake());
-	}
+		go_on();
 	dlist_delete(&r->node);
 	dlist_push_tail(&r->batch->handed_out, &r->node);
 }
@@ -369,9 +360,7 @@ sgt_wait_for_any(Batch *batch)
 			break;
 		if (dlist_is_empty(&batch->pending))
 			return NULL;
-		run_turn();
-		if (dlist_is_empty(&batch->done))
-			sockets_ready = sgt_wait_for_engine(next_wake());
+		go_on();
 	}
 	r = dlist_container(Request, node, dlist_pop_head_node(&batch->done));
 	dlist_push_tail(&batch->handed_out, &r->node);
@@ -379,8 +368,45 @@ sgt_wait_for_any(Batch *batch)
 }
 
 /*
+ * Waits until fewer than n requests are on their way, whosever they are.
+ */
+void
+sgt_wait_for_place(int n)
+{
+	while (n_pending >= n)
+		go_on();
+}
+
+/*
+ * Lets everybody's requests go on without waiting, if none has for a while: for
+ * who has something else to do between two waits.
+ */
+void
+sgt_poll_requests(void)
+{
+	if (n_pending == 0 || sgt_now_us() - driven_us < POLL_US)
+		return;
+	CHECK_FOR_INTERRUPTS();
+	sockets_ready = true;
+	run_turn();
+}
+
+/*
  * Turns
  */
+
+/* A turn, and a sleep until there is more to do, unless some request ended. */
+static void
+go_on(void)
+{
+	int			n = n_pending;
+
+	CHECK_FOR_INTERRUPTS();
+	run_turn();
+	if (n_pending == n)
+		sockets_ready = sgt_wait_for_engine(next_wake());
+	driven_us = sgt_now_us();
+}
 
 /*
  * Lets everybody's requests go on as far as they can without waiting.
@@ -389,6 +415,9 @@ static void
 run_turn(void)
 {
 	int64		now = sgt_now_us();
+
+	if (now - driven_us > MAX_GAP_US)
+		skip_gap(now);
 
 	/* what an earlier turn left undone, because an error cut it short */
 	settle_ended();
@@ -403,21 +432,47 @@ run_turn(void)
 	if (!dlist_is_empty(&overdue))
 		expire_overdue();
 	settle_ended();
+	driven_us = sgt_now_us();
 }
 
 /*
- * Ends pauses, and notes whose deadline has passed.
+ * Time in which nobody drives is nobody's: a query that reads ahead has requests
+ * on their way while its client, say, is busy with the last rows.
  */
+static void
+skip_gap(int64 now)
+{
+	int64		gap_us = now - driven_us;
+	dlist_iter	batches;
+	dlist_iter	iter;
+
+	sgt_note_gap(now);
+	dlist_foreach(batches, &open_batches)
+	{
+		dlist_foreach(iter, &dlist_container(Batch, node, batches.cur)->pending)
+		{
+			Request    *r = dlist_container(Request, node, iter.cur);
+			int64		wake_us = r->timer.wake_us;
+
+			if (r->deadline_us == 0)
+				continue;
+			r->deadline_us += gap_us;
+			if (wake_us != NEVER && r->state != REQUEST_PAUSED)
+				set_timer(r, wake_us + gap_us);
+		}
+	}
+}
+
+/* Ends pauses, and notes whose deadline has passed. */
 static void
 fire_timers(int64 now)
 {
-	while (!pairingheap_is_empty(&timers))
-	{
-		Request    *r = pairingheap_container(Request, timer,
-											  pairingheap_first(&timers));
+	Timer	   *timer;
 
-		if (r->wake_us > now)
-			break;
+	while ((timer = sgt_get_first_timer()) != NULL && timer->wake_us <= now)
+	{
+		Request    *r = timer_container(Request, timer, timer);
+
 		stop_timer(r);
 		if (r->state == REQUEST_PAUSED)
 			make_ready(r);
@@ -506,22 +561,17 @@ start(Request *r, int64 now)
 		.body = r->body,
 		.connect_timeout_ms = batch->limits.connect_timeout_ms,
 		.is_fresh = r->retry.is_fresh,
-		.is_probe = r->probe != NULL
+		.is_probe = r->probe != NULL,
+
+		/*
+		 * Without TLS there is no HTTP/2 to wait for.  And once a connection
+		 * has failed, none waits for another: one that hangs must not take
+		 * the time of those behind it.
+		 */
+		.wait_for_others = batch->target->is_https && !batch->connect_failed
 	};
 
-	/*
-	 * Without TLS there is no HTTP/2 to wait for.  And once a connection
-	 * attempt has failed, none waits for another any more: one that hangs
-	 * must not take the time of those behind it.
-	 */
-	options.wait_for_others = batch->target->is_https && !batch->connect_failed;
-
-	/* of the last attempt only the status is left, its buffers are reused */
-	r->outcome.content_type = NULL;
-	r->outcome.body = NULL;
-	r->outcome.body_length = 0;
-	r->outcome.reason = "";
-
+	sgt_begin_outcome(&r->outcome);
 	r->outcome.n_attempts += !r->retry.is_repeat;
 	if (r->deadline_us == 0)
 		r->deadline_us = now + batch->limits.timeout_ms * INT64CONST(1000);
@@ -610,7 +660,7 @@ settle_ended(void)
 		/* may raise for lack of memory: the request is still in the list */
 		sgt_report_guard();
 		if (message_level_is_interesting(DEBUG1))
-			report_attempt(r);
+			sgt_report_attempt(r->attempt, r->tag, r->outcome.n_attempts);
 		dlist_delete(&r->queue_node);
 		observe(r);
 		sgt_end_watch(batch->guarded, &r->watch, false);
@@ -648,50 +698,14 @@ static void
 observe(Request *r)
 {
 	const Attempt *a = r->attempt;
-	Outcome    *outcome = &r->outcome;
 
-	outcome->result = a->end;
-	if (a->status != 0)
-		outcome->status = a->status;
-	outcome->phase = a->phase;
-	outcome->content_type = a->content_type;
-	outcome->body = a->body;
-	outcome->body_length = a->body_length;
-	outcome->reason = a->reason;
-
-	/* a refusal is one, however its body ends */
-	if (a->status != 0 && a->status != r->batch->success_status &&
-		a->end != ATTEMPT_NO_MEMORY && a->end != ATTEMPT_ENGINE_FAILED)
-		outcome->result = ATTEMPT_ANSWERED;
-
-	/* what was sent before, as part of the same attempt, was not answered */
-	if (r->retry.is_repeat && (a->end == ATTEMPT_NOT_CONNECTED ||
-							   a->end == ATTEMPT_CONNECT_TIMED_OUT))
-		outcome->result = ATTEMPT_BROKEN;
-
+	sgt_observe_attempt(&r->outcome, a, r->batch->success_status,
+						r->retry.is_repeat);
 	r->batch->has_sent |= a->n_sent > 0;
 	if (a->end == ATTEMPT_NOT_CONNECTED || a->end == ATTEMPT_CONNECT_TIMED_OUT)
 		r->batch->connect_failed = true;
 	if (r->probe)
 		sgt_probe_attempt(a, r->probe);
-}
-
-/*
- * Tells the log of an attempt; of what was sent and received nothing but its
- * size.
- */
-static void
-report_attempt(const Request *r)
-{
-	const Attempt *a = r->attempt;
-
-	ereport(DEBUG1,
-			(errmsg_internal("sw_guest_token: request %d, attempt %d: status %d after %.1f ms over %s connection, %zu bytes, libcurl's code %d",
-							 r->tag, r->outcome.n_attempts, a->status,
-							 (a->ended_us - a->started_us) / 1000.0,
-							 !a->is_sent ? "no" :
-							 a->n_connects > 0 ? "a new" : "a kept-alive",
-							 a->header_length + a->body_length, a->code)));
 }
 
 /*
@@ -755,23 +769,11 @@ finish(Request *r, AttemptEnd result)
  * Timers
  */
 
-/* The heap has the greatest on top: that is the earliest. */
-static int
-compare_timers(const pairingheap_node *a, const pairingheap_node *b, void *arg)
-{
-	int64		first = pairingheap_const_container(Request, timer, a)->wake_us;
-	int64		second = pairingheap_const_container(Request, timer, b)->wake_us;
-
-	(void) arg;
-	return (first < second) - (first > second);
-}
-
 static void
 set_timer(Request *r, int64 wake_us)
 {
 	stop_timer(r);
-	r->wake_us = wake_us;
-	pairingheap_add(&timers, &r->timer);
+	sgt_set_timer(&r->timer, wake_us);
 }
 
 static void
@@ -780,9 +782,7 @@ stop_timer(Request *r)
 	if (r->is_overdue)
 		dlist_delete(&r->queue_node);
 	r->is_overdue = false;
-	if (r->wake_us != NEVER)
-		pairingheap_remove(&timers, &r->timer);
-	r->wake_us = NEVER;
+	sgt_stop_timer(&r->timer);
 }
 
 /*
@@ -791,10 +791,9 @@ stop_timer(Request *r)
 static int64
 next_wake(void)
 {
+	Timer	   *timer = sgt_get_first_timer();
+
 	if (!dlist_is_empty(&ready) && n_running < max_running)
 		return 0;
-	if (pairingheap_is_empty(&timers))
-		return NEVER;
-	return pairingheap_container(Request, timer,
-								 pairingheap_first(&timers))->wake_us;
+	return timer ? timer->wake_us : NEVER;
 }

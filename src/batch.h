@@ -25,12 +25,13 @@
 #include "postgres.h"
 
 #include "lib/ilist.h"
-#include "lib/pairingheap.h"
 
 #include "attempt.h"
 #include "guard.h"
+#include "outcome.h"
 #include "retry.h"
 #include "target.h"
+#include "timer.h"
 
 typedef enum RequestState
 {
@@ -40,20 +41,6 @@ typedef enum RequestState
 	REQUEST_PAUSED,				/* before the next attempt */
 	REQUEST_DONE				/* has its outcome */
 } RequestState;
-
-/* How a request ended.  What it points to lives until its release. */
-typedef struct Outcome
-{
-	AttemptEnd	result;			/* the last attempt's, mostly */
-	int			status;			/* the last that came, 0 if none did */
-	int			n_attempts;
-	const char *phase;			/* what it was doing when time ran out */
-	const char *content_type;	/* NULL: none */
-	const char *body;
-	size_t		body_length;
-	const char *reason;			/* libcurl's words, may be empty */
-	GuardState	suspension;		/* why requests are suspended, if so */
-} Outcome;
 
 /* A request, or rather its caller's ticket.  Read-only but for batch.c. */
 typedef struct Request
@@ -75,8 +62,7 @@ typedef struct Request
 	GuardWatch	watch;
 
 	dlist_node	queue_node;		/* of those ready, overdue, or ended */
-	pairingheap_node timer;
-	int64		wake_us;		/* the timer's; NEVER: it has none */
+	Timer		timer;
 	bool		is_overdue;		/* the timer has fired, not the deadline yet */
 } Request;
 
@@ -89,9 +75,12 @@ extern Request *sgt_submit_request(Batch *batch, const char *body, int tag,
 								   bool is_probe);
 extern void sgt_wait_for_request(Request *request);
 extern Request *sgt_wait_for_any(Batch *batch);
+extern void sgt_wait_for_place(int n);
+extern void sgt_poll_requests(void);
 
 /* These raise nothing. */
-extern bool sgt_is_batch_full(const Batch *batch);
+extern int	sgt_count_pending(void);
+extern bool sgt_is_any_done(const Batch *batch);
 extern bool sgt_has_batch_sent(Batch *batch);
 extern void sgt_count_request(Request *request, int sqlstate);
 extern void sgt_stop_batch(Batch *batch);

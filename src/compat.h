@@ -68,6 +68,33 @@ sgt_b64_decode(const char *src, int length, char *dst, int size)
 	return pg_b64_decode(src, length, (void *) dst, size);
 }
 
+/* Until 18 is the oldest: what a run executes was told to be run once or not. */
+#if PG_VERSION_NUM >= 180000
+#define SGT_RUN_PARAM
+#define SGT_RUN_ARG
+#else
+#define SGT_RUN_PARAM	, bool execute_once
+#define SGT_RUN_ARG		, execute_once
+#endif
+
+/* Until 19 is the oldest: the planner was not told of EXPLAIN. */
+#if PG_VERSION_NUM >= 190000
+#define SGT_PLANNER_PARAM	, ExplainState *es
+#define SGT_PLANNER_ARG		, es
+#else
+#define SGT_PLANNER_PARAM
+#define SGT_PLANNER_ARG
+#endif
+
+/* Until 16 is the oldest: each kind of object had a function of its own. */
+#if PG_VERSION_NUM >= 160000
+#define SGT_FUNCTION_ACLCHECK(function, role, mode) \
+	object_aclcheck(ProcedureRelationId, function, role, mode)
+#else
+#define SGT_FUNCTION_ACLCHECK(function, role, mode) \
+	pg_proc_aclcheck(function, role, mode)
+#endif
+
 /* macOS has no SOCK_CLOEXEC, and its own name for st_ctim. */
 static inline int
 sgt_open_socket(int family, int type, int protocol)

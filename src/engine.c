@@ -69,9 +69,6 @@
 /* After that what is stopped is cut first: TLS reads what came before it closes. */
 #define MAX_STOPPING_US		(250 * 1000)
 
-/* If libcurl has no turn for longer, nobody knows when something came. */
-#define MAX_GAP_US			(100 * 1000)
-
 /*
  * After so many sleeps in a row, however long, without an attempt's end, each
  * takes that long at least: no response has so many parts.
@@ -97,7 +94,6 @@ static struct
 	int			n_sockets;		/* that libcurl has open */
 	bool		may_have_lost;	/* some of them have been closed, maybe */
 	int64		timer_us;		/* when libcurl wants a turn anyway */
-	int64		driven_us;		/* when the last turn or sleep ended */
 	int64		stopping_us;	/* what it has spent on stopping attempts */
 
 	int			n_idle_sleeps;	/* since an attempt last ended */
@@ -484,6 +480,18 @@ sgt_next_ended(void)
 }
 
 /*
+ * Notes that libcurl has had no turn for long: until now.
+ */
+void
+sgt_note_gap(int64 now)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &engine.running)
+		dlist_container(Attempt, node, iter.cur)->gap_us = now;
+}
+
+/*
  * Turns
  */
 
@@ -494,14 +502,6 @@ sgt_next_ended(void)
 void
 sgt_begin_turn(void)
 {
-	int64		now = sgt_now_us();
-	dlist_iter	iter;
-
-	if (now - engine.driven_us > MAX_GAP_US)
-	{
-		dlist_foreach(iter, &engine.running)
-			dlist_container(Attempt, node, iter.cur)->gap_us = now;
-	}
 	engine.stopping_us = 0;
 	Assert(!engine.is_turn);
 	engine.is_turn = true;
@@ -515,7 +515,6 @@ sgt_end_turn(void)
 		find_lost_sockets();
 	sgt_restore_signals();
 	engine.is_turn = false;
-	engine.driven_us = sgt_now_us();
 }
 
 /*
@@ -646,7 +645,6 @@ sgt_wait_for_engine(int64 wake_us)
 						 events, lengthof(events),
 						 dlist_is_empty(&engine.running) ?
 						 engine.pause_event : engine.wait_event);
-	engine.driven_us = sgt_now_us();
 	for (int i = 0; i < n; i++)
 	{
 		if (events[i].events & WL_LATCH_SET)

@@ -42,6 +42,18 @@ sgt_set_error(CallError *error, int sqlstate, const char *format,...)
 	return false;
 }
 
+CallError  *
+sgt_copy_error(const CallError *error)
+{
+	CallError  *copy = palloc(sizeof(CallError));
+
+	copy->sqlstate = error->sqlstate;
+	copy->message = pstrdup(error->message);
+	copy->detail = error->detail ? pstrdup(error->detail) : NULL;
+	copy->hint = error->hint ? pstrdup(error->hint) : NULL;
+	return copy;
+}
+
 void
 sgt_raise_error(const CallError *error)
 {

@@ -22,6 +22,7 @@ typedef struct CallError
 extern bool sgt_set_error(CallError *error, int sqlstate,
 						  const char *format,...) pg_attribute_printf(3, 4);
 extern void sgt_raise_error(const CallError *error) pg_attribute_noreturn();
+extern CallError *sgt_copy_error(const CallError *error);
 extern void sgt_raise_out_of_memory(void) pg_attribute_noreturn();
 
 /* For plain C, which must not raise: NULL if memory is short. */

@@ -27,24 +27,12 @@
 #include "compat.h"
 #include "guard.h"
 #include "messages.h"
+#include "plan.h"
+#include "rows.h"
 #include "settings.h"
 #include "tokens.h"
 
 SGT_MODULE_MAGIC("sw_guest_token", SGT_VERSION);
-
-/*
- * The columns of a result, all text.  sw_guest_token has the first two,
- * sw_guest_token_result all of them, a row of a batch its ordinality before.
- */
-enum
-{
-	COLUMN_TOKEN,
-	COLUMN_REFRESH_TOKEN,
-	COLUMN_ERROR_CODE,
-	COLUMN_ERROR,
-	N_COLUMNS
-};
-#define N_PAIR_COLUMNS	COLUMN_ERROR_CODE
 
 /* The attributes of sw_guest_token_request */
 enum
@@ -61,6 +49,7 @@ typedef struct RequestScan
 {
 	ArrayIterator iterator;
 	TupleDesc	desc;			/* of the requests */
+	MemoryContext context;		/* has the arguments of one */
 	ReturnSetInfo *result;
 } RequestScan;
 
@@ -75,15 +64,9 @@ PG_FUNCTION_INFO_V1(sw_create_guest_tokens);
 PG_FUNCTION_INFO_V1(sw_refresh_guest_token);
 PG_FUNCTION_INFO_V1(sw_token_header);
 
-static void get_args(FunctionCallInfo fcinfo, GuestTokenArgs *args);
 static TupleDesc get_result_desc(FunctionCallInfo fcinfo, int n_columns);
-static void refuse_type(Oid type) pg_attribute_noreturn();
-static Datum make_result(TupleDesc desc, const TokenPair *pair,
-						 const CallError *error);
-static void fill_result(Datum *values, bool *nulls, const TokenPair *pair,
-						const CallError *error);
 static TupleDesc get_request_desc(Oid type);
-static bool next_request(void *arg, GuestTokenArgs *args);
+static bool next_request(RequestScan *scan, GuestTokenArgs *args);
 static void put_result(void *arg, int ordinality, const TokenPair *pair,
 					   const CallError *error);
 static char *decode_base64url(const char *str, int length,
@@ -95,6 +78,7 @@ void
 _PG_init(void)
 {
 	sgt_define_settings();
+	sgt_install_planner(sw_create_guest_token, sw_try_create_guest_token);
 	if (process_shared_preload_libraries_in_progress)
 		sgt_install_guard();
 }
@@ -107,13 +91,13 @@ _PG_init(void)
 Datum
 sw_create_guest_token(PG_FUNCTION_ARGS)
 {
-	TupleDesc	desc = get_result_desc(fcinfo, N_PAIR_COLUMNS);
+	TupleDesc	desc = get_result_desc(fcinfo, SGT_N_PAIR_COLUMNS);
 	GuestTokenArgs args;
 	TokenPair	pair;
 
-	get_args(fcinfo, &args);
+	sgt_get_args(fcinfo->args, &args);
 	sgt_create_guest_token(&args, &pair);
-	return make_result(desc, &pair, NULL);
+	return sgt_make_row(desc, &pair, NULL);
 }
 
 /*
@@ -124,32 +108,15 @@ sw_create_guest_token(PG_FUNCTION_ARGS)
 Datum
 sw_try_create_guest_token(PG_FUNCTION_ARGS)
 {
-	TupleDesc	desc = get_result_desc(fcinfo, N_COLUMNS);
+	TupleDesc	desc = get_result_desc(fcinfo, SGT_N_COLUMNS);
 	GuestTokenArgs args;
 	TokenPair	pair;
 	CallError	error;
 	bool		ok;
 
-	get_args(fcinfo, &args);
+	sgt_get_args(fcinfo->args, &args);
 	ok = sgt_try_create_guest_token(&args, &pair, &error);
-	return make_result(desc, ok ? &pair : NULL, &error);
-}
-
-static void
-get_args(FunctionCallInfo fcinfo, GuestTokenArgs *args)
-{
-	memset(args, 0, sizeof(*args));
-	if (!PG_ARGISNULL(0))
-		args->addresses = PG_GETARG_ARRAYTYPE_P(0);
-	args->has_expire_at = !PG_ARGISNULL(1);
-	if (args->has_expire_at)
-		args->expire_at = PG_GETARG_INT32(1);
-	if (!PG_ARGISNULL(2))
-		args->region = PG_GETARG_TEXT_PP(2);
-	if (!PG_ARGISNULL(3))
-		args->ch = PG_GETARG_TEXT_PP(3);
-	if (!PG_ARGISNULL(4))
-		args->expires_in = PG_GETARG_INTERVAL_P(4);
+	return sgt_make_row(desc, ok ? &pair : NULL, &error);
 }
 
 /*
@@ -158,12 +125,12 @@ get_args(FunctionCallInfo fcinfo, GuestTokenArgs *args)
 Datum
 sw_refresh_guest_token(PG_FUNCTION_ARGS)
 {
-	TupleDesc	desc = get_result_desc(fcinfo, N_PAIR_COLUMNS);
+	TupleDesc	desc = get_result_desc(fcinfo, SGT_N_PAIR_COLUMNS);
 	TokenPair	pair;
 
 	sgt_refresh_guest_token(PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0),
 							&pair);
-	return make_result(desc, &pair, NULL);
+	return sgt_make_row(desc, &pair, NULL);
 }
 
 /*
@@ -174,60 +141,11 @@ get_result_desc(FunctionCallInfo fcinfo, int n_columns)
 {
 	TupleDesc	desc;
 	Oid			type;
-	bool		fits;
 
-	fits = get_call_result_type(fcinfo, &type, &desc) == TYPEFUNC_COMPOSITE &&
-		desc->natts == n_columns;
-	for (int i = 0; fits && i < n_columns; i++)
-		fits = TupleDescAttr(desc, i)->atttypid == TEXTOID;
-	if (!fits)
-		refuse_type(type);
+	if (get_call_result_type(fcinfo, &type, &desc) != TYPEFUNC_COMPOSITE)
+		desc = NULL;
+	sgt_check_result_type(type, desc, n_columns);
 	return BlessTupleDesc(desc);
-}
-
-/*
- * A type that was altered is refused even where it looks as before: a dropped
- * attribute leaves its place in every row.
- */
-static void
-refuse_type(Oid type)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_DATATYPE_MISMATCH),
-			 errmsg("type %s has been altered", format_type_be(type)),
-			 errhint("Change the type back.  If an attribute was added or dropped, that is not enough: drop the extension and create it again.")));
-}
-
-static Datum
-make_result(TupleDesc desc, const TokenPair *pair, const CallError *error)
-{
-	Datum		values[N_COLUMNS];
-	bool		nulls[N_COLUMNS];
-
-	fill_result(values, nulls, pair, error);
-	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
-}
-
-/*
- * Fills in N_COLUMNS, with the pair, or without one with the error.
- */
-static void
-fill_result(Datum *values, bool *nulls, const TokenPair *pair,
-			const CallError *error)
-{
-	for (int i = 0; i < N_COLUMNS; i++)
-		nulls[i] = (i < N_PAIR_COLUMNS) != (pair != NULL);
-	if (pair)
-	{
-		values[COLUMN_TOKEN] = CStringGetTextDatum(pair->token);
-		values[COLUMN_REFRESH_TOKEN] = CStringGetTextDatum(pair->refresh_token);
-	}
-	else
-	{
-		values[COLUMN_ERROR_CODE] =
-			CStringGetTextDatum(unpack_sql_state(error->sqlstate));
-		values[COLUMN_ERROR] = CStringGetTextDatum(error->message);
-	}
 }
 
 /*
@@ -242,6 +160,9 @@ sw_create_guest_tokens(PG_FUNCTION_ARGS)
 {
 	RequestScan scan = {0};
 	ArrayType  *requests;
+	TokenStream *stream;
+	GuestTokenArgs args;
+	int			ordinality = 0;
 
 	/* a batch judges the settings before its requests, even if it has none */
 	(void) sgt_load_target();
@@ -260,9 +181,19 @@ sw_create_guest_tokens(PG_FUNCTION_ARGS)
 	scan.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	scan.desc = get_request_desc(ARR_ELEMTYPE(requests));
 	scan.iterator = array_create_iterator(requests, 0, NULL);
+	scan.context = AllocSetContextCreate(CurrentMemoryContext,
+										 "sw_guest_token request",
+										 ALLOCSET_DEFAULT_SIZES);
 
-	sgt_create_guest_tokens(next_request, put_result, &scan);
+	/* who catches an error does so in a subtransaction, whose context goes */
+	stream = sgt_begin_stream(CurTransactionContext, put_result, &scan);
+	while (next_request(&scan, &args))
+		sgt_submit_call(stream, &args, ++ordinality);
+	while (sgt_take_result(stream))
+		;
+	sgt_end_stream(stream);
 
+	MemoryContextDelete(scan.context);
 	array_free_iterator(scan.iterator);
 	ReleaseTupleDesc(scan.desc);
 	return (Datum) 0;
@@ -283,23 +214,31 @@ get_request_desc(Oid type)
 	for (int i = 0; fits && i < N_REQUEST_ATTRIBUTES; i++)
 		fits = TupleDescAttr(desc, i)->atttypid == types[i];
 	if (!fits)
-		refuse_type(type);
+		sgt_refuse_type(type);
 	return desc;
 }
 
+/*
+ * Gives the next request's arguments; false if there is none.  They last until
+ * the next call.
+ */
 static bool
-next_request(void *arg, GuestTokenArgs *args)
+next_request(RequestScan *scan, GuestTokenArgs *args)
 {
-	RequestScan *scan = arg;
+	MemoryContext oldcontext;
 	Datum		request;
 	HeapTupleData tuple;
 	Datum		values[N_REQUEST_ATTRIBUTES];
 	bool		nulls[N_REQUEST_ATTRIBUTES];
 
+	memset(args, 0, sizeof(*args));
 	if (!array_iterate(scan->iterator, &request, &args->is_null))
 		return false;
 	if (args->is_null)
 		return true;
+
+	MemoryContextReset(scan->context);
+	oldcontext = MemoryContextSwitchTo(scan->context);
 
 	tuple.t_data = DatumGetHeapTupleHeader(request);
 	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
@@ -316,6 +255,7 @@ next_request(void *arg, GuestTokenArgs *args)
 		args->region = DatumGetTextPP(values[REQUEST_REGION]);
 	if (!nulls[REQUEST_CH])
 		args->ch = DatumGetTextPP(values[REQUEST_CH]);
+	MemoryContextSwitchTo(oldcontext);
 	return true;
 }
 
@@ -324,11 +264,11 @@ put_result(void *arg, int ordinality, const TokenPair *pair,
 		   const CallError *error)
 {
 	RequestScan *scan = arg;
-	Datum		values[1 + N_COLUMNS];
-	bool		nulls[1 + N_COLUMNS] = {false};
+	Datum		values[1 + SGT_N_COLUMNS];
+	bool		nulls[1 + SGT_N_COLUMNS] = {false};
 
 	values[0] = Int32GetDatum(ordinality);
-	fill_result(values + 1, nulls + 1, pair, error);
+	sgt_fill_columns(values + 1, nulls + 1, pair, error);
 	tuplestore_putvalues(scan->result->setResult, scan->result->setDesc,
 						 values, nulls);
 }

@@ -58,6 +58,7 @@ static int	timeout_ms;
 static int	max_retries;
 static int	max_concurrency;
 static bool breaker;
+static bool read_ahead;
 static int	max_sessions;
 static int	tokens_per_minute;
 
@@ -196,6 +197,11 @@ sgt_define_settings(void)
 								numbers[i].initial, numbers[i].min,
 								numbers[i].max, numbers[i].context,
 								numbers[i].flags, NULL, NULL, NULL);
+	DefineCustomBoolVariable(PREFIX ".read_ahead",
+							 "Makes queries read rows ahead, so that the calls of several are in flight.",
+							 NULL,
+							 &read_ahead, false, PGC_USERSET, GUC_EXPLAIN,
+							 NULL, NULL, NULL);
 	DefineCustomBoolVariable(PREFIX ".breaker",
 							 "Suspends requests while the API does not work.",
 							 "Takes effect only if the server preloads the library.",
@@ -361,6 +367,15 @@ sgt_check_target(SettingsPart part, CallError *error)
 	}
 	PG_END_TRY();
 	return checked;
+}
+
+/*
+ * Whether queries may read ahead.
+ */
+bool
+sgt_reads_ahead(void)
+{
+	return read_ahead;
 }
 
 /*

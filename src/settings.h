@@ -22,6 +22,7 @@ extern void sgt_define_settings(void);
 extern bool sgt_is_preloaded(void);
 extern Target *sgt_load_target(void);
 extern Target *sgt_check_target(SettingsPart part, CallError *error);
+extern bool sgt_reads_ahead(void);
 extern void sgt_read_limits(Limits *limits);
 
 #endif							/* SGT_SETTINGS_H */

@@ -47,28 +47,26 @@
 #define MAX_INTERVAL_YEARS	10000
 #define MIN_INTERVAL_YEARS	(-1000)
 
-/* A call with many. */
-typedef struct ManyCall
+/* A place is only taken by what is on its way; results wait for their taker. */
+struct TokenStream
 {
 	Call		call;
-	GuestTokenSource source;
-	GuestTokenSink sink;
+	MemoryContext parent;		/* of the batches */
+	Batch	   *batch;			/* NULL: nothing has been submitted */
+	TokenSink	sink;
 	void	   *arg;
-	int			ordinality;		/* of the last request that was given */
-	bool		is_exhausted;	/* the source has no more */
 	bool		is_stopped;		/* by "error": nothing more is sent */
 	CallError	error;
 	MemoryContext scratch;		/* for one request or one result */
-} ManyCall;
+	int			n_untaken;		/* requests without a result */
+	StreamCounts counts;
+};
 
-static Batch *begin_call(Call *call, Target *target, const char *path);
+static Batch *begin_call(Call *call, Target *target, const char *path,
+						 MemoryContext parent);
 static bool run_single(const Call *call, Batch *batch, const char *body,
 					   AttemptProbe *probe, TokenPair *pair,
 					   CallError *error);
-static void submit_more(ManyCall *many, Batch *batch);
-static void take_answer(ManyCall *many, Batch *batch, Request *request);
-static void refuse_rest(ManyCall *many);
-static bool next_checked(ManyCall *many, GuestTokenBody *body);
 static bool check_args(const GuestTokenArgs *args, GuestTokenBody *body,
 					   CallError *error);
 static bool check_addresses(ArrayType *addresses, GuestTokenBody *body,
@@ -111,16 +109,28 @@ sgt_try_create_guest_token(const GuestTokenArgs *args, TokenPair *pair,
 
 	if (!check_args(args, &body, error))
 		return false;
-	batch = begin_call(&call, sgt_load_target(), CREATE_PATH);
+	batch = begin_call(&call, sgt_load_target(), CREATE_PATH,
+					   CurTransactionContext);
 	if (run_single(&call, batch,
 				   sgt_write_guest_token_body(&body, sgt_alloc_or_null),
 				   NULL, pair, error))
 		return true;
 
-	/* libcurl finds some mistakes in the settings, too */
-	if (error->sqlstate == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+	if (sgt_is_raised(error, true))
 		sgt_raise_error(error);
 	return false;
+}
+
+/*
+ * Whether a failed call raises its error; else that is its result.  Of those that
+ * try, only what is wrong with the settings is raised: libcurl finds some
+ * mistakes, too.
+ */
+bool
+sgt_is_raised(const CallError *error, bool is_try)
+{
+	return !is_try ||
+		error->sqlstate == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
 }
 
 /*
@@ -143,50 +153,13 @@ sgt_refresh_guest_token(const text *refresh_token, TokenPair *pair)
 	if (!ok)
 		sgt_raise_error(&error);
 
-	batch = begin_call(&call, sgt_load_target(), REFRESH_PATH);
+	batch = begin_call(&call, sgt_load_target(), REFRESH_PATH,
+					   CurTransactionContext);
 	Assert(call.secrets.n < SGT_MAX_SECRETS);
 	call.secrets.texts[call.secrets.n++] = utf8;
 	if (!run_single(&call, batch, sgt_write_refresh_body(utf8, sgt_alloc_or_null),
 					NULL, pair, &error))
 		sgt_raise_error(&error);
-}
-
-/*
- * Asks for all the guest tokens that "source" names, and gives each result to
- * "sink" as it comes; ordinalities count from 1.  Raises what concerns the
- * call as a whole: the settings, and what interrupts it.
- *
- * After a 401 or 403 nothing more is sent, for it would fare no better.  What
- * was not sent gets the same error.
- */
-void
-sgt_create_guest_tokens(GuestTokenSource source, GuestTokenSink sink,
-						void *arg)
-{
-	ManyCall	many = {
-		.source = source,
-		.sink = sink,
-		.arg = arg
-	};
-	Batch	   *batch;
-	Request    *request;
-
-	many.scratch = AllocSetContextCreate(CurrentMemoryContext,
-										 "sw_guest_token request",
-										 ALLOCSET_DEFAULT_SIZES);
-	batch = begin_call(&many.call, sgt_load_target(), CREATE_PATH);
-	do
-	{
-		submit_more(&many, batch);
-		request = sgt_wait_for_any(batch);
-		if (request)
-			take_answer(&many, batch, request);
-	} while (request);
-	sgt_end_batch(batch);
-
-	if (many.is_stopped)
-		refuse_rest(&many);
-	MemoryContextDelete(many.scratch);
 }
 
 /*
@@ -200,7 +173,8 @@ sgt_probe_api(Target *target, AttemptProbe *probe, CallError *error)
 	GuestTokenBody body = {0};
 	TokenPair	pair;
 	Call		call;
-	Batch	   *batch = begin_call(&call, target, CREATE_PATH);
+	Batch	   *batch = begin_call(&call, target, CREATE_PATH,
+								   CurTransactionContext);
 
 	call.is_check = true;
 	run_single(&call, batch,
@@ -213,8 +187,12 @@ sgt_probe_api(Target *target, AttemptProbe *probe, CallError *error)
  * Calls
  */
 
+/*
+ * Who catches an error does so in a subtransaction: its context is the parent
+ * of what must go then.
+ */
 static Batch *
-begin_call(Call *call, Target *target, const char *path)
+begin_call(Call *call, Target *target, const char *path, MemoryContext parent)
 {
 	char	   *url = psprintf("%s%s", target->base_url, path);
 	MemoryContext oldcontext;
@@ -225,8 +203,7 @@ begin_call(Call *call, Target *target, const char *path)
 	call->secrets = target->secrets;
 	call->is_check = false;
 
-	/* who catches an error does so in a subtransaction, whose context goes */
-	oldcontext = MemoryContextSwitchTo(CurTransactionContext);
+	oldcontext = MemoryContextSwitchTo(parent);
 	batch = sgt_begin_batch(target, &call->limits, url, SUCCESS_STATUS);
 	MemoryContextSwitchTo(oldcontext);
 	return batch;
@@ -256,116 +233,196 @@ run_single(const Call *call, Batch *batch, const char *body,
 }
 
 /*
- * Fills the places that are free.
+ * Streams
  */
-static void
-submit_more(ManyCall *many, Batch *batch)
-{
-	GuestTokenBody args;
-	char	   *body;
 
-	while (!many->is_exhausted && !many->is_stopped &&
-		   !sgt_is_batch_full(batch))
-	{
-		if (!next_checked(many, &args))
-		{
-			many->is_exhausted = true;
-			break;
-		}
-		body = sgt_write_guest_token_body(&args, sgt_alloc_or_null);
-		if (body == NULL)
-			sgt_raise_out_of_memory();
-		(void) sgt_submit_request(batch, body, many->ordinality, false);
-		pfree(body);
-	}
+/*
+ * Begins calls that are made together.  The stream lives in the current memory
+ * context, and its requests in a child of "parent": batch.h says what that has
+ * to be.
+ */
+TokenStream *
+sgt_begin_stream(MemoryContext parent, TokenSink sink, void *arg)
+{
+	TokenStream *stream = palloc0(sizeof(TokenStream));
+
+	stream->parent = parent;
+	stream->sink = sink;
+	stream->arg = arg;
+	stream->scratch = AllocSetContextCreate(CurrentMemoryContext,
+											"sw_guest_token result",
+											ALLOCSET_DEFAULT_SIZES);
+	return stream;
 }
 
-static void
-take_answer(ManyCall *many, Batch *batch, Request *request)
+/*
+ * Asks for a guest token, as soon as there is a place: until then it waits, and
+ * takes results.  The first call judges the settings.  What is wrong with the
+ * arguments is a result at once, and so is a refusal of the caller: after a 401
+ * or 403 nothing more is sent, for it would fare no better.
+ */
+void
+sgt_submit_call(TokenStream *stream, const GuestTokenArgs *args, int tag)
 {
-	const Outcome *outcome = &request->outcome;
+	MemoryContext oldcontext;
+	GuestTokenBody body;
+	CallError	error;
+	char	   *json;
+
+	/* many in a row may be invalid, or refused */
+	CHECK_FOR_INTERRUPTS();
+	while (!sgt_has_place(stream) && sgt_take_result(stream))
+		;
+
+	MemoryContextReset(stream->scratch);
+	oldcontext = MemoryContextSwitchTo(stream->scratch);
+	if (!check_args(args, &body, &error))
+		stream->sink(stream->arg, tag, NULL, &error);
+	else if (stream->is_stopped)
+		stream->sink(stream->arg, tag, NULL, &stream->error);
+	else
+	{
+		if (stream->batch == NULL)
+			stream->batch = begin_call(&stream->call, sgt_load_target(),
+									   CREATE_PATH, stream->parent);
+		json = sgt_write_guest_token_body(&body, sgt_alloc_or_null);
+		if (json == NULL)
+			sgt_raise_out_of_memory();
+
+		/* those of others may have all places */
+		sgt_wait_for_place(stream->call.limits.max_concurrency);
+		(void) sgt_submit_request(stream->batch, json, tag, false);
+		stream->n_untaken++;
+		stream->counts.requests++;
+		stream->counts.most_in_flight = Max(stream->counts.most_in_flight,
+											sgt_count_pending());
+	}
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/*
+ * Whether a call would not have to wait for a place.
+ */
+bool
+sgt_has_place(const TokenStream *stream)
+{
+	return stream->batch == NULL || stream->is_stopped ||
+		sgt_count_pending() < stream->call.limits.max_concurrency;
+}
+
+/*
+ * Whether a result can be taken without waiting.
+ */
+bool
+sgt_has_result(const TokenStream *stream)
+{
+	return stream->batch && sgt_is_any_done(stream->batch);
+}
+
+/*
+ * Has further calls made with the settings as they are now.  If they are others
+ * than before, what is on its way is waited for.  Raises what is wrong with them.
+ */
+void
+sgt_renew_stream(TokenStream *stream)
+{
+	if (stream->batch == NULL || sgt_load_target() == stream->call.target)
+		return;
+	while (sgt_take_result(stream))
+		;
+	sgt_abandon_calls(stream);
+}
+
+/*
+ * Abandons what is on its way.  If nothing is, this session does no longer count
+ * as one that waits for the API.
+ */
+void
+sgt_abandon_calls(TokenStream *stream)
+{
+	if (stream->batch == NULL)
+		return;
+	stream->counts.abandoned += stream->n_untaken;
+	stream->n_untaken = 0;
+	sgt_end_batch(stream->batch);
+	stream->batch = NULL;
+}
+
+/*
+ * What has become of the calls until now.
+ */
+const StreamCounts *
+sgt_get_stream_counts(const TokenStream *stream)
+{
+	return &stream->counts;
+}
+
+/*
+ * Waits for the next result, and gives it to the sink; false if there is none
+ * to wait for.  Raises what concerns the calls as a whole.
+ */
+bool
+sgt_take_result(TokenStream *stream)
+{
+	Request    *request;
+	const Outcome *outcome;
 	MemoryContext oldcontext;
 	TokenPair	pair;
 	CallError	error;
 	bool		ok = false;
 
+	request = stream->batch ? sgt_wait_for_any(stream->batch) : NULL;
+	if (request == NULL)
+		return false;
+	outcome = &request->outcome;
+
 	/*
-	 * A setting that is no good concerns the whole call.  If it turns bad on
-	 * the way, tokens may have been issued that must not be thrown away.
+	 * A setting that is no good concerns all calls.  If it turns bad on the
+	 * way, tokens may have been issued that must not be thrown away.
 	 */
 	if ((outcome->result == ATTEMPT_BAD_CA_FILE ||
-		 outcome->result == ATTEMPT_BAD_URL) && !sgt_has_batch_sent(batch))
+		 outcome->result == ATTEMPT_BAD_URL) &&
+		!sgt_has_batch_sent(stream->batch))
 	{
-		sgt_describe_outcome(&many->call, outcome, &error);
+		sgt_describe_outcome(&stream->call, outcome, &error);
 		sgt_raise_error(&error);
 	}
 
-	if (!many->is_stopped && outcome->result == ATTEMPT_ANSWERED &&
+	if (!stream->is_stopped && outcome->result == ATTEMPT_ANSWERED &&
 		(outcome->status == 401 || outcome->status == 403))
 	{
 		/* outlives this result */
-		sgt_describe_outcome(&many->call, outcome, &many->error);
-		many->is_stopped = true;
-		sgt_stop_batch(batch);
+		oldcontext = MemoryContextSwitchTo(GetMemoryChunkContext(stream));
+		sgt_describe_outcome(&stream->call, outcome, &stream->error);
+		MemoryContextSwitchTo(oldcontext);
+		stream->is_stopped = true;
+		sgt_stop_batch(stream->batch);
 	}
 
-	MemoryContextReset(many->scratch);
-	oldcontext = MemoryContextSwitchTo(many->scratch);
+	MemoryContextReset(stream->scratch);
+	oldcontext = MemoryContextSwitchTo(stream->scratch);
 	if (outcome->result == ATTEMPT_ABANDONED)
-		error = many->error;
+		error = stream->error;
 	else
-		ok = sgt_judge_outcome(&many->call, outcome, &pair, &error);
+		ok = sgt_judge_outcome(&stream->call, outcome, &pair, &error);
 	sgt_count_request(request, ok ? 0 : error.sqlstate);
-	many->sink(many->arg, request->tag, ok ? &pair : NULL, ok ? NULL : &error);
+	stream->n_untaken--;
+	stream->counts.retries += Max(outcome->n_attempts - 1, 0);
+	stream->sink(stream->arg, request->tag, ok ? &pair : NULL, ok ? NULL : &error);
 	MemoryContextSwitchTo(oldcontext);
 	sgt_release_request(request);
+	return true;
 }
 
 /*
- * Gives all requests that were not submitted the error that stopped the batch,
- * unless they have one of their own.
+ * Ends a stream; what is on its way is abandoned.
  */
-static void
-refuse_rest(ManyCall *many)
+void
+sgt_end_stream(TokenStream *stream)
 {
-	GuestTokenBody body;
-
-	while (!many->is_exhausted && next_checked(many, &body))
-	{
-		MemoryContext oldcontext = MemoryContextSwitchTo(many->scratch);
-
-		many->sink(many->arg, many->ordinality, NULL, &many->error);
-		MemoryContextSwitchTo(oldcontext);
-	}
-}
-
-/*
- * Finds the next request whose arguments are valid; the others' results are
- * given on the way.  Texts of "body" last until the next call.
- */
-static bool
-next_checked(ManyCall *many, GuestTokenBody *body)
-{
-	MemoryContext oldcontext = MemoryContextSwitchTo(many->scratch);
-	GuestTokenArgs args;
-	CallError	error;
-	bool		found = false;
-
-	while (!found)
-	{
-		/* many in a row may be invalid, or the batch stopped */
-		CHECK_FOR_INTERRUPTS();
-		MemoryContextReset(many->scratch);
-		memset(&args, 0, sizeof(args));
-		if (!many->source(many->arg, &args))
-			break;
-		many->ordinality++;
-		found = check_args(&args, body, &error);
-		if (!found)
-			many->sink(many->arg, many->ordinality, NULL, &error);
-	}
-	MemoryContextSwitchTo(oldcontext);
-	return found;
+	sgt_abandon_calls(stream);
+	MemoryContextDelete(stream->scratch);
+	pfree(stream);
 }
 
 /*

@@ -28,16 +28,23 @@ typedef struct GuestTokenArgs
 	const Interval *expires_in;
 } GuestTokenArgs;
 
-/*
- * Gives the next request's arguments, or returns false if there is none.
- * Called in a memory context that is reset from one request to the next.
- */
-typedef bool (*GuestTokenSource) (void *arg, GuestTokenArgs *args);
+/* Calls that are made together. */
+typedef struct TokenStream TokenStream;
 
-/* Takes a result: either pair or error is NULL.  Called likewise. */
-typedef void (*GuestTokenSink) (void *arg, int ordinality,
-								const TokenPair *pair,
-								const CallError *error);
+typedef struct StreamCounts
+{
+	int64		requests;		/* calls that were made */
+	int			most_in_flight; /* at once */
+	int64		abandoned;		/* of which nobody has taken the result */
+	int64		retries;		/* attempts after the first */
+} StreamCounts;
+
+/*
+ * Takes the result of a call: either pair or error is NULL.  Called in a memory
+ * context that is reset from one result to the next.
+ */
+typedef void (*TokenSink) (void *arg, int tag, const TokenPair *pair,
+						   const CallError *error);
 
 /*
  * The Unix time of a moment.  A fraction of a second is cut off, so that no
@@ -58,8 +65,18 @@ extern void sgt_create_guest_token(const GuestTokenArgs *args,
 								   TokenPair *pair);
 extern bool sgt_try_create_guest_token(const GuestTokenArgs *args,
 									   TokenPair *pair, CallError *error);
-extern void sgt_create_guest_tokens(GuestTokenSource source,
-									GuestTokenSink sink, void *arg);
+extern bool sgt_is_raised(const CallError *error, bool is_try);
+extern TokenStream *sgt_begin_stream(MemoryContext parent, TokenSink sink,
+									 void *arg);
+extern void sgt_submit_call(TokenStream *stream, const GuestTokenArgs *args,
+							int tag);
+extern bool sgt_has_place(const TokenStream *stream);
+extern bool sgt_has_result(const TokenStream *stream);
+extern bool sgt_take_result(TokenStream *stream);
+extern void sgt_renew_stream(TokenStream *stream);
+extern void sgt_abandon_calls(TokenStream *stream);
+extern const StreamCounts *sgt_get_stream_counts(const TokenStream *stream);
+extern void sgt_end_stream(TokenStream *stream);
 extern bool sgt_probe_api(Target *target, AttemptProbe *probe,
 						  CallError *error);
 extern void sgt_refresh_guest_token(const text *refresh_token,

@@ -69,7 +69,8 @@ my $functions = join '', map { "CREATE FUNCTION $_ AS '$library' LANGUAGE C;\n" 
 	'batch_stop(n int) RETURNS void',
 	'batch_end(n int) RETURNS void',
 	'batch_is_open(n int) RETURNS bool',
-	'batch_is_full(n int) RETURNS bool',
+	'batch_pending() RETURNS int',
+	'batch_wait_for_place(n int) RETURNS int',
 	'batch_state(n int, tag int) RETURNS text',
 	'batch_fail_report(tag int) RETURNS void',
 	'batch_cancel_overdue(tag int) RETURNS void');
@@ -552,13 +553,11 @@ SKIP:
 }
 
 is(run_statements(
-		'SET sw_guest_token.max_concurrency = 2', "send(1, '{1}', '201')", 'batch_is_full(1)',
-		'SET sw_guest_token.max_concurrency = 3', "send(2, '{1,2}', '201')",
-		'batch_submit(1, 2), batch_is_full(1), batch_is_full(2)',
-		'left(batch_wait(1, 1), 11), batch_is_full(1)', 'batch_release(1, 1), batch_is_full(1)',
+		"send(1, '{1}', '201')", "send(2, '{1,2}', '201,delay=300')", 'batch_pending()',
+		'batch_wait_for_place(3)', 'batch_wait_for_place(1)', 'left(batch_wait(1, 1), 11), batch_pending()',
 		'batch_end(1)', 'batch_end(2)', @epilogue),
-	"f / t|f / 1: answered|t / f / $CLEAN",
-	'each batch has places of its own, which requests take until their release');
+	"3 / 2 / 0 / 1: answered|0 / $CLEAN",
+	'places are taken by what is on its way, whosever it is');
 
 is(slurp_file($node->logfile) =~ /(terminated by signal|TRAP:)/ ? $1 : '', '', 'no process has crashed');
 

@@ -51,7 +51,8 @@ PG_FUNCTION_INFO_V1(batch_release);
 PG_FUNCTION_INFO_V1(batch_stop);
 PG_FUNCTION_INFO_V1(batch_end);
 PG_FUNCTION_INFO_V1(batch_is_open);
-PG_FUNCTION_INFO_V1(batch_is_full);
+PG_FUNCTION_INFO_V1(batch_pending);
+PG_FUNCTION_INFO_V1(batch_wait_for_place);
 PG_FUNCTION_INFO_V1(batch_state);
 PG_FUNCTION_INFO_V1(batch_fail_report);
 PG_FUNCTION_INFO_V1(batch_cancel_overdue);
@@ -232,12 +233,22 @@ batch_is_open(PG_FUNCTION_ARGS)
 }
 
 /*
- * batch_is_full(n int) returns bool
+ * batch_pending() returns int: how many requests of all batches are on their way.
  */
 Datum
-batch_is_full(PG_FUNCTION_ARGS)
+batch_pending(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(sgt_is_batch_full(get_batch(fcinfo)));
+	PG_RETURN_INT32(sgt_count_pending());
+}
+
+/*
+ * batch_wait_for_place(n int) returns int: how many are when fewer than n are.
+ */
+Datum
+batch_wait_for_place(PG_FUNCTION_ARGS)
+{
+	sgt_wait_for_place(PG_GETARG_INT32(0));
+	PG_RETURN_INT32(sgt_count_pending());
 }
 
 /*
@@ -252,7 +263,7 @@ batch_state(PG_FUNCTION_ARGS)
 	switch (r->state)
 	{
 		case REQUEST_READY:
-			state = r->wake_us != INT64_MAX ? "ready with a deadline" : "ready";
+			state = r->timer.wake_us != INT64_MAX ? "ready with a deadline" : "ready";
 			break;
 		case REQUEST_RUNNING:
 			state = r->is_overdue ? "overdue" :

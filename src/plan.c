@@ -1,0 +1,266 @@
+/*-------------------------------------------------------------------------
+ * plan.c
+ *		Which queries read ahead.
+ *
+ * Works on finished plans: rewrite.c puts the node of scan.c into them, in
+ * place of what calls sw_create_guest_token() or sw_try_create_guest_token()
+ * row by row, wherever its parent is sure to ask for more than one row.
+ *
+ * A support function of both functions notes that a query mentions them, so
+ * that other queries pay a comparison.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "nodes/supportnodes.h"
+#include "optimizer/clauses.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/planner.h"
+
+#include "compat.h"
+#include "plan.h"
+#include "rewrite.h"
+#include "scan.h"
+#include "settings.h"
+
+/* Those with the options of DECLARE CURSOR are left alone. */
+#define CURSOR_OPTIONS	(CURSOR_OPT_BINARY | CURSOR_OPT_SCROLL | \
+						 CURSOR_OPT_NO_SCROLL | CURSOR_OPT_INSENSITIVE | \
+						 CURSOR_OPT_ASENSITIVE | CURSOR_OPT_HOLD | \
+						 CURSOR_OPT_FAST_PLAN)
+
+static planner_hook_type next_planner_hook = NULL;
+static PGFunction create_function = NULL;
+static PGFunction try_function = NULL;
+static Mentioned mentioned;
+
+PG_FUNCTION_INFO_V1(sw_guest_token_support);
+
+static PlannedStmt *plan_query(Query *parse, const char *query_string,
+							   int cursor_options,
+							   ParamListInfo params SGT_PLANNER_PARAM);
+static void rewrite_statement(PlannedStmt *stmt, const Mentioned *mentions);
+static int	find_last_plan_id(Plan *plan);
+static void visit(Rewrite *rw, Plan **link, Demand demand);
+static void visit_list(Rewrite *rw, List *plans, Demand demand);
+static Demand demand_of_limit(const Limit *limit, Demand demand);
+
+/*
+ * Planning
+ */
+
+/*
+ * Called as the library is loaded, with the functions that are calls.
+ */
+void
+sgt_install_planner(PGFunction create, PGFunction try_create)
+{
+	create_function = create;
+	try_function = try_create;
+	sgt_register_scan();
+	next_planner_hook = planner_hook;
+	planner_hook = plan_query;
+}
+
+/*
+ * sw_guest_token_support(internal) returns internal
+ *
+ * The planner asks for a simpler form of each call in each query.
+ */
+Datum
+sw_guest_token_support(PG_FUNCTION_ARGS)
+{
+	Node	   *request = (Node *) PG_GETARG_POINTER(0);
+
+	if (IsA(request, SupportRequestSimplify))
+	{
+		Oid			function = ((SupportRequestSimplify *) request)->fcall->funcid;
+		int			i = 0;
+
+		while (i < mentioned.n && mentioned.functions[i] != function)
+			i++;
+		if (i == mentioned.n && i < MAX_FUNCTIONS)
+			mentioned.functions[mentioned.n++] = function;
+	}
+	PG_RETURN_POINTER(NULL);
+}
+
+static PlannedStmt *
+plan_query(Query *parse, const char *query_string, int cursor_options,
+		   ParamListInfo params SGT_PLANNER_PARAM)
+{
+	/* planning may run functions, which plan queries of their own */
+	Mentioned	outer = mentioned;
+	PlannedStmt *stmt;
+
+	mentioned.n = 0;
+	stmt = next_planner_hook ?
+		next_planner_hook(parse, query_string, cursor_options, params SGT_PLANNER_ARG) :
+		standard_planner(parse, query_string, cursor_options, params SGT_PLANNER_ARG);
+	if (mentioned.n > 0 && sgt_reads_ahead() &&
+		(cursor_options & CURSOR_OPTIONS) == 0)
+		rewrite_statement(stmt, &mentioned);
+	mentioned = outer;
+	return stmt;
+}
+
+static void
+rewrite_statement(PlannedStmt *stmt, const Mentioned *mentions)
+{
+	Rewrite		rw = {.stmt = stmt};
+	Demand		by_run = {.is_known = true,.bounds = SCAN_BOUND_BY_RUN};
+	Demand		unknown = {.is_known = false};
+	ListCell   *lc;
+
+	for (int i = 0; i < mentions->n; i++)
+	{
+		FmgrInfo	info;
+
+		/* with SET or SECURITY DEFINER the manager would call another one */
+		fmgr_info(mentions->functions[i], &info);
+		if (info.fn_addr != create_function && info.fn_addr != try_function)
+			continue;
+		rw.are_try[rw.mentioned.n] = info.fn_addr == try_function;
+		rw.mentioned.functions[rw.mentioned.n++] = mentions->functions[i];
+	}
+	if (rw.mentioned.n == 0)
+		return;
+
+	rw.next_plan_id = find_last_plan_id(stmt->planTree) + 1;
+	foreach(lc, stmt->subplans)
+		rw.next_plan_id = Max(rw.next_plan_id,
+							  find_last_plan_id(lfirst(lc)) + 1);
+	visit(&rw, &stmt->planTree, by_run);
+	visit_list(&rw, stmt->subplans, unknown);
+}
+
+static int
+find_last_plan_id(Plan *plan)
+{
+	int			last_id;
+	ListCell   *lc;
+
+	if (plan == NULL)
+		return 0;
+	last_id = plan->plan_node_id;
+	foreach(lc, sgt_get_children(plan))
+		last_id = Max(last_id, find_last_plan_id(lfirst(lc)));
+	return last_id;
+}
+
+/*
+ * Demand
+ */
+
+/*
+ * Puts nodes into a plan, the lowest first.
+ */
+static void
+visit(Rewrite *rw, Plan **link, Demand demand)
+{
+	const Demand all = {.is_known = true};
+	const Demand unknown = {.is_known = false};
+	bool		takes_all = demand.is_known && demand.bounds == 0;
+	Plan	   *plan = *link;
+	Demand		outer = unknown;
+	Demand		inner = unknown;
+
+	if (plan == NULL)
+		return;
+	check_stack_depth();
+	switch (nodeTag(plan))
+	{
+			/* whoever asks them for one row has them read all */
+		case T_Sort:
+		case T_Hash:
+			outer = all;
+			break;
+		case T_Agg:
+			if (((Agg *) plan)->aggstrategy == AGG_PLAIN ||
+				((Agg *) plan)->aggstrategy == AGG_HASHED)
+				outer = all;
+			break;
+		case T_ModifyTable:
+			/* a caller of SPI may want to see some of RETURNING alone */
+			outer = ((ModifyTable *) plan)->returningLists && !takes_all &&
+				demand.is_known ? demand : all;
+			break;
+
+			/* each of their rows takes one of their children's, at least */
+		case T_Result:
+			outer = demand;
+			break;
+		case T_SubqueryScan:
+			visit(rw, &((SubqueryScan *) plan)->subplan, demand);
+			break;
+		case T_Append:
+			visit_list(rw, ((Append *) plan)->appendplans, demand);
+			break;
+		case T_Limit:
+			outer = demand_of_limit((Limit *) plan, demand);
+			break;
+
+			/* these read the outer rows to their end */
+		case T_NestLoop:
+			outer = takes_all || sgt_is_lateral(rw, plan) ? demand : unknown;
+			break;
+		case T_HashJoin:
+			if (takes_all && (((Join *) plan)->jointype == JOIN_LEFT ||
+							  ((Join *) plan)->jointype == JOIN_FULL ||
+							  ((Join *) plan)->jointype == JOIN_ANTI))
+				outer = all;
+			break;
+
+		case T_MergeAppend:
+			visit_list(rw, ((MergeAppend *) plan)->mergeplans, unknown);
+			break;
+		default:
+			break;
+	}
+	visit(rw, &plan->lefttree, outer);
+	visit(rw, &plan->righttree, inner);
+
+	if (!demand.is_known)
+		return;
+	sgt_wrap_target_list(rw, link, &demand);
+	if (*link != plan)
+		link = &(*link)->lefttree;
+	if (sgt_is_lateral(rw, plan))
+		sgt_replace_loop(rw, link, &demand);
+}
+
+static void
+visit_list(Rewrite *rw, List *plans, Demand demand)
+{
+	ListCell   *lc;
+
+	foreach(lc, plans)
+	{
+		Plan	   *plan = lfirst(lc);
+
+		visit(rw, &plan, demand);
+		lfirst(lc) = plan;
+	}
+}
+
+/*
+ * LIMIT asks for as many rows as it says if it is read to its end.
+ */
+static Demand
+demand_of_limit(const Limit *limit, Demand demand)
+{
+	Node	   *exprs = (Node *) list_make2(limit->limitCount, limit->limitOffset);
+
+	if (demand.is_known && !(demand.bounds & SCAN_BOUND_BY_LIMIT) &&
+		!contain_volatile_functions(exprs) && !contain_subplans(exprs))
+	{
+		demand.bounds |= SCAN_BOUND_BY_LIMIT;
+		demand.limit = limit;
+	}
+	else
+		demand.is_known = false;
+	return demand;
+}

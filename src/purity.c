@@ -1,0 +1,193 @@
+/*-------------------------------------------------------------------------
+ * purity.c
+ *		What of a finished plan may be computed before its turn.
+ *
+ * Knows every kind of plan that it lets pass; all others are not pure.  Changes
+ * nothing.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+
+#include "purity.h"
+#include "scan.h"
+
+static bool has_impure_subplan(Node *node, const Rewrite *rw);
+
+/*
+ * The plans right below one.
+ */
+List	   *
+sgt_get_children(Plan *plan)
+{
+	List	   *children = NIL;
+
+	if (plan->lefttree)
+		children = lappend(children, plan->lefttree);
+	if (plan->righttree)
+		children = lappend(children, plan->righttree);
+	switch (nodeTag(plan))
+	{
+		case T_Append:
+			return list_concat(children, ((Append *) plan)->appendplans);
+		case T_MergeAppend:
+			return list_concat(children, ((MergeAppend *) plan)->mergeplans);
+		case T_BitmapAnd:
+			return list_concat(children, ((BitmapAnd *) plan)->bitmapplans);
+		case T_BitmapOr:
+			return list_concat(children, ((BitmapOr *) plan)->bitmapplans);
+		case T_SubqueryScan:
+			return lappend(children, ((SubqueryScan *) plan)->subplan);
+		case T_CustomScan:
+			return list_concat(children, ((CustomScan *) plan)->custom_plans);
+		default:
+			return children;
+	}
+}
+
+/*
+ * Whether an expression has a call.
+ */
+bool
+sgt_mentions_call(Node *node, const Rewrite *rw)
+{
+	if (node == NULL)
+		return false;
+	return sgt_find_function(rw, node) >= 0 ||
+		expression_tree_walker(node, sgt_mentions_call, (void *) rw);
+}
+
+/*
+ * Which of the functions an expression calls; -1 if none.
+ */
+int
+sgt_find_function(const Rewrite *rw, const Node *node)
+{
+	if (!IsA(node, FuncExpr))
+		return -1;
+	for (int i = 0; i < rw->mentioned.n; i++)
+	{
+		if (rw->mentioned.functions[i] == ((const FuncExpr *) node)->funcid)
+			return i;
+	}
+	return -1;
+}
+
+/*
+ * Whether rows of a plan may be read before their turn: it changes nothing, and
+ * nothing in it is volatile but the calls of other nodes.
+ */
+bool
+sgt_is_pure(const Rewrite *rw, Plan *plan)
+{
+	ListCell   *lc;
+	bool		is_pure = true;
+
+	if (plan == NULL)
+		return true;
+	switch (nodeTag(plan))
+	{
+		case T_SeqScan:
+		case T_IndexScan:
+		case T_IndexOnlyScan:
+		case T_BitmapIndexScan:
+		case T_BitmapHeapScan:
+		case T_BitmapAnd:
+		case T_BitmapOr:
+		case T_SubqueryScan:
+		case T_NamedTuplestoreScan:
+		case T_ProjectSet:
+		case T_Append:
+		case T_MergeAppend:
+		case T_Material:
+		case T_Sort:
+		case T_IncrementalSort:
+		case T_Group:
+		case T_Agg:
+		case T_Unique:
+		case T_SetOp:
+		case T_Gather:
+		case T_GatherMerge:
+		case T_Hash:
+		case T_LockRows:
+			break;
+		case T_Result:
+			is_pure = sgt_is_pure_expr(rw, ((Result *) plan)->resconstantqual);
+			break;
+		case T_SampleScan:
+			is_pure = sgt_is_pure_expr(rw, ((SampleScan *) plan)->tablesample);
+			break;
+		case T_TidScan:
+			is_pure = sgt_is_pure_expr(rw, ((TidScan *) plan)->tidquals);
+			break;
+		case T_TidRangeScan:
+			is_pure = sgt_is_pure_expr(rw, ((TidRangeScan *) plan)->tidrangequals);
+			break;
+		case T_FunctionScan:
+			is_pure = sgt_is_pure_expr(rw, ((FunctionScan *) plan)->functions);
+			break;
+		case T_ValuesScan:
+			is_pure = sgt_is_pure_expr(rw, ((ValuesScan *) plan)->values_lists);
+			break;
+		case T_TableFuncScan:
+			is_pure = sgt_is_pure_expr(rw, ((TableFuncScan *) plan)->tablefunc);
+			break;
+		case T_CteScan:
+			is_pure = sgt_is_pure(rw, list_nth(rw->stmt->subplans,
+											   ((CteScan *) plan)->ctePlanId - 1));
+			break;
+		case T_NestLoop:
+		case T_MergeJoin:
+		case T_HashJoin:
+			is_pure = sgt_is_pure_expr(rw, ((Join *) plan)->joinqual);
+			break;
+		case T_Memoize:
+			is_pure = sgt_is_pure_expr(rw, ((Memoize *) plan)->param_exprs);
+			break;
+		case T_WindowAgg:
+			is_pure = sgt_is_pure_expr(rw, ((WindowAgg *) plan)->startOffset) &&
+				sgt_is_pure_expr(rw, ((WindowAgg *) plan)->endOffset);
+			break;
+		case T_Limit:
+			is_pure = sgt_is_pure_expr(rw, ((Limit *) plan)->limitOffset) &&
+				sgt_is_pure_expr(rw, ((Limit *) plan)->limitCount);
+			break;
+		case T_CustomScan:
+			is_pure = sgt_is_scan(plan);
+			break;
+		default:
+			return false;
+	}
+	if (!is_pure || !sgt_is_pure_expr(rw, plan->targetlist) ||
+		!sgt_is_pure_expr(rw, plan->qual) || !sgt_is_pure_expr(rw, plan->initPlan))
+		return false;
+	foreach(lc, sgt_get_children(plan))
+	{
+		if (!sgt_is_pure(rw, lfirst(lc)))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * The same of an expression, or a list of them.
+ */
+bool
+sgt_is_pure_expr(const Rewrite *rw, const void *node)
+{
+	return !contain_volatile_functions((Node *) node) &&
+		!has_impure_subplan((Node *) node, rw);
+}
+
+static bool
+has_impure_subplan(Node *node, const Rewrite *rw)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, SubPlan) &&
+		!sgt_is_pure(rw, list_nth(rw->stmt->subplans, ((SubPlan *) node)->plan_id - 1)))
+		return true;
+	return expression_tree_walker(node, has_impure_subplan, (void *) rw);
+}

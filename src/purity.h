@@ -1,0 +1,38 @@
+/*-------------------------------------------------------------------------
+ * purity.h
+ *		What of a finished plan may be computed before its turn.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SGT_PURITY_H
+#define SGT_PURITY_H
+
+#include "postgres.h"
+
+#include "nodes/plannodes.h"
+
+/* A database has two such functions, unless somebody has made more of them. */
+#define MAX_FUNCTIONS	4
+
+/* What the query that is being planned mentions */
+typedef struct Mentioned
+{
+	int			n;
+	Oid			functions[MAX_FUNCTIONS];
+} Mentioned;
+
+/* A statement whose plan is rewritten */
+typedef struct Rewrite
+{
+	PlannedStmt *stmt;
+	Mentioned	mentioned;		/* of these, those that are what they seem */
+	bool		are_try[MAX_FUNCTIONS];
+	int			next_plan_id;
+} Rewrite;
+
+extern List *sgt_get_children(Plan *plan);
+extern int	sgt_find_function(const Rewrite *rw, const Node *node);
+extern bool sgt_mentions_call(Node *node, const Rewrite *rw);
+extern bool sgt_is_pure(const Rewrite *rw, Plan *plan);
+extern bool sgt_is_pure_expr(const Rewrite *rw, const void *node);
+
+#endif							/* SGT_PURITY_H */

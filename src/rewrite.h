@@ -1,0 +1,25 @@
+/*-------------------------------------------------------------------------
+ * rewrite.h
+ *		Puts the node that reads ahead in the place of what calls row by row.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SGT_REWRITE_H
+#define SGT_REWRITE_H
+
+#include "postgres.h"
+
+#include "purity.h"
+
+/* How many rows a node's parent is sure to ask it for */
+typedef struct Demand
+{
+	bool		is_known;		/* else: one by one */
+	int			bounds;			/* for scan.h */
+	const Limit *limit;			/* of SCAN_BOUND_BY_LIMIT */
+} Demand;
+
+extern void sgt_wrap_target_list(Rewrite *rw, Plan **link, const Demand *demand);
+extern bool sgt_is_lateral(const Rewrite *rw, const Plan *plan);
+extern void sgt_replace_loop(Rewrite *rw, Plan **link, const Demand *demand);
+
+#endif							/* SGT_REWRITE_H */

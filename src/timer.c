@@ -1,0 +1,65 @@
+/*-------------------------------------------------------------------------
+ * timer.c
+ *		Points in time at which something is to be done, the earliest first.
+ *
+ * Knows nothing of what is to be done; whoever waits looks.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "clock.h"
+#include "timer.h"
+
+static int	compare_timers(const pairingheap_node *a,
+						   const pairingheap_node *b, void *arg);
+
+static pairingheap timers = {compare_timers, NULL, NULL};
+
+/* The heap has the greatest on top: that is the earliest. */
+static int
+compare_timers(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+{
+	int64		first = pairingheap_const_container(Timer, node, a)->wake_us;
+	int64		second = pairingheap_const_container(Timer, node, b)->wake_us;
+
+	(void) arg;
+	return (first < second) - (first > second);
+}
+
+void
+sgt_init_timer(Timer *timer)
+{
+	timer->wake_us = NEVER;
+}
+
+/*
+ * Sets a timer, also one that is set.
+ */
+void
+sgt_set_timer(Timer *timer, int64 wake_us)
+{
+	sgt_stop_timer(timer);
+	timer->wake_us = wake_us;
+	pairingheap_add(&timers, &timer->node);
+}
+
+/*
+ * To be called before its memory goes.
+ */
+void
+sgt_stop_timer(Timer *timer)
+{
+	if (timer->wake_us != NEVER)
+		pairingheap_remove(&timers, &timer->node);
+	timer->wake_us = NEVER;
+}
+
+/*
+ * The one to look at first; NULL if none is set.
+ */
+Timer	   *
+sgt_get_first_timer(void)
+{
+	return pairingheap_is_empty(&timers) ? NULL :
+		pairingheap_container(Timer, node, pairingheap_first(&timers));
+}

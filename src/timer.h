@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ * timer.h
+ *		Points in time at which something is to be done, the earliest first.
+ *
+ * For batch.c, whose requests have one each.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SGT_TIMER_H
+#define SGT_TIMER_H
+
+#include "postgres.h"
+
+#include "lib/pairingheap.h"
+
+/* Part of what it is for. */
+typedef struct Timer
+{
+	pairingheap_node node;
+	int64		wake_us;		/* NEVER: it is not set */
+} Timer;
+
+/* What a timer is part of. */
+#define timer_container(type, member, timer) \
+	((type *) ((char *) (timer) - offsetof(type, member)))
+
+/* These raise nothing. */
+extern void sgt_init_timer(Timer *timer);
+extern void sgt_set_timer(Timer *timer, int64 wake_us);
+extern void sgt_stop_timer(Timer *timer);
+extern Timer *sgt_get_first_timer(void);
+
+#endif							/* SGT_TIMER_H */
