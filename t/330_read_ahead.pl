@@ -1,0 +1,373 @@
+# Queries that read ahead: which do, how far, and that all else is as it is without.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use SwTest;
+use Test::More;
+
+my $node = start_server('read_ahead', "sw_guest_token.breaker = off\nsw_guest_token.max_retries = 0\n");
+my $sandbox = start_sandbox();
+use_sandbox($node, $sandbox);
+
+# the n-th visitor's address ends with n
+$node->safe_psql('postgres', <<'EOC');
+CREATE TABLE visitor (id int PRIMARY KEY, addresses uuid[], token text, refresh_token text);
+INSERT INTO visitor
+	SELECT n, ARRAY[('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid]
+	FROM generate_series(1, 40) n;
+CREATE TABLE source AS SELECT id, addresses FROM visitor;
+CREATE TABLE token (id serial, visitor int, token text, refresh_token text);
+CREATE TABLE part (id int, addresses uuid[]) PARTITION BY RANGE (id);
+CREATE TABLE part1 PARTITION OF part FOR VALUES FROM (0) TO (20);
+CREATE TABLE part2 PARTITION OF part FOR VALUES FROM (20) TO (100);
+INSERT INTO part SELECT id, addresses FROM visitor;
+CREATE VIEW with_token AS SELECT v.id, (sw_create_guest_token(v.addresses)).* FROM visitor v;
+ANALYZE;
+EOC
+
+my $ON = 'SET sw_guest_token.read_ahead = on';
+my $url;
+
+sub use_script
+{
+	$url = $sandbox->script($_[0]);
+	$sandbox->reset;
+	return;
+}
+
+# What statements print with read_ahead, and how many requests they make.
+sub run_ahead
+{
+	return run_session($node, 'LOAD \'sw_guest_token\'', $ON,
+		($url ? "SET sw_guest_token.base_url = '$url'" : ()), @_);
+}
+
+# The plan of a statement.
+sub plan_of
+{
+	return run_ahead('SET enable_hashjoin = off', 'SET enable_mergejoin = off', "EXPLAIN (COSTS OFF) $_[0]")->{out};
+}
+
+#
+# Forms
+#
+
+my $FUNCTION = 'sw_create_guest_token(v.addresses)';
+my @forms = (
+	[ 'a target list', "SELECT v.id, ($FUNCTION).token FROM visitor v", 40 ],
+	[ 'a bare call', "SELECT v.id, $FUNCTION FROM visitor v", 40 ],
+	[ 'all columns of a call', "SELECT v.id, ($FUNCTION).* FROM visitor v", 40 ],
+	[ 'two calls', "SELECT ($FUNCTION).token, ($FUNCTION).token FROM visitor v", 80 ],
+	[ 'the other function', 'SELECT v.id, (sw_try_create_guest_token(v.addresses)).token FROM visitor v', 40 ],
+	[ 'a call in an expression', "SELECT v.id || upper(($FUNCTION).token) FROM visitor v", 40 ],
+	[ 'FROM', "SELECT v.id, t.* FROM visitor v, $FUNCTION t", 40 ],
+	[ 'FROM with a filter', "SELECT v.id, t.* FROM visitor v, $FUNCTION t WHERE t.token > 'a'", 40 ],
+	[ 'the whole row', "SELECT t, v FROM visitor v, $FUNCTION t", 40 ],
+	[ 'LEFT JOIN', "SELECT v.id, t.* FROM visitor v LEFT JOIN LATERAL $FUNCTION t ON true", 40 ],
+	[ 'two in FROM', "SELECT v.id, t.*, u.* FROM visitor v, $FUNCTION t, $FUNCTION u", 80 ],
+	[ 'a sub-select', "SELECT v.id, (SELECT token FROM $FUNCTION) FROM visitor v", 40 ],
+	[ 'ORDER BY', "SELECT v.id, ($FUNCTION).token FROM visitor v ORDER BY v.id DESC", 40 ],
+	[ 'ORDER BY the token', "SELECT v.id, t.token FROM visitor v, $FUNCTION t ORDER BY t.token", 40 ],
+	[ 'an aggregate', "SELECT count(DISTINCT t.token) FROM visitor v, $FUNCTION t", 40 ],
+	[ 'JSON', "SELECT r.id, t.* FROM jsonb_to_recordset((SELECT jsonb_agg(v) FROM visitor v)) AS r(id int, addresses uuid[]),"
+		. ' sw_try_create_guest_token(r.addresses) t', 40 ],
+	[ 'UNION ALL', "SELECT ($FUNCTION).token FROM visitor v UNION ALL SELECT ($FUNCTION).token FROM visitor v", 80 ],
+	[ 'partitions', "SELECT v.id, ($FUNCTION).token FROM part v", 40 ],
+	[ 'a view, which does not tell copies', 'SELECT * FROM with_token', 80 ],
+	[ 'an argument that is computed', "SELECT t.token FROM visitor v, sw_create_guest_token(v.addresses || '{$ADDRESS}') t", 40 ],
+	[ 'UPDATE', 'UPDATE visitor SET token = (sw_create_guest_token(addresses)).token', 40 ],
+	[ 'UPDATE from a sub-select',
+		'UPDATE visitor SET (token, refresh_token) = (SELECT token, refresh_token FROM sw_create_guest_token(addresses))', 40 ],
+	[ 'UPDATE FROM', "UPDATE visitor SET token = t.token FROM visitor v, $FUNCTION t WHERE v.id = visitor.id", 40 ],
+	[ 'INSERT', "INSERT INTO token (visitor, token) SELECT v.id, t.token FROM visitor v, $FUNCTION t", 40 ],
+	[ 'INSERT with a list', "INSERT INTO token (visitor, token) SELECT v.id, ($FUNCTION).token FROM visitor v", 40 ],
+	[ 'INSERT with RETURNING',
+		"INSERT INTO token (visitor, token) SELECT v.id, t.token FROM visitor v, $FUNCTION t RETURNING id", 40 ],
+	[ 'CREATE TABLE AS', "CREATE TEMP TABLE made AS SELECT v.id, t.* FROM visitor v, $FUNCTION t", 40 ],
+	[ 'MERGE', "MERGE INTO token USING (SELECT v.id, t.token FROM visitor v, $FUNCTION t) s ON token.visitor = s.id"
+		. ' WHEN MATCHED THEN UPDATE SET token = s.token WHEN NOT MATCHED THEN INSERT (visitor, token) VALUES (s.id, s.token)', 40 ],
+);
+foreach my $form (@forms)
+{
+	my ($name, $statement, $n) = @$form;
+
+	$node->safe_psql('postgres', 'TRUNCATE token RESTART IDENTITY; UPDATE visitor SET token = NULL');
+	like(plan_of($statement), qr/Custom Scan \(Guest Tokens\)/, "$name: the plan has the node");
+	use_script('hold,n=16');
+	my $session = run_ahead($statement);
+	is($session->{err}, '', "$name: it works");
+	is($sandbox->attempts, $n, "$name: $n requests are made");
+	is($sandbox->journal->{max_in_flight}, 16, "$name: 16 at a time");
+}
+is(plan_of("SELECT v.id, t.* FROM visitor v, $FUNCTION t"), <<'EOP', 'EXPLAIN shows the node');
+Custom Scan (Guest Tokens)
+  Calls per Row: 1
+  ->  Seq Scan on visitor v
+EOP
+
+# those that stay row by row
+my @others = (
+	[ 'WHERE', "SELECT v.id FROM visitor v WHERE ($FUNCTION).token IS NOT NULL" ],
+	[ 'CASE', "SELECT CASE WHEN v.id > 20 THEN ($FUNCTION).token END FROM visitor v" ],
+	[ 'COALESCE', "SELECT COALESCE(v.token, ($FUNCTION).token) FROM visitor v" ],
+	[ 'another volatile function', "SELECT random(), ($FUNCTION).token FROM visitor v" ],
+	[ 'a volatile argument', "SELECT (sw_create_guest_token(v.addresses, NULL, random()::text)).token FROM visitor v" ],
+	[ 'what is volatile below', "SELECT ($FUNCTION).token FROM (SELECT *, nextval('token_id_seq') FROM visitor OFFSET 0) v" ],
+	[ 'RETURNING', "UPDATE visitor v SET id = id RETURNING ($FUNCTION).token" ],
+	[ 'WITH ORDINALITY', "SELECT t.* FROM visitor v, $FUNCTION WITH ORDINALITY t" ],
+	[ 'a CTE', "WITH c AS MATERIALIZED (SELECT ($FUNCTION).token FROM visitor v) SELECT * FROM c" ],
+	[ 'a join above', "SELECT t.token FROM visitor v, $FUNCTION t, generate_series(1, 2) OFFSET 1" ],
+	[ 'LIMIT within LIMIT', "SELECT * FROM (SELECT ($FUNCTION).token FROM visitor v LIMIT 9) s LIMIT 2" ],
+	[ 'EXISTS', "SELECT EXISTS (SELECT 1 FROM visitor v, $FUNCTION t WHERE t.token IS NOT NULL)" ],
+	[ 'a cursor', "DECLARE c CURSOR FOR SELECT ($FUNCTION).token FROM visitor v" ],
+	[ 'a call that does not depend on the row', "SELECT t.token FROM visitor v, sw_create_guest_token('{$ADDRESS}') t" ],
+	[ 'VALUES alone', "SELECT (sw_create_guest_token('{$ADDRESS}')).token" ],
+);
+unlike(plan_of($_->[1]), qr/Guest Tokens/, "$_->[0]: the plan is as it is without") foreach @others;
+
+# each row gets its own token, in its place
+use_script('201,delay=300-then-201,delay=100-then-201');
+my @rows = split /\n/, run_ahead("SELECT v.id, t.token FROM visitor v, $FUNCTION t WHERE v.id <= 20")->{out};
+is(join(' ', map { (split /\|/)[0] } @rows), join(' ', 1 .. 20), 'rows come in order');
+is(scalar(grep {
+			my ($id, $token) = split /\|/;
+			JSON::PP::encode_json($sandbox->decrypt($token)->{claims}) =~ sprintf('"[0-9a-f-]{24}%012d"', $id) } @rows),
+	20, 'with the tokens that they asked for');
+
+#
+# How far
+#
+
+sub count_requests
+{
+	my ($name, $n, @statements) = @_;
+
+	use_script('201');
+	my $session = run_ahead(@statements);
+	is($session->{err} . $sandbox->attempts, $n, $name);
+	return $session;
+}
+
+count_requests('LIMIT', 3, "SELECT t.token FROM visitor v, $FUNCTION t LIMIT 3");
+count_requests('LIMIT and OFFSET', 7, "SELECT t.token FROM visitor v, $FUNCTION t LIMIT 3 OFFSET 4");
+count_requests('LIMIT with a filter', 10,
+	"SELECT v.id FROM (SELECT * FROM visitor ORDER BY id) v, $FUNCTION t WHERE v.id % 2 = 0 OR t.token IS NULL LIMIT 5");
+count_requests('LIMIT with a parameter', 4,
+	"PREPARE p(int) AS SELECT ($FUNCTION).token FROM visitor v LIMIT \$1", 'SET plan_cache_mode = force_generic_plan',
+	'EXECUTE p(4)');
+count_requests('LIMIT below ORDER BY the token', 6,
+	"SELECT * FROM (SELECT t.token FROM visitor v, $FUNCTION t LIMIT 6) s ORDER BY token");
+count_requests('ORDER BY the token below LIMIT', 40,
+	"SELECT t.token FROM visitor v, $FUNCTION t ORDER BY t.token LIMIT 1");
+count_requests('no rows', 0, "SELECT t.token FROM visitor v, $FUNCTION t WHERE v.id < 0");
+$node->safe_psql('postgres', <<"EOC");
+CREATE FUNCTION leave() RETURNS void LANGUAGE plpgsql AS \$\$
+DECLARE r record;
+BEGIN
+	FOR r IN SELECT v.id, t.token FROM (SELECT * FROM visitor ORDER BY id) v, $FUNCTION t LOOP EXIT WHEN r.id = 3; END LOOP;
+END \$\$
+EOC
+count_requests('a loop of PL/pgSQL that leaves, whose rows come by tens', 10, 'SELECT leave()');
+count_requests('SELECT INTO', 1, <<"EOC");
+DO \$\$
+DECLARE x text;
+BEGIN
+	SELECT t.token INTO x FROM visitor v, $FUNCTION t;
+END \$\$
+EOC
+count_requests('a sub-select that is a scalar of its own', 1,
+	"SELECT (SELECT t.token FROM visitor v, $FUNCTION t LIMIT 1)");
+count_requests('a sub-select that is read again', 80,
+	"SELECT n, (SELECT count(t.token) FROM visitor v, $FUNCTION t WHERE v.id >= n) FROM (VALUES (1), (1)) s(n)");
+
+# a plan that was made with the setting obeys it
+use_script('201');
+run_ahead("PREPARE p AS SELECT ($FUNCTION).token FROM visitor v", 'SET plan_cache_mode = force_generic_plan', 'EXECUTE p',
+	'SET sw_guest_token.read_ahead = off', "SET sw_guest_token.base_url = '" . $sandbox->script('201,id=off') . "'", 'EXECUTE p');
+is($sandbox->attempts, 80, 'a cached plan runs on without the setting');
+$sandbox->reset;
+run_session($node, $ON, "PREPARE p AS SELECT ($FUNCTION).token FROM visitor v WHERE v.id < 9",
+	'SET plan_cache_mode = force_generic_plan', 'EXECUTE p', 'EXECUTE p',
+	'SET sw_guest_token.read_ahead = off', "SET sw_guest_token.base_url = '" . $sandbox->script('201,delay=5,id=off') . "'",
+	'EXECUTE p');
+is(scalar(grep { $_->{path} =~ /id=off/ } @{ $sandbox->journal->{requests} }), 8, 'with as many requests');
+
+#
+# Errors
+#
+
+use_script('201-then-201-then-422-then-201,delay=100');
+my $session = run_ahead("SELECT v.id, t.token IS NOT NULL FROM visitor v, $FUNCTION t", $ONE);
+is($session->{out}, "token true\n", 'an error ends the statement');
+is(sql_state($session->{err}), '22023', 'which is that of the row');
+cmp_ok($sandbox->attempts, '<=', 3 + 15 + 1, 'and no further row is read');
+
+use_script('201');
+is(run_ahead("SELECT v.id, t.error_code FROM (SELECT * FROM visitor ORDER BY id LIMIT 3) v,"
+			. ' sw_try_create_guest_token(CASE WHEN v.id <> 2 THEN v.addresses END) t')->{out},
+	"1|\n2|22004\n3|\n", 'a call that tries gives its error as its row');
+is($sandbox->attempts, 2, 'and makes no request for it');
+
+use_script('201-then-401');
+is(run_ahead('SET sw_guest_token.max_concurrency = 4',
+		'SELECT t.error_code, count(*) FROM visitor v, sw_try_create_guest_token(v.addresses) t GROUP BY 1 ORDER BY 1')->{out},
+	"28000|39\n|1\n", 'after a 401 all other rows fail');
+cmp_ok($sandbox->attempts, '<=', 6, 'without a request');
+
+undef $url;
+$sandbox->reset;
+is(run_ahead("SET sw_guest_token.base_url = 'http://127.0.0.1:1'",
+		"SELECT t.token FROM visitor v, $FUNCTION t WHERE v.id < 0")->{err}, '', 'without rows nothing is judged');
+$node->safe_psql('postgres', 'CREATE ROLE guest; GRANT SELECT ON visitor TO guest; CREATE ROLE other; GRANT SELECT ON visitor TO other');
+$node->safe_psql('postgres', 'GRANT EXECUTE ON FUNCTION sw_create_guest_token TO guest');
+my $explain = "EXPLAIN (COSTS OFF) SELECT t.token FROM visitor v, $FUNCTION t";
+like(run_ahead('SET ROLE guest', $explain)->{out}, qr/Guest Tokens/, 'who has EXECUTE reads ahead');
+is(sql_state(run_ahead('SET ROLE other', $explain)->{err}), '42501', 'who has not cannot even EXPLAIN');
+
+$node->safe_psql('postgres', 'ALTER TABLE visitor ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON visitor USING (id <= 5)');
+use_script('201');
+is(run_session($node, $ON, 'SET ROLE guest', "SELECT count(t.token) FROM visitor v, $FUNCTION t")->{out}, "5\n",
+	'policies count');
+$node->safe_psql('postgres', 'ALTER TABLE visitor DISABLE ROW LEVEL SECURITY');
+
+#
+# Others in between
+#
+
+# an error in a subtransaction ends the requests of that alone
+use_script('201,delay=20');
+$session = run_ahead(<<"EOC", $ONE);
+DO \$\$
+DECLARE
+	r record;
+	n int := 0;
+BEGIN
+	FOR r IN SELECT v.id, t.token FROM visitor v, $FUNCTION t LOOP
+		n := n + (r.token IS NOT NULL)::int;
+		BEGIN
+			PERFORM t.token, 1 / (v.id - 1 - r.id % 2) FROM visitor v, $FUNCTION t WHERE v.id <= 3;
+		EXCEPTION WHEN division_by_zero THEN
+			NULL;
+		END;
+	END LOOP;
+	ASSERT n = 40, format('%s tokens', n);
+END \$\$
+EOC
+is($session->{err} . $session->{out}, "token true\n", 'a failure in a subtransaction leaves others alone');
+
+# a trigger's call in the middle
+$node->safe_psql('postgres', <<'EOC');
+CREATE TABLE triggered (id int, addresses uuid[], given text, token text, refresh_token text);
+CREATE TRIGGER issue BEFORE INSERT ON triggered FOR EACH ROW EXECUTE FUNCTION sw_guest_token_trigger('addresses', 'token', 'refresh_token');
+EOC
+$session = count_requests("a trigger's calls in between", 80,
+	"INSERT INTO triggered (id, addresses, given) SELECT v.id, v.addresses, t.token FROM visitor v, $FUNCTION t",
+	'SELECT count(DISTINCT given), count(DISTINCT token) FROM triggered WHERE given <> token');
+is($session->{out}, "40|40\n", 'each gets its own');
+
+# a statement trigger
+$node->safe_psql('postgres', <<'EOC');
+CREATE FUNCTION issue_all() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO token (visitor, token)
+		SELECT i.id, t.token FROM inserted i, sw_try_create_guest_token(i.addresses) t;
+	RETURN NULL;
+END $$;
+CREATE TABLE arriving (id int, addresses uuid[]);
+CREATE TRIGGER issue_all AFTER INSERT ON arriving REFERENCING NEW TABLE AS inserted
+	FOR EACH STATEMENT EXECUTE FUNCTION issue_all();
+EOC
+use_script('hold,n=16');
+run_ahead('INSERT INTO arriving SELECT id, addresses FROM visitor');
+is($sandbox->attempts . ' ' . $sandbox->journal->{max_in_flight}, '40 16', 'a statement trigger reads its rows ahead');
+
+# cancelled, the session can go on
+use_script('201-then-201-then-hang');
+$session = session($node, $ON, "SET sw_guest_token.base_url = '$url'", "SELECT t.token FROM visitor v, $FUNCTION t",
+	"SET sw_guest_token.base_url = '$sandbox->{url}'", $ONE);
+$sandbox->journal(16);
+$node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
+$session->finish;
+is(sql_state($session->{err}) . " $session->{out}", "57014 token true\n", 'a cancel ends it at once');
+
+# one session at a time waits for a row that another has locked: its new version
+# is not called for again
+my $psql = sub {
+	return start_process([ $node->installed_command('psql'), '-XAtq', '-d', $node->connstr('postgres') ]);
+};
+foreach my $form (
+	[ 'UPDATE FROM', "UPDATE visitor SET token = t.token FROM source v, $FUNCTION t WHERE v.id = visitor.id", 40 ],
+	[ 'a sub-select', 'UPDATE visitor v SET (token, refresh_token) = (SELECT token, refresh_token FROM sw_create_guest_token(v.addresses))', 41 ])
+{
+	my ($name, $statement, $n) = @$form;
+
+	use_script('201');
+	my $holder = &$psql();
+	$holder->{in} = "BEGIN; UPDATE visitor SET refresh_token = 'held' WHERE id = 20; SELECT 'held';\n";
+	$holder->wait_for(qr/held\n/);
+	my $waiter = session($node, $ON, "SET sw_guest_token.base_url = '$url'", $statement);
+	$node->poll_query_until('postgres', 'SELECT count(*) > 0 FROM pg_locks WHERE NOT granted')
+	  or die 'nobody waits for the lock';
+	$holder->{in} = "COMMIT;\n\\q\n";
+	$holder->finish;
+	is($waiter->finish->{err}, '', "$name: another version of a row is updated");
+	is($sandbox->attempts, $n, "$name: with $n requests");
+}
+is($node->safe_psql('postgres', "SELECT count(DISTINCT token) FROM visitor"), '40', 'all have their tokens');
+
+# functions that were dropped and made again
+use_script('201');
+$session = run_ahead("PREPARE p AS SELECT count(t.token) FROM visitor v, $FUNCTION t", 'EXECUTE p',
+	'DROP EXTENSION sw_guest_token CASCADE', 'EXECUTE p', 'CREATE EXTENSION sw_guest_token', 'EXECUTE p');
+is(sql_state($session->{err}) . " $session->{out}", "42883 40\n40\n", 'a plan outlives neither function nor its absence');
+
+# who sleeps between rows does not let the others' time pass
+use_script('201,delay=10');
+is(run_ahead("SET sw_guest_token.timeout = '500ms'", 'SET sw_guest_token.max_concurrency = 3',
+		"SELECT count(token), count(pg_sleep) FROM (SELECT t.token, v.id FROM visitor v, $FUNCTION t WHERE v.id <= 8 OFFSET 0) s,"
+		  . ' pg_sleep(0.3 * (s.id % 3)) LIMIT 1')->{out}, "8|8\n", 'a consumer that sleeps does no harm');
+
+# memory
+SKIP:
+{
+	skip 'it would take a while', 1 if $ENV{QUICK};
+	use_script('201');
+	$session = run_ahead('CREATE TEMP TABLE memory (n int, kb bigint)', 'SET sw_guest_token.max_concurrency = 64', <<'EOC',
+DO $$
+DECLARE r record; n int := 0;
+BEGIN
+	FOR r IN SELECT t.token FROM generate_series(1, 4000) i, sw_create_guest_token('{11111111-1111-1111-1111-111111111111}', 2000000000 + i) t LOOP
+		n := n + 1;
+		IF n IN (1000, 4000) THEN
+			INSERT INTO memory SELECT n, sum(total_bytes) / 1024 FROM pg_backend_memory_contexts;
+		END IF;
+	END LOOP;
+END $$
+EOC
+		'SELECT max(kb) - min(kb) < 512 FROM memory');
+	is($session->{err} . $session->{out}, "t\n", 'memory does not grow with the rows');
+}
+
+# what EXPLAIN ANALYZE counts
+use_script('503-then-201');
+like(run_ahead('SET sw_guest_token.max_retries = 1',
+		"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT t.token FROM visitor v, $FUNCTION t")->{out},
+	qr/Calls per Row: 1\n  Requests: 40\n  Requests in Flight: 16\n  Requests Abandoned: 0\n  Retries: 1\n/,
+	'EXPLAIN ANALYZE counts');
+
+# without preloading, the first query loads the library in the middle of planning
+my $late = start_server('late', "shared_preload_libraries = ''\n");
+use_sandbox($late, $sandbox);
+my $twice = "EXPLAIN (COSTS OFF) SELECT sw_create_guest_token(ARRAY[n]) FROM unnest('{$ADDRESS}'::uuid[]) n";
+is(run_session($late, $ON, $twice, $twice)->{out}, <<'EOP', 'then the second query is the first to read ahead');
+Function Scan on unnest n
+Custom Scan (Guest Tokens)
+  Calls per Row: 1
+  ->  Function Scan on unnest n
+EOP
+
+done_testing();
