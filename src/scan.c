@@ -498,7 +498,7 @@ count_wanted(ScanNode *scan)
 			return 1;
 		if (run->count > 0)
 		{
-			if (scan->bounds & SCAN_BOUND_BY_LIMIT)
+			if (scan->bounds & (SCAN_BOUND_BY_LIMIT | SCAN_BOUND_BY_OTHERS))
 				return 1;
 			n = Min(n, (int64) Min(run->count, PG_INT64_MAX) - scan->n_in_run);
 		}
