@@ -1,4 +1,5 @@
-# Queries make as many requests, whether they read ahead or not.
+# Queries give the same rows, for as many requests, whether they read ahead or
+# not: some that did not, and random ones, of which script/differential has more.
 
 use strict;
 use warnings;
@@ -43,5 +44,11 @@ foreach (
 	is(requests($query, 'off'), $n, "UNION ALL, $name: requests, one by one");
 	is(requests($query, 'on'), $n, "UNION ALL, $name: as many, read ahead");
 }
+
+local @ENV{qw(PGHOST PGPORT)} = ($node->host, $node->port);
+my $run = start_process([ 't/differential.py', '--seed', 1, 300 ], \undef)->finish;
+note($run->{out});
+like($run->{out} . $run->{err}, qr/^0 differences\n\z/m, 'random queries: no difference');
+like($run->{out}, qr/^all +300 +\d+ +0 +[1-9]\d\d /m, 'none is refused, and many read ahead');
 
 done_testing();
