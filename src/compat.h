@@ -68,6 +68,11 @@ sgt_b64_decode(const char *src, int length, char *dst, int size)
 	return pg_b64_decode(src, length, (void *) dst, size);
 }
 
+/* Until 18 is the oldest: what formats EXPLAIN's output was in explain.h. */
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#endif
+
 /* Until 18 is the oldest: what a run executes was told to be run once or not. */
 #if PG_VERSION_NUM >= 180000
 #define SGT_RUN_PARAM

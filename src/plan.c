@@ -46,6 +46,7 @@ static void rewrite_statement(PlannedStmt *stmt, const Mentioned *mentions);
 static int	find_last_plan_id(Plan *plan);
 static void visit(Rewrite *rw, Plan **link, Demand demand);
 static void visit_list(Rewrite *rw, List *plans, Demand demand);
+static void visit_append(Rewrite *rw, Append *append, Demand demand);
 static Demand demand_of_limit(const Limit *limit, Demand demand);
 
 /*
@@ -197,7 +198,7 @@ visit(Rewrite *rw, Plan **link, Demand demand)
 			visit(rw, &((SubqueryScan *) plan)->subplan, demand);
 			break;
 		case T_Append:
-			visit_list(rw, ((Append *) plan)->appendplans, demand);
+			visit_append(rw, (Append *) plan, demand);
 			break;
 		case T_Limit:
 			outer = demand_of_limit((Limit *) plan, demand);
@@ -241,6 +242,31 @@ visit_list(Rewrite *rw, List *plans, Demand demand)
 	{
 		Plan	   *plan = lfirst(lc);
 
+		visit(rw, &plan, demand);
+		lfirst(lc) = plan;
+	}
+}
+
+/*
+ * Only the first child is sure to be asked for as many rows as its parent, if
+ * that is not for all.
+ */
+static void
+visit_append(Rewrite *rw, Append *append, Demand demand)
+{
+	ListCell   *lc;
+
+	foreach(lc, append->appendplans)
+	{
+		Plan	   *plan = lfirst(lc);
+
+		if (lc != list_head(append->appendplans) || append->nasyncplans > 0)
+		{
+			if (demand.bounds & SCAN_BOUND_BY_LIMIT)
+				demand.is_known = false;
+			else if (demand.bounds & SCAN_BOUND_BY_RUN)
+				demand.bounds |= SCAN_BOUND_BY_OTHERS;
+		}
 		visit(rw, &plan, demand);
 		lfirst(lc) = plan;
 	}

@@ -298,8 +298,8 @@ begin_scan(CustomScanState *css, EState *estate, int eflags)
 	ScanNode   *scan = (ScanNode *) css;
 	CustomScan *cscan = castNode(CustomScan, css->ss.ps.plan);
 	PlanState  *planstate = &css->ss.ps;
-	List	   *are_try = lsecond_node(List, cscan->custom_private);
-	List	   *rtis = lthird_node(List, cscan->custom_private);
+	List	   *are_try = lsecond(cscan->custom_private);
+	List	   *rtis = lthird(cscan->custom_private);
 	MemoryContext oldcontext;
 
 	outerPlanState(css) = ExecInitNode(outerPlan(cscan), estate, eflags);
@@ -313,7 +313,7 @@ begin_scan(CustomScanState *css, EState *estate, int eflags)
 	dlist_push_tail(&nodes, &scan->node);
 
 	oldcontext = MemoryContextSwitchTo(scan->context);
-	scan->bounds = linitial_int(linitial_node(List, cscan->custom_private));
+	scan->bounds = linitial_int((List *) linitial(cscan->custom_private));
 	scan->n_calls = list_length(are_try);
 	scan->calls = palloc0(scan->n_calls * sizeof(RowCall));
 	scan->handed_on = palloc0(scan->n_calls * sizeof(Datum));
@@ -498,7 +498,7 @@ count_wanted(ScanNode *scan)
 			return 1;
 		if (run->count > 0)
 		{
-			if (scan->bounds & SCAN_BOUND_BY_LIMIT)
+			if (scan->bounds & (SCAN_BOUND_BY_LIMIT | SCAN_BOUND_BY_OTHERS))
 				return 1;
 			n = Min(n, (int64) Min(run->count, PG_INT64_MAX) - scan->n_in_run);
 		}

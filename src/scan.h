@@ -21,6 +21,8 @@
  */
 #define SCAN_BOUND_BY_RUN	0x1 /* what ExecutorRun() is asked for */
 #define SCAN_BOUND_BY_LIMIT	0x2 /* what LIMIT above it says */
+#define SCAN_BOUND_BY_OTHERS	0x4 /* none, unless ExecutorRun() is asked for
+									 * all: others have rows before it */
 
 /* One call, for sgt_make_scan() */
 typedef struct ScanCall

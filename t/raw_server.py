@@ -194,7 +194,8 @@ def main():
     if len(sys.argv) > 2:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(sys.argv[2], sys.argv[3])
-        context.set_alpn_protocols(['http/1.1' if 'http1' in answers else 'h2'])
+        context.set_alpn_protocols(
+            ['http/1.1' if 'http1' in answers else 'h2'])
     listener = socket.create_server(('127.0.0.1', 0), backlog=100)
     answers['listener'] = listener
 

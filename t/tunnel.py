@@ -70,7 +70,8 @@ def main():
 
     def accept():
         while True:
-            threading.Thread(target=serve, args=(listener.accept()[0], context),
+            connection, _ = listener.accept()
+            threading.Thread(target=serve, args=(connection, context),
                              daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
