@@ -29,7 +29,7 @@ foreach my $block ($create, grep { $_ ne $create } @blocks)
 }
 is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT token) FROM visitor'),
 	'100|100', 'the batch has issued a token for each row');
-my ($again) = grep { /^UPDATE visitor/m } @blocks;
+my ($again) = grep { /^WITH request/m } @blocks;
 $again =~ s/.*?^(?=WITH)//ms;
 is(($node->psql('postgres', $again))[2], '', 'and can be run again when there is nothing to do');
 is($node->safe_psql('postgres', q{SELECT sw_token_header(token)->>'typ' FROM guest}),
