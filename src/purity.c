@@ -14,7 +14,7 @@
 #include "purity.h"
 #include "scan.h"
 
-static bool has_impure_subplan(Node *node, const Rewrite *rw);
+static bool has_impure_subplan(Node *node, void *rewrite);
 
 /*
  * The plans right below one.
@@ -51,12 +51,14 @@ sgt_get_children(Plan *plan)
  * Whether an expression has a call.
  */
 bool
-sgt_mentions_call(Node *node, const Rewrite *rw)
+sgt_mentions_call(Node *node, void *rewrite)
 {
+	const Rewrite *rw = rewrite;
+
 	if (node == NULL)
 		return false;
 	return sgt_find_function(rw, node) >= 0 ||
-		expression_tree_walker(node, sgt_mentions_call, (void *) rw);
+		expression_tree_walker(node, sgt_mentions_call, rewrite);
 }
 
 /*
@@ -178,16 +180,18 @@ bool
 sgt_is_pure_expr(const Rewrite *rw, const void *node)
 {
 	return !contain_volatile_functions((Node *) node) &&
-		!has_impure_subplan((Node *) node, rw);
+		!has_impure_subplan((Node *) node, (void *) rw);
 }
 
 static bool
-has_impure_subplan(Node *node, const Rewrite *rw)
+has_impure_subplan(Node *node, void *rewrite)
 {
+	const Rewrite *rw = rewrite;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, SubPlan) &&
 		!sgt_is_pure(rw, list_nth(rw->stmt->subplans, ((SubPlan *) node)->plan_id - 1)))
 		return true;
-	return expression_tree_walker(node, has_impure_subplan, (void *) rw);
+	return expression_tree_walker(node, has_impure_subplan, rewrite);
 }

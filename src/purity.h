@@ -31,7 +31,7 @@ typedef struct Rewrite
 
 extern List *sgt_get_children(Plan *plan);
 extern int	sgt_find_function(const Rewrite *rw, const Node *node);
-extern bool sgt_mentions_call(Node *node, const Rewrite *rw);
+extern bool sgt_mentions_call(Node *node, void *rewrite);
 extern bool sgt_is_pure(const Rewrite *rw, Plan *plan);
 extern bool sgt_is_pure_expr(const Rewrite *rw, const void *node);
 

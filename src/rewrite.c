@@ -63,7 +63,7 @@ typedef struct Lateral
 
 static bool has_target_list(const Plan *plan);
 static bool find_multiexprs(TargetList *list, List *targetlist);
-static bool find_calls(Node *node, TargetList *list);
+static bool find_calls(Node *node, void *context);
 static bool is_transparent(Node *node);
 static bool is_volatile(Oid function, void *context);
 static ListCall *add_call(TargetList *list, FuncExpr *func, int field);
@@ -72,15 +72,15 @@ static void add_site(TargetList *list, const void *node, ListCall *call);
 static ListCall *find_site(const TargetList *list, const Node *node);
 static ListCall *find_param(const TargetList *list, const Node *node,
 							int *number);
-static bool mentions_site(Node *node, TargetList *list);
-static Node *move_up(Node *node, TargetList *list);
+static bool mentions_site(Node *node, void *context);
+static Node *move_up(Node *node, void *context);
 static Node *get_call_var(const TargetList *list, const ListCall *call);
 static Node *get_field(Node *composite, const Var *var);
 static Node *get_column(TargetList *list, Node *node, int varno, int offset);
 static void set_scan_call(const Rewrite *rw, ScanCall *call, FuncExpr *func,
 						  Index rti);
 static FunctionScan *get_function_scan(const Rewrite *rw, const Plan *plan);
-static Node *move_lateral(Node *node, Lateral *lateral);
+static Node *move_lateral(Node *node, void *context);
 
 /*
  * Target lists
@@ -207,8 +207,9 @@ find_multiexprs(TargetList *list, List *targetlist)
  * is volatile, so that the list must stay as it is.
  */
 static bool
-find_calls(Node *node, TargetList *list)
+find_calls(Node *node, void *context)
 {
+	TargetList *list = context;
 	ListCall   *call;
 	int			number;
 
@@ -408,8 +409,9 @@ find_param(const TargetList *list, const Node *node, int *number)
 }
 
 static bool
-mentions_site(Node *node, TargetList *list)
+mentions_site(Node *node, void *context)
 {
+	TargetList *list = context;
 	int			number;
 
 	if (node == NULL)
@@ -424,8 +426,9 @@ mentions_site(Node *node, TargetList *list)
  * of its scan tuple, and so does the largest of what has none.
  */
 static Node *
-move_up(Node *node, TargetList *list)
+move_up(Node *node, void *context)
 {
+	TargetList *list = context;
 	ListCall   *call;
 	int			number = 0;
 
@@ -614,8 +617,9 @@ sgt_replace_loop(Rewrite *rw, Plan **link, const Demand *demand)
  * Makes an expression of the nested loop, or of its function, one of the node.
  */
 static Node *
-move_lateral(Node *node, Lateral *lateral)
+move_lateral(Node *node, void *context)
 {
+	Lateral    *lateral = context;
 	int			varno = lateral->for_arguments ? OUTER_VAR : INDEX_VAR;
 	int			offset = lateral->for_arguments ? 0 : 1;
 	ListCell   *lc;
