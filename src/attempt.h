@@ -97,6 +97,7 @@ typedef struct Attempt
 	int64		sent_us;		/* since then */
 	int64		gap_us;			/* when libcurl had a turn after long having
 								 * none; 0: it always had */
+	bool		is_starved;		/* it was about to connect then */
 	int			n_sent;			/* how often libcurl has sent it */
 	long		n_connects;		/* connections made for it until then */
 	int			local_port;		/* of the connection that it went over */

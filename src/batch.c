@@ -51,6 +51,7 @@ struct Batch
 	Target	   *target;			/* pinned */
 	Guarded    *guarded;		/* what all sessions know of it; NULL: nothing */
 	bool		is_crowded;		/* this session is one too many */
+	bool		is_resting;		/* its owner does something else */
 	Limits		limits;
 	const char *url;
 	int			success_status; /* all others are final by themselves */
@@ -147,6 +148,20 @@ sgt_begin_batch(Target *target, const Limits *limits, const char *url,
 	return batch;
 }
 
+/*
+ * While its owner does something else, the session does not count as one that
+ * waits for the API, and who is one too many may be no longer afterwards.
+ */
+void
+sgt_rest_batch(Batch *batch, bool rests)
+{
+	if (rests && !batch->is_resting && !batch->is_crowded)
+		sgt_leave_guard(batch->guarded);
+	if (!rests && batch->is_resting)
+		batch->is_crowded = !sgt_enter_guard(batch->guarded, &batch->limits);
+	batch->is_resting = rests;
+}
+
 /* Ends a batch.  What has no outcome yet is abandoned. */
 void
 sgt_end_batch(Batch *batch)
@@ -154,9 +169,7 @@ sgt_end_batch(Batch *batch)
 	MemoryContextDelete(batch->context);
 }
 
-/*
- * Called when the batch's memory is about to go, whatever state it is in.
- */
+/* Called when the batch's memory is about to go, whatever state it is in. */
 static void
 abandon(void *arg)
 {
@@ -174,8 +187,7 @@ abandon(void *arg)
 	}
 	if (is_turn)
 		sgt_end_turn();
-	if (!batch->is_crowded)
-		sgt_leave_guard(batch->guarded);
+	sgt_rest_batch(batch, true);
 	sgt_unpin_target(batch->target);
 	dlist_delete(&batch->node);
 	if (dlist_is_empty(&open_batches))
@@ -367,9 +379,7 @@ sgt_wait_for_any(Batch *batch)
 	return r;
 }
 
-/*
- * Waits until fewer than n requests are on their way, whosever they are.
- */
+/* Waits until fewer than n requests are on their way, whosever they are. */
 void
 sgt_wait_for_place(int n)
 {
@@ -408,9 +418,7 @@ go_on(void)
 	driven_us = sgt_now_us();
 }
 
-/*
- * Lets everybody's requests go on as far as they can without waiting.
- */
+/* Lets everybody's requests go on as far as they can without waiting. */
 static void
 run_turn(void)
 {
@@ -418,7 +426,6 @@ run_turn(void)
 
 	if (now - driven_us > MAX_GAP_US)
 		skip_gap(now);
-
 	/* what an earlier turn left undone, because an error cut it short */
 	settle_ended();
 
@@ -644,9 +651,7 @@ expire_overdue(void)
 	sgt_end_turn();
 }
 
-/*
- * Decides what becomes of requests whose attempt has ended.
- */
+/* Decides what becomes of requests whose attempt has ended. */
 static void
 settle_ended(void)
 {
@@ -691,9 +696,7 @@ settle_ended(void)
 	sgt_report_guard();
 }
 
-/*
- * Keeps what is known of the attempt.
- */
+/* Keeps what is known of the attempt. */
 static void
 observe(Request *r)
 {
@@ -785,9 +788,7 @@ stop_timer(Request *r)
 	sgt_stop_timer(&r->timer);
 }
 
-/*
- * When there is something to do, whatever comes until then.
- */
+/* When there is something to do, whatever comes until then. */
 static int64
 next_wake(void)
 {

@@ -84,6 +84,7 @@ extern bool sgt_is_any_done(const Batch *batch);
 extern bool sgt_has_batch_sent(Batch *batch);
 extern void sgt_count_request(Request *request, int sqlstate);
 extern void sgt_stop_batch(Batch *batch);
+extern void sgt_rest_batch(Batch *batch, bool rests);
 extern void sgt_release_request(Request *request);
 extern void sgt_end_batch(Batch *batch);
 

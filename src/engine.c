@@ -488,7 +488,12 @@ sgt_note_gap(int64 now)
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &engine.running)
-		dlist_container(Attempt, node, iter.cur)->gap_us = now;
+	{
+		Attempt    *a = dlist_container(Attempt, node, iter.cur);
+
+		a->gap_us = now;
+		a->is_starved |= a->n_sockets > 0 && !a->is_sent;
+	}
 }
 
 /*

@@ -155,9 +155,7 @@ static CallEnd classify_call(AttemptEnd result, int status);
  * The area
  */
 
-/*
- * To be called from _PG_init() if the postmaster is loading the library.
- */
+/* To be called from _PG_init() if the postmaster is loading the library. */
 void
 sgt_install_guard(void)
 {
@@ -198,9 +196,7 @@ sgt_has_guard(void)
 	return area != NULL;
 }
 
-/*
- * The place of a target; NULL if there is none.
- */
+/* The place of a target; NULL if there is none. */
 Guarded    *
 sgt_find_guarded(const Target *target)
 {
@@ -262,12 +258,17 @@ sgt_enter_guard(Guarded *g, const Limits *limits)
 		g->sessions >= limits->max_sessions &&
 		(g->n_late > 0 || g->srtt_us > SLOW_US);
 	g->sessions += !is_crowded;
+	g->n_late += is_crowded ? 0 : find_own_share(g)->n_late;
 	SpinLockRelease(&area->mutex);
 	if (is_crowded)
 		find_own_share(g)->n_batches = 0;
 	return !is_crowded;
 }
 
+/*
+ * Leaves it.  What is on its way still, of a query that reads ahead, does not
+ * count as late until the session enters again: nobody looks for its answer.
+ */
 void
 sgt_leave_guard(Guarded *g)
 {
@@ -276,6 +277,7 @@ sgt_leave_guard(Guarded *g)
 		return;
 	SpinLockAcquire(&area->mutex);
 	g->sessions--;
+	g->n_late -= find_own_share(g)->n_late;
 	SpinLockRelease(&area->mutex);
 }
 
@@ -297,7 +299,9 @@ take_back_shares(int code, Datum arg)
 	SpinLockAcquire(&area->mutex);
 	for (int i = 0; i < SGT_MAX_GUARDED; i++)
 	{
-		area->guarded[i].sessions -= own_shares[i].n_batches > 0;
+		if (own_shares[i].n_batches == 0)
+			continue;
+		area->guarded[i].sessions--;
 		area->guarded[i].n_late -= own_shares[i].n_late;
 	}
 	SpinLockRelease(&area->mutex);
@@ -589,9 +593,7 @@ sgt_add_silence(Guarded *g, int64 now)
 	return now + silence_us;
 }
 
-/*
- * For so long nobody waits for an answer, ordinarily.
- */
+/* For so long nobody waits for an answer, ordinarily. */
 static int64
 get_silence_us(const Guarded *g)
 {
@@ -661,7 +663,8 @@ sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
 									 Min(LEASE_US, now - watch->locked_since_us) : 0);
 
 		SpinLockAcquire(&area->mutex);
-		g->n_late -= watch->is_late;
+		if (find_own_share(g)->n_batches > 0)
+			g->n_late -= watch->is_late;
 		if (makes_place)
 			g->probe_us = Min(g->probe_us, next_us);
 		else if (is_locking)
@@ -732,9 +735,7 @@ classify_call(AttemptEnd result, int status)
 	}
 }
 
-/*
- * The n-th target, from 0; NULL if there are fewer.
- */
+/* The n-th target, from 0; NULL if there are fewer. */
 Guarded    *
 sgt_get_guarded(int n)
 {

@@ -122,7 +122,8 @@ rewrite_statement(PlannedStmt *stmt, const Mentioned *mentions)
 
 		/* with SET or SECURITY DEFINER the manager would call another one */
 		fmgr_info(mentions->functions[i], &info);
-		if (info.fn_addr != create_function && info.fn_addr != try_function)
+		if ((info.fn_addr != create_function && info.fn_addr != try_function) ||
+			info.fn_strict)
 			continue;
 		rw.are_try[rw.mentioned.n] = info.fn_addr == try_function;
 		rw.mentioned.functions[rw.mentioned.n++] = mentions->functions[i];
@@ -130,6 +131,8 @@ rewrite_statement(PlannedStmt *stmt, const Mentioned *mentions)
 	if (rw.mentioned.n == 0)
 		return;
 
+	rw.are_judged = palloc0(list_length(stmt->subplans) * sizeof(bool));
+	rw.are_pure = palloc0(list_length(stmt->subplans) * sizeof(bool));
 	rw.next_plan_id = find_last_plan_id(stmt->planTree) + 1;
 	foreach(lc, stmt->subplans)
 		rw.next_plan_id = Max(rw.next_plan_id,
@@ -172,6 +175,7 @@ visit(Rewrite *rw, Plan **link, Demand demand)
 	if (plan == NULL)
 		return;
 	check_stack_depth();
+	CHECK_FOR_INTERRUPTS();
 	switch (nodeTag(plan))
 	{
 			/* whoever asks them for one row has them read all */

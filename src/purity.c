@@ -8,12 +8,14 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 
 #include "purity.h"
 #include "scan.h"
 
+static bool is_pure_subplan(const Rewrite *rw, int plan_id);
 static bool has_impure_subplan(Node *node, void *rewrite);
 
 /*
@@ -89,6 +91,8 @@ sgt_is_pure(const Rewrite *rw, Plan *plan)
 
 	if (plan == NULL)
 		return true;
+	check_stack_depth();
+	CHECK_FOR_INTERRUPTS();
 	switch (nodeTag(plan))
 	{
 		case T_SeqScan:
@@ -137,8 +141,7 @@ sgt_is_pure(const Rewrite *rw, Plan *plan)
 			is_pure = sgt_is_pure_expr(rw, ((TableFuncScan *) plan)->tablefunc);
 			break;
 		case T_CteScan:
-			is_pure = sgt_is_pure(rw, list_nth(rw->stmt->subplans,
-											   ((CteScan *) plan)->ctePlanId - 1));
+			is_pure = is_pure_subplan(rw, ((CteScan *) plan)->ctePlanId);
 			break;
 		case T_NestLoop:
 		case T_MergeJoin:
@@ -183,6 +186,23 @@ sgt_is_pure_expr(const Rewrite *rw, const void *node)
 		!has_impure_subplan((Node *) node, (void *) rw);
 }
 
+/*
+ * The same of a sub-plan, by its number from 1.  It is judged once: if each that
+ * uses another one twice did so again, that would be exponential.
+ */
+static bool
+is_pure_subplan(const Rewrite *rw, int plan_id)
+{
+	int			i = plan_id - 1;
+
+	if (!rw->are_judged[i])
+	{
+		rw->are_pure[i] = sgt_is_pure(rw, list_nth(rw->stmt->subplans, i));
+		rw->are_judged[i] = true;
+	}
+	return rw->are_pure[i];
+}
+
 static bool
 has_impure_subplan(Node *node, void *rewrite)
 {
@@ -191,7 +211,7 @@ has_impure_subplan(Node *node, void *rewrite)
 	if (node == NULL)
 		return false;
 	if (IsA(node, SubPlan) &&
-		!sgt_is_pure(rw, list_nth(rw->stmt->subplans, ((SubPlan *) node)->plan_id - 1)))
+		!is_pure_subplan(rw, ((SubPlan *) node)->plan_id))
 		return true;
 	return expression_tree_walker(node, has_impure_subplan, rewrite);
 }

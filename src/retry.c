@@ -80,6 +80,10 @@ sgt_time_to_retry(Retry *retry, const Attempt *a, AttemptEnd result,
 
 	retry->is_fresh = false;
 	retry->is_repeat = false;
+
+	/* nobody gave libcurl the time to connect */
+	if (result == ATTEMPT_CONNECT_TIMED_OUT && a->is_starved)
+		return resume_us < deadline_us ? resume_us : NEVER;
 	if (!is_retryable(result, a->status) || n_attempts > limits->max_retries)
 		return NEVER;
 

@@ -419,19 +419,22 @@ exec_scan(CustomScanState *css)
 		scan->run_number = current_run->number;
 		scan->n_in_run = 0;
 	}
+	sgt_resume_stream(scan->stream);
 	for (;;)
 	{
 		ResetExprContext(econtext);
 		read_ahead(scan);
 		if (scan->n_rows == 0)
 		{
+			sgt_rest_stream(scan->stream);
 			ExecClearTuple(css->ss.ss_ScanTupleSlot);
 			return css->ss.ps.ps_ProjInfo ?
 				ExecClearTuple(css->ss.ps.ps_ResultTupleSlot) : NULL;
 		}
 		while (scan->rows[scan->first].n_waiting > 0)
 		{
-			(void) sgt_take_result(scan->stream);
+			if (!sgt_take_result(scan->stream))
+				elog(ERROR, "call for a guest token has no request");
 			read_ahead(scan);
 		}
 
@@ -446,6 +449,7 @@ exec_scan(CustomScanState *css)
 		}
 		scan->n_handed_on++;
 		scan->n_in_run++;
+		sgt_rest_stream(scan->stream);
 		return css->ss.ps.ps_ProjInfo ?
 			ExecProject(css->ss.ps.ps_ProjInfo) : slot;
 	}
@@ -636,8 +640,7 @@ fetch_epq_row(ScanNode *scan, Row *row, RowCall *call, int number)
 
 	oldcontext = MemoryContextSwitchTo(scan->context);
 	if (call->slot == NULL)
-		call->slot = ExecInitExtraTupleSlot(scan->css.ss.ps.state, call->desc,
-											&TTSOpsVirtual);
+		call->slot = MakeSingleTupleTableSlot(call->desc, &TTSOpsVirtual);
 	row->is_absent = !EvalPlanQualFetchRowMark(epq, call->rti, call->slot) ||
 		TupIsNull(call->slot);
 	if (!row->is_absent)
@@ -715,8 +718,6 @@ hand_on(ScanNode *scan)
 	row->tuple = NULL;
 	scan->first = (scan->first + 1) % scan->max_rows;
 	scan->n_rows--;
-	if (scan->n_rows == 0)
-		sgt_abandon_calls(scan->stream);
 	return row->is_absent ? NULL : ExecStoreVirtualTuple(slot);
 }
 

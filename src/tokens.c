@@ -321,12 +321,19 @@ sgt_has_result(const TokenStream *stream)
 
 /*
  * Has further calls made with the settings as they are now.  If they are others
- * than before, what is on its way is waited for.  Raises what is wrong with them.
+ * than before, what is on its way is waited for, and a refusal is forgotten.
+ * Raises what is wrong with them.
  */
 void
 sgt_renew_stream(TokenStream *stream)
 {
-	if (stream->batch == NULL || sgt_load_target() == stream->call.target)
+	Limits		limits = {0};
+
+	if (stream->batch == NULL)
+		return;
+	sgt_read_limits(&limits);
+	if (sgt_load_target() == stream->call.target &&
+		memcmp(&limits, &stream->call.limits, sizeof(Limits)) == 0)
 		return;
 	while (sgt_take_result(stream))
 		;
@@ -334,8 +341,28 @@ sgt_renew_stream(TokenStream *stream)
 }
 
 /*
- * Abandons what is on its way.  If nothing is, this session does no longer count
- * as one that waits for the API.
+ * To be called before others get the processor, as whoever takes the rows of a
+ * query: meanwhile this session does not wait for the API.
+ */
+void
+sgt_rest_stream(TokenStream *stream)
+{
+	/* what refused the calls must be known as long as they are refused */
+	if (stream->n_untaken == 0 && !stream->is_stopped)
+		sgt_abandon_calls(stream);
+	else if (stream->batch)
+		sgt_rest_batch(stream->batch, true);
+}
+
+void
+sgt_resume_stream(TokenStream *stream)
+{
+	if (stream->batch)
+		sgt_rest_batch(stream->batch, false);
+}
+
+/*
+ * Abandons what is on its way, and begins anew with the next call.
  */
 void
 sgt_abandon_calls(TokenStream *stream)
@@ -346,6 +373,7 @@ sgt_abandon_calls(TokenStream *stream)
 	stream->n_untaken = 0;
 	sgt_end_batch(stream->batch);
 	stream->batch = NULL;
+	stream->is_stopped = false;
 }
 
 /*
