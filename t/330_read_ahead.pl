@@ -163,6 +163,7 @@ count_requests('LIMIT below ORDER BY the token', 6,
 	"SELECT * FROM (SELECT t.token FROM visitor v, $FUNCTION t LIMIT 6) s ORDER BY token");
 count_requests('ORDER BY the token below LIMIT', 40,
 	"SELECT t.token FROM visitor v, $FUNCTION t ORDER BY t.token LIMIT 1");
+count_requests('LIMIT over partitions', 25, 'SELECT (sw_create_guest_token(addresses)).token FROM part LIMIT 25');
 count_requests('no rows', 0, "SELECT t.token FROM visitor v, $FUNCTION t WHERE v.id < 0");
 $node->safe_psql('postgres', <<"EOC");
 CREATE FUNCTION leave() RETURNS void LANGUAGE plpgsql AS \$\$
@@ -319,6 +320,11 @@ foreach my $form (
 }
 is($node->safe_psql('postgres', "SELECT count(DISTINCT token) FROM visitor"), '40', 'all have their tokens');
 
+# a function that was made strict is not called with NULL
+$node->safe_psql('postgres', 'ALTER FUNCTION sw_try_create_guest_token STRICT');
+unlike(plan_of('SELECT t.* FROM visitor v, sw_try_create_guest_token(v.addresses) t'), qr/Guest Tokens/, 'what is strict stays row by row');
+$node->safe_psql('postgres', 'ALTER FUNCTION sw_try_create_guest_token CALLED ON NULL INPUT');
+
 # functions that were dropped and made again
 use_script('201');
 $session = run_ahead("PREPARE p AS SELECT count(t.token) FROM visitor v, $FUNCTION t", 'EXECUTE p',
@@ -330,6 +336,36 @@ use_script('201,delay=10');
 is(run_ahead("SET sw_guest_token.timeout = '500ms'", 'SET sw_guest_token.max_concurrency = 3',
 		"SELECT count(token), count(pg_sleep) FROM (SELECT t.token, v.id FROM visitor v, $FUNCTION t WHERE v.id <= 8 OFFSET 0) s,"
 		  . ' pg_sleep(0.3 * (s.id % 3)) LIMIT 1')->{out}, "8|8\n", 'a consumer that sleeps does no harm');
+
+# nor does its session count as one that waits
+use_script('201');
+$node->append_conf('postgresql.conf', 'sw_guest_token.max_sessions = 1');
+$node->reload;
+$node->poll_query_until('postgres', "SELECT current_setting('sw_guest_token.max_sessions') = '1'");
+my $sleeper = session($node, $ON, "SET sw_guest_token.base_url = '" . $sandbox->script('201-then-201,delay=1500-then-201') . "'",
+	"SELECT count(*) FROM (SELECT CASE WHEN v.id = 3 THEN pg_advisory_lock(1) END, t.token FROM (SELECT * FROM visitor ORDER BY id) v, $FUNCTION t OFFSET 0) s");
+my $locker = &$psql();
+$locker->{in} = "SELECT pg_advisory_lock(1); SELECT 'locked';\n";
+$locker->wait_for(qr/locked\n/);
+$node->poll_query_until('postgres', "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted") or die 'nobody sleeps';
+is($node->safe_psql('postgres', 'SELECT sum(sessions) FROM sw_guest_token_stat'), '0', 'nor does its session count as one that waits');
+$locker->{in} = "SELECT pg_advisory_unlock(1);\n\\q\n";
+$locker->finish;
+is($sleeper->finish->{err} . $sleeper->{out}, "40\n", 'which goes on when it is asked for rows');
+$node->append_conf('postgresql.conf', 'sw_guest_token.max_sessions = 0');
+$node->reload;
+
+# credentials that have been mended count
+use_script('201-then-401-then-201');
+is(run_ahead('SET sw_guest_token.max_concurrency = 2',
+		"SELECT count(token) > 30 FROM (SELECT t.token, CASE WHEN v.id = 5 THEN set_config('sw_guest_token.timeout', '90s', false) END"
+		  . " FROM (SELECT * FROM visitor ORDER BY id) v, sw_try_create_guest_token(v.addresses) t OFFSET 0) s")->{out},
+	"t\n", 'after a change of settings a refusal is forgotten');
+
+# planning remains cheap where sub-plans are used several times
+my $ctes = join ', ', 'c0 AS MATERIALIZED (SELECT 1 x)', map { my $c = $_ - 1; "c$_ AS MATERIALIZED (SELECT a.x FROM c$c a, c$c b)" } 1 .. 40;
+like(run_ahead("SET statement_timeout = '60s'", "EXPLAIN WITH $ctes SELECT (sw_create_guest_token('{$ADDRESS}', x)).token FROM c40")->{out},
+	qr/Guest Tokens/, 'planning is not exponential');
 
 # memory
 SKIP:

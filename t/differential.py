@@ -1074,8 +1074,8 @@ END""" % (self.statement(), self.pick('', '', 'STRICT '), self.query(0)))
 
     def form_create(self):
         self.main = [self.pick(
-            'CREATE TEMP TABLE made AS %s', 'CREATE MATERIALIZED VIEW made AS'
-            ' %s', 'CREATE TEMP TABLE made AS %s WITH NO DATA') %
+            'CREATE TEMP TABLE made AS %s', 'CREATE TABLE made AS %s',
+            'CREATE TEMP TABLE made AS %s WITH NO DATA') %
             self.with_ctes(self.select(1))]
         self.after = ['SELECT * FROM made']
 
