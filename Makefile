@@ -4,10 +4,7 @@
 EXTENSION    = sw_guest_token
 EXTVERSION   = $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" $(EXTENSION).control)
 MODULE_big   = $(EXTENSION)
-OBJS         = src/answer.o src/attempt.o src/batch.o src/budget.o src/check.o src/codec.o src/engine.o \
-	src/error.o src/functions.o src/guard.o src/outcome.o src/plan.o src/purity.o src/retry.o src/rewrite.o src/rows.o src/scan.o \
-	src/settings.o src/socketset.o src/stats.o \
-	src/text.o src/timer.o src/tokens.o src/trigger.o src/url.o src/watchdog.o
+OBJS         = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 DATA         = $(wildcard sql/*--*.sql)
 
 # pg_regress talks to the stand-in API, which the launcher starts for each file

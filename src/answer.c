@@ -26,7 +26,7 @@ static void describe_status(const Call *call, const Outcome *outcome,
 							CallError *error);
 static void describe_refusal(const Call *call, const Outcome *outcome,
 							 CallError *error);
-static void describe_suspension(const GuardState *state, CallError *error);
+static void describe_suspension(const BreakerState *state, CallError *error);
 static void describe_timeout(const Call *call, const Outcome *outcome,
 							 CallError *error);
 static void describe_failure(const Call *call, const Outcome *outcome,
@@ -175,7 +175,7 @@ sgt_describe_outcome(const Call *call, const Outcome *outcome,
 }
 
 static void
-describe_suspension(const GuardState *state, CallError *error)
+describe_suspension(const BreakerState *state, CallError *error)
 {
 	sgt_set_error(error, state->by_limit ?
 				  ERRCODE_CONFIGURATION_LIMIT_EXCEEDED : ERRCODE_SYSTEM_ERROR,

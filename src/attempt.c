@@ -569,6 +569,9 @@ read_header(char *line, size_t size, size_t n, void *arg)
 {
 	Attempt    *a = arg;
 	size_t		length = size * n;
+	bool		is_last = length > 0 && (line[0] == '\r' || line[0] == '\n');
+	bool		is_encoded = a->status == 0 &&
+	has_unasked_encoding(line, length);
 	long		status = 0;
 
 	a->header_length += length;
@@ -577,22 +580,16 @@ read_header(char *line, size_t size, size_t n, void *arg)
 		a->too_large = true;
 		return 0;
 	}
-	if (a->status == 0 && has_unasked_encoding(line, length))
-	{
-		a->is_encoded = true;
-		return 0;
-	}
-	if (length > 0 && (line[0] == '\r' || line[0] == '\n'))
+	if (is_last || is_encoded)
 	{
 		curl_easy_getinfo(a->easy, CURLINFO_RESPONSE_CODE, &status);
 		if (status >= 200 || status == 101)
 			a->status = (int) status;
-
-		/* what follows is no HTTP, and nobody has asked for it */
-		if (status == 101)
-			return 0;
+		a->is_encoded |= is_encoded;
 	}
-	return length;
+
+	/* what follows a 101 is no HTTP, and nobody has asked for it either */
+	return is_encoded || status == 101 ? 0 : length;
 }
 
 /*

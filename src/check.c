@@ -232,7 +232,7 @@ put_guard(ReturnSetInfo *result, const Target *target)
 {
 	Guarded    *guarded = target ? sgt_find_guarded(target) : NULL;
 	GuardSnapshot snapshot = {0};
-	GuardState *state = &snapshot.state;
+	BreakerState *state = &snapshot.state;
 
 	if (guarded)
 		sgt_take_snapshot(guarded, &snapshot);

@@ -4,31 +4,29 @@
  *		become one of the database.
  *
  * A call holds a session, a transaction and its locks while it waits.  When the
- * API stops answering, sessions that find that out one by one, each by its own
- * timeout, soon leave none to others.  So they share what they learn, and fail
- * at once when it would be no use to wait.  Nobody queues here.
+ * API stops answering, and each session finds that out by its own timeout, soon
+ * no session is left for other work.  So the sessions share what they learn, and
+ * fail at once where waiting would be of no use.  Nobody queues here.
  *
- * One small area of shared memory has all of it: a place for each target that
- * the server's sessions call, and what roles with a budget have used of it.
- * Knows requests by what attempt.c tells of them; knows nothing of batches.
+ * All of it is in one small area of shared memory: a place for each target that
+ * the server's sessions call, and what each role with a budget has used of it.
+ * breaker.c judges whether a target works.  This file tells it what attempts
+ * have come to, counts sessions and calls, and writes the log.  It knows
+ * nothing of batches.
  *
  * 1. One spinlock protects the area.  It is held for a few lines that cannot
- *    raise, call no other lock's holder, and do not loop but over the places.
- * 2. Places of targets are taken once, and never given up: a pointer to one
+ *    raise, take no other lock, and loop over nothing but the places.
+ * 2. A target keeps its place until the server stops, so that a pointer to it
  *    stays valid.  A target that finds no place is not guarded.
- * 3. What a session has added to "sessions" and "n_late" it keeps account of
- *    itself, and takes back when it exits, however that comes.  If it cannot
+ * 3. A session keeps account of what it has added to "sessions" and "n_late",
+ *    and takes it back when it exits, however that comes.  If it cannot
  *    (SIGKILL), PostgreSQL makes all shared memory anew.
- * 4. Nobody owns the breaker.  A probe is a lease: who comes first after the
- *    deadline moves that on, and if he is never heard of again, another one is
- *    sent then.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/transam.h"
 #include "access/xact.h"
-#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
@@ -43,36 +41,11 @@
 
 #define US_PER_S			INT64CONST(1000000)
 
-/* Silence, and the time of an answer beyond which calls hold sessions long. */
-#define MIN_SILENCE_US		US_PER_S
-#define SLOW_US				US_PER_S
-
-/* How often one that waits longer looks what others know. */
+/* A request that waits longer looks so often what the others know. */
 #define LOOK_US				(250 * 1000)
 
-/* The breaker opens at so many points. */
-#define MAX_POINTS			10
-#define POINTS_OF_FAILURE	2
-#define POINTS_OF_429		1
-
-/* For so long, at random, that not all servers come back together. */
-#define MIN_OPEN_US			(750 * 1000)
-#define MAX_OPEN_US			(1250 * 1000)
-#define MAX_RETRY_AFTER_S	60
-#define MAX_JITTER_US		(250 * 1000)
-
-/*
- * A probe that waits for its whole timeout finds an API that has come back
- * slower.  It may hold locks for as long: then others go first, if any come.
- */
+/* The next probe is due so much later than one that is given enough time. */
 #define LEASE_US			US_PER_S
-#define PROBES_PER_LONG		8
-#define PROBES_PER_LOCKING	(8 * PROBES_PER_LONG)
-
-/* The retry budget, in tenths of a retry. */
-#define FULL_RETRY_BUDGET	100
-#define COST_OF_RETRY		10
-#define GAIN_OF_SUCCESS		1
 
 /* A target, as the sessions share it. */
 struct Guarded
@@ -83,21 +56,7 @@ struct Guarded
 	int			sessions;		/* inside a call */
 	int			n_late;			/* their requests that have waited for S */
 
-	/* as of TCP's retransmission timer, RFC 6298 */
-	int64		srtt_us;
-	int64		rttvar_us;
-	int64		last_answer_us;
-
-	int			points;
-	bool		is_open;
-	bool		by_limit;
-	GuardCause	cause;
-	int			status;
-	int64		opened_us;
-	int64		probe_us;		/* when the next probe may go */
-	int			n_short_probes; /* since the last long one */
-
-	int			retry_budget;
+	Breaker		breaker;
 	GuardCounters counters;
 };
 
@@ -123,7 +82,7 @@ static OwnShare own_shares[SGT_MAX_GUARDED];
 static struct
 {
 	bool		is_any;
-	GuardState	state;
+	BreakerState state;
 	int64		open_us;		/* for how long it was */
 	char		url[SGT_GUARDED_URL_SIZE];
 }			change;
@@ -140,15 +99,11 @@ static GuardVerdict lease_probe(Guarded *g, const Limits *limits,
 static void take_answer(Guarded *g, const Attempt *a);
 static void take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 						   AttemptEnd result);
-static bool is_own_limit(const Guarded *g, const Limits *limits,
+static bool is_own_affair(const Guarded *g, const Limits *limits,
 						 const Attempt *a);
-static void measure(Guarded *g, int64 time_us);
-static void take_failure(Guarded *g, GuardCause cause, int status, int n,
+static void take_failure(Guarded *g, BreakerCause cause, int status, int n,
 						 int64 now);
-static void open_breaker(Guarded *g, int64 now);
 static void note_change(const Guarded *g, int64 now);
-static int64 get_silence_us(const Guarded *g);
-static void get_state(const Guarded *g, int64 now, GuardState *state);
 static CallEnd classify_call(AttemptEnd result, int status);
 
 /*
@@ -231,7 +186,6 @@ sgt_find_guarded(const Target *target)
 		g = &area->guarded[area->n_guarded++];
 		memcpy(g->key, target->key, sizeof(g->key));
 		memcpy(g->url, url, sizeof(g->url));
-		g->retry_budget = FULL_RETRY_BUDGET;
 		g->counters.reset = GetCurrentTimestamp();
 	}
 	SpinLockRelease(&area->mutex);
@@ -256,7 +210,7 @@ sgt_enter_guard(Guarded *g, const Limits *limits)
 	SpinLockAcquire(&area->mutex);
 	is_crowded = limits->max_sessions > 0 &&
 		g->sessions >= limits->max_sessions &&
-		(g->n_late > 0 || g->srtt_us > SLOW_US);
+		(g->n_late > 0 || sgt_is_slow(&g->breaker));
 	g->sessions += !is_crowded;
 	g->n_late += is_crowded ? 0 : find_own_share(g)->n_late;
 	SpinLockRelease(&area->mutex);
@@ -318,7 +272,7 @@ take_back_shares(int code, Datum arg)
  */
 GuardVerdict
 sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
-			  GuardWatch *watch, GuardState *state)
+			  GuardWatch *watch, BreakerState *state)
 {
 	GuardVerdict verdict = GUARD_PASS;
 	bool		has_written = TransactionIdIsValid(GetTopTransactionIdIfAny());
@@ -328,11 +282,11 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
 	if (area == NULL)
 		return GUARD_PASS;
 	SpinLockAcquire(&area->mutex);
-	is_open = g && g->is_open && limits->breaker;
-	if (is_open && now < g->probe_us)
+	is_open = g && g->breaker.is_open && limits->breaker;
+	if (is_open && now < g->breaker.probe_us)
 	{
 		verdict = GUARD_SUSPENDED;
-		get_state(g, now, state);
+		sgt_get_breaker_state(&g->breaker, now, state);
 	}
 	else if (is_crowded)
 		verdict = GUARD_CROWDED;
@@ -356,12 +310,11 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
 static GuardVerdict
 lease_probe(Guarded *g, const Limits *limits, bool has_written, int64 now)
 {
-	g->probe_us = now + Min(LEASE_US, INT64CONST(1000) *
-							Min(limits->timeout_ms, limits->connect_timeout_ms));
-	if (++g->n_short_probes < (has_written ? PROBES_PER_LOCKING : PROBES_PER_LONG))
-		return GUARD_PROBE;
-	g->n_short_probes = 0;
-	return GUARD_LONG_PROBE;
+	int64		lease_us = INT64CONST(1000) * Min(limits->timeout_ms,
+												  limits->connect_timeout_ms);
+
+	return sgt_lease_probe(&g->breaker, Min(LEASE_US, lease_us), has_written,
+						   now) ? GUARD_LONG_PROBE : GUARD_PROBE;
 }
 
 /*
@@ -370,12 +323,12 @@ lease_probe(Guarded *g, const Limits *limits, bool has_written, int64 now)
  */
 bool
 sgt_may_go_on(Guarded *g, const Limits *limits, const GuardWatch *watch,
-			  int64 now, GuardState *state)
+			  int64 now, BreakerState *state)
 {
 	if (g == NULL || !limits->breaker || watch->verdict != GUARD_PASS)
 		return true;
 	SpinLockAcquire(&area->mutex);
-	get_state(g, now, state);
+	sgt_get_breaker_state(&g->breaker, now, state);
 	SpinLockRelease(&area->mutex);
 	return !state->is_open;
 }
@@ -387,21 +340,21 @@ sgt_may_go_on(Guarded *g, const Limits *limits, const GuardWatch *watch,
 bool
 sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a)
 {
-	bool		is_free = !limits->breaker;
 	bool		may_retry;
 
 	if (g == NULL)
 		return true;
 	SpinLockAcquire(&area->mutex);
-	is_free |= is_own_limit(g, limits, a);
-	may_retry = !limits->breaker ||
-		(!g->is_open && (is_free || g->retry_budget >= COST_OF_RETRY));
+	if (!limits->breaker)
+		may_retry = true;
+	else if (is_own_affair(g, limits, a))
+		may_retry = !g->breaker.is_open;
+	else
+		may_retry = sgt_spend_retry(&g->breaker);
 	if (may_retry)
 		g->counters.retries++;
 	else
 		g->counters.retries_denied++;
-	if (may_retry && !is_free)
-		g->retry_budget -= COST_OF_RETRY;
 	SpinLockRelease(&area->mutex);
 	return may_retry;
 }
@@ -422,7 +375,7 @@ sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
 	SpinLockAcquire(&area->mutex);
 	g->counters.requests += a->n_sent;
 	if (a->status != 0)
-		g->last_answer_us = Max(g->last_answer_us, a->ended_us);
+		g->breaker.last_answer_us = Max(g->breaker.last_answer_us, a->ended_us);
 	if (result == ATTEMPT_ANSWERED && !sgt_is_failure(a->status))
 		take_answer(g, a);
 	else if (limits->breaker)
@@ -431,113 +384,67 @@ sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
 }
 
 /*
- * Any answer but a failure shows that the API works, if it is to a request
- * that was sent after the breaker opened: others were on their way already.
+ * How long it took is unknown if nobody looked meanwhile.
  */
 static void
 take_answer(Guarded *g, const Attempt *a)
 {
-	int64		took_us = a->ended_us - a->sent_us;
+	int64		took_us = a->gap_us == 0 ? a->ended_us - a->sent_us : 0;
 
-	/* else the answer was there long before */
-	if (a->gap_us == 0)
-		measure(g, took_us);
-	g->points = 0;
-	if (g->is_open && a->started_us >= g->opened_us)
-	{
-		/* what was typical before may be so no longer */
-		if (a->gap_us == 0)
-			g->srtt_us = Max(g->srtt_us, took_us);
-		g->is_open = false;
-		g->retry_budget = FULL_RETRY_BUDGET;
+	if (sgt_note_good_answer(&g->breaker, a->status == 201, a->started_us,
+							 took_us, a->ended_us))
 		note_change(g, a->ended_us);
-	}
-	if (a->status == 201)
-		g->retry_budget = Min(g->retry_budget + GAIN_OF_SUCCESS,
-							  FULL_RETRY_BUDGET);
 }
 
 static void
 take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 			   AttemptEnd result)
 {
-	GuardCause	cause;
+	BreakerCause cause;
 
 	if (result == ATTEMPT_ANSWERED && a->status != 500)
-		cause = GUARD_STATUS;
+		cause = CAUSE_STATUS;
 	else if (result == ATTEMPT_NOT_CONNECTED)
-		cause = GUARD_NO_CONNECTION;
+		cause = CAUSE_NO_CONNECTION;
 	else if (result == ATTEMPT_BROKEN)
-		cause = GUARD_BROKEN;
+		cause = CAUSE_BROKEN;
 	else if (result == ATTEMPT_TIMED_OUT || result == ATTEMPT_CONNECT_TIMED_OUT)
-		cause = GUARD_TIMED_OUT;
+		cause = CAUSE_TIMED_OUT;
 	else
 		return;
-	if (is_own_limit(g, limits, a))
+	if (is_own_affair(g, limits, a))
 		return;
 
 	take_failure(g, cause, a->status, 1, a->ended_us);
-	if (g->is_open && cause == GUARD_STATUS && a->status == 429 &&
+	if (g->breaker.is_open && cause == CAUSE_STATUS && a->status == 429 &&
 		a->retry_after_s > 0)
-		g->probe_us = a->ended_us +
-			Min(a->retry_after_s, MAX_RETRY_AFTER_S) * US_PER_S +
-			pg_prng_uint64_range(&pg_global_prng_state, 0, MAX_JITTER_US);
+		sgt_delay_probe(&g->breaker, a->retry_after_s, a->ended_us);
 }
 
 /*
- * Whether an attempt was ended by a time limit that is the caller's own affair.
+ * Whether it is this session's own affair how an attempt has ended: its time
+ * limit was short, or nobody looked for so long that the server may have given
+ * up.
  */
 static bool
-is_own_limit(const Guarded *g, const Limits *limits, const Attempt *a)
+is_own_affair(const Guarded *g, const Limits *limits, const Attempt *a)
 {
 	int			limit_ms = a->end == ATTEMPT_CONNECT_TIMED_OUT ?
 	limits->connect_timeout_ms : limits->timeout_ms;
 
-	if (a->end != ATTEMPT_TIMED_OUT && a->end != ATTEMPT_CONNECT_TIMED_OUT)
+	if (a->status != 0)
 		return false;
-	return limit_ms * INT64CONST(1000) < get_silence_us(g) ||
-		a->ended_us - sgt_waiting_since_us(a) < get_silence_us(g);
+	if (a->end != ATTEMPT_TIMED_OUT && a->end != ATTEMPT_CONNECT_TIMED_OUT)
+		return a->gap_us != 0;
+	return limit_ms * INT64CONST(1000) < sgt_silence_us(&g->breaker) ||
+		a->ended_us - sgt_waiting_since_us(a) < sgt_silence_us(&g->breaker);
 }
 
 static void
-measure(Guarded *g, int64 time_us)
+take_failure(Guarded *g, BreakerCause cause, int status, int n, int64 now)
 {
-	int64		error_us = time_us - g->srtt_us;
-
-	if (g->srtt_us == 0)
-	{
-		g->srtt_us = time_us;
-		g->rttvar_us = time_us / 2;
-	}
-	else
-	{
-		g->rttvar_us += (Max(error_us, -error_us) - g->rttvar_us) / 4;
-		g->srtt_us += error_us / 8;
-	}
-}
-
-static void
-take_failure(Guarded *g, GuardCause cause, int status, int n, int64 now)
-{
-	g->cause = cause;
-	g->status = status;
-	if (g->is_open)
+	if (!sgt_note_failure(&g->breaker, cause, status, n, now))
 		return;
-	g->points += n * (cause == GUARD_STATUS && status == 429 ? POINTS_OF_429 :
-					  POINTS_OF_FAILURE);
-	if (g->points >= MAX_POINTS)
-		open_breaker(g, now);
-}
-
-static void
-open_breaker(Guarded *g, int64 now)
-{
-	g->is_open = true;
-	g->by_limit = g->cause == GUARD_STATUS && g->status == 429;
-	g->opened_us = now;
-	g->probe_us = now + pg_prng_uint64_range(&pg_global_prng_state, MIN_OPEN_US,
-											 MAX_OPEN_US);
-	g->n_short_probes = 0;
 	g->counters.opened++;
 	g->counters.last_opened = GetCurrentTimestamp();
 	note_change(g, now);
@@ -547,8 +454,8 @@ static void
 note_change(const Guarded *g, int64 now)
 {
 	change.is_any = true;
-	change.open_us = now - g->opened_us;
-	get_state(g, now, &change.state);
+	change.open_us = now - g->breaker.opened_us;
+	sgt_get_breaker_state(&g->breaker, now, &change.state);
 	memcpy(change.url, g->url, sizeof(change.url));
 }
 
@@ -588,16 +495,9 @@ sgt_add_silence(Guarded *g, int64 now)
 	if (g == NULL)
 		return NEVER;
 	SpinLockAcquire(&area->mutex);
-	silence_us = get_silence_us(g);
+	silence_us = sgt_silence_us(&g->breaker);
 	SpinLockRelease(&area->mutex);
 	return now + silence_us;
-}
-
-/* For so long nobody waits for an answer, ordinarily. */
-static int64
-get_silence_us(const Guarded *g)
-{
-	return Max(MIN_SILENCE_US, g->srtt_us + 4 * g->rttvar_us);
 }
 
 /*
@@ -618,26 +518,27 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 	int			n;
 
 	SpinLockAcquire(&area->mutex);
-	silence_us = get_silence_us(g);
+	silence_us = sgt_silence_us(&g->breaker);
 	*look_us = since_us + silence_us;
 	if (now >= *look_us)
 	{
 		*look_us = now + LOOK_US;
 		if (!watch->is_late)
 		{
+			/* it counts for the others once the session is inside a call */
 			watch->is_late = true;
-			g->n_late++;
 			find_own_share(g)->n_late++;
+			g->n_late += find_own_share(g)->n_batches > 0;
 		}
-		since_us = Max(since_us, g->last_answer_us);
+		since_us = Max(since_us, g->breaker.last_answer_us);
 		if (watch->silent_since_us != since_us)
 			watch->n_silences = 0;
 		watch->silent_since_us = since_us;
 		n = (int) ((now - since_us) / silence_us);
 		if (n > watch->n_silences && limits->breaker)
-			take_failure(g, GUARD_SILENCE, 0, n - watch->n_silences, now);
+			take_failure(g, CAUSE_SILENCE, 0, n - watch->n_silences, now);
 		watch->n_silences = Max(n, watch->n_silences);
-		gives_up = n > 0 && limits->breaker && g->is_open &&
+		gives_up = n > 0 && limits->breaker && g->breaker.is_open &&
 			watch->verdict != GUARD_LONG_PROBE;
 	}
 	SpinLockRelease(&area->mutex);
@@ -666,9 +567,9 @@ sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
 		if (find_own_share(g)->n_batches > 0)
 			g->n_late -= watch->is_late;
 		if (makes_place)
-			g->probe_us = Min(g->probe_us, next_us);
+			g->breaker.probe_us = Min(g->breaker.probe_us, next_us);
 		else if (is_locking)
-			g->probe_us = Max(g->probe_us, next_us);
+			g->breaker.probe_us = Max(g->breaker.probe_us, next_us);
 		SpinLockRelease(&area->mutex);
 		find_own_share(g)->n_late -= watch->is_late;
 	}
@@ -749,7 +650,7 @@ sgt_take_snapshot(const Guarded *g, GuardSnapshot *snapshot)
 
 	memcpy(snapshot->url, g->url, sizeof(snapshot->url));
 	SpinLockAcquire(&area->mutex);
-	get_state(g, now, &snapshot->state);
+	sgt_get_breaker_state(&g->breaker, now, &snapshot->state);
 	snapshot->sessions = g->sessions;
 	snapshot->counters = g->counters;
 	SpinLockRelease(&area->mutex);
@@ -765,36 +666,4 @@ sgt_reset_counters(void)
 		.reset = GetCurrentTimestamp()
 	};
 	SpinLockRelease(&area->mutex);
-}
-
-static void
-get_state(const Guarded *g, int64 now, GuardState *state)
-{
-	state->is_open = g->is_open;
-	state->by_limit = g->by_limit;
-	state->cause = g->cause;
-	state->status = g->status;
-	state->probe_in_us = g->probe_us - now;
-}
-
-/*
- * The last thing that went wrong, as a sentence.
- */
-char	   *
-sgt_describe_cause(const GuardState *state)
-{
-	switch (state->cause)
-	{
-		case GUARD_SILENCE:
-			return pstrdup(_("No answer came."));
-		case GUARD_NO_CONNECTION:
-			return pstrdup(_("The last request could not connect."));
-		case GUARD_BROKEN:
-			return pstrdup(_("The last connection broke."));
-		case GUARD_TIMED_OUT:
-			return pstrdup(_("The last request timed out."));
-		case GUARD_STATUS:
-			break;
-	}
-	return psprintf(_("The last status was %d."), state->status);
 }

@@ -14,6 +14,7 @@
 #include "datatype/timestamp.h"
 
 #include "attempt.h"
+#include "breaker.h"
 #include "target.h"
 
 #define SGT_MAX_GUARDED		16
@@ -26,27 +27,6 @@
 
 /* A target, as the sessions share it; NULL: one that is not guarded. */
 typedef struct Guarded Guarded;
-
-/* What made the guard suspend requests. */
-typedef enum GuardCause
-{
-	GUARD_SILENCE,
-	GUARD_NO_CONNECTION,
-	GUARD_BROKEN,
-	GUARD_TIMED_OUT,
-	GUARD_STATUS
-} GuardCause;
-
-/* Whether requests are suspended, and why. */
-typedef struct GuardState
-{
-	bool		is_open;
-	bool		by_limit;		/* opened by 429s */
-	GuardCause	cause;			/* the last one */
-	int			status;			/* with GUARD_STATUS */
-	int64		probe_in_us;	/* until the next probe may go; it may be
-								 * overdue */
-} GuardState;
 
 /* What a request may do. */
 typedef enum GuardVerdict
@@ -103,7 +83,7 @@ typedef struct GuardCounters
 typedef struct GuardSnapshot
 {
 	char		url[SGT_GUARDED_URL_SIZE];
-	GuardState	state;
+	BreakerState state;
 	int			sessions;
 	GuardCounters counters;
 } GuardSnapshot;
@@ -120,10 +100,10 @@ extern bool sgt_enter_guard(Guarded *g, const Limits *limits);
 extern void sgt_leave_guard(Guarded *g);
 extern GuardVerdict sgt_ask_guard(Guarded *g, const Limits *limits,
 								  bool is_crowded, int64 now,
-								  GuardWatch *watch, GuardState *state);
+								  GuardWatch *watch, BreakerState *state);
 extern bool sgt_may_go_on(Guarded *g, const Limits *limits,
 						  const GuardWatch *watch, int64 now,
-						  GuardState *state);
+						  BreakerState *state);
 extern bool sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a);
 extern void sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
 						   AttemptEnd result);
@@ -148,8 +128,5 @@ sgt_is_failure(int status)
 {
 	return status == 429 || status == 500 || (status >= 502 && status <= 504);
 }
-
-/* Allocates in the current memory context. */
-extern char *sgt_describe_cause(const GuardState *state);
 
 #endif							/* SGT_GUARD_H */

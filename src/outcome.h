@@ -22,7 +22,7 @@ typedef struct Outcome
 	const char *body;
 	size_t		body_length;
 	const char *reason;			/* libcurl's words, may be empty */
-	GuardState	suspension;		/* why requests are suspended, if so */
+	BreakerState suspension;	/* why requests are suspended, if so */
 } Outcome;
 
 /* These raise nothing. */

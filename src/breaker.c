@@ -1,0 +1,217 @@
+/*-------------------------------------------------------------------------
+ * breaker.c
+ *		Whether an API works, by what has come of the requests to it.
+ *
+ * Failures score points, and a good answer clears them.  At MAX_POINTS the
+ * breaker opens: requests are suspended, but for one probe at a time.  A good
+ * answer to a request that was sent after that closes it.
+ *
+ * This is arithmetic on one struct.  It does not know who shares that, nor
+ * which request said what: guard.c sees that nobody else uses a breaker
+ * meanwhile, and holds a spinlock while it calls these functions, so that they
+ * neither raise, nor wait, nor loop.
+ *
+ * Nobody owns an open breaker.  A probe is a lease: whoever comes first after
+ * the deadline moves it on, and if that session is never heard of again, the
+ * next one sends another probe.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+
+#include "breaker.h"
+#include "messages.h"
+
+#define US_PER_S			INT64CONST(1000000)
+
+/* Nobody is called silent sooner, and nobody slow who answers within that. */
+#define MIN_SILENCE_US		US_PER_S
+#define SLOW_US				US_PER_S
+
+#define MAX_POINTS			10
+#define POINTS_OF_FAILURE	2
+#define POINTS_OF_429		1
+
+/* It opens for a random time, so that not all servers come back together. */
+#define MIN_OPEN_US			(750 * 1000)
+#define MAX_OPEN_US			(1250 * 1000)
+#define MAX_RETRY_AFTER_S	60
+#define MAX_JITTER_US		(250 * 1000)
+
+/*
+ * A long probe may wait for its whole timeout, so that an API that has become
+ * slower is found again.  A transaction that has written may hold locks for
+ * that long: others go first, if any come.
+ */
+#define PROBES_PER_LONG		8
+#define PROBES_PER_LOCKING	(8 * PROBES_PER_LONG)
+
+/* Of retries, in tenths: so many may be spent, one costs, a token gives back. */
+#define RETRY_BUDGET		100
+#define COST_OF_RETRY		10
+#define GAIN_OF_TOKEN		1
+
+static void measure(Breaker *b, int64 took_us);
+
+/*
+ * Nobody ordinarily waits longer than this for an answer.
+ */
+int64
+sgt_silence_us(const Breaker *b)
+{
+	return Max(MIN_SILENCE_US, b->srtt_us + 4 * b->rttvar_us);
+}
+
+/*
+ * Whether answers ordinarily take so long that calls hold their sessions.
+ */
+bool
+sgt_is_slow(const Breaker *b)
+{
+	return b->srtt_us > SLOW_US;
+}
+
+/*
+ * An answer that shows that the API works, to a request that was started at
+ * "started_us".  "took_us" is 0 if nobody knows how long it took.  Returns true
+ * if this closes the breaker.
+ *
+ * Requests that were started before the breaker opened do not close it: their
+ * answers may have been on their way already.
+ */
+bool
+sgt_note_good_answer(Breaker *b, bool is_token, int64 started_us,
+					 int64 took_us, int64 now)
+{
+	bool		closes = b->is_open && started_us >= b->opened_us;
+
+	if (took_us > 0)
+		measure(b, took_us);
+	b->points = 0;
+	if (closes)
+	{
+		b->is_open = false;
+		b->spent_retries = 0;
+		/* what was typical before the outage may be so no longer */
+		b->srtt_us = Max(b->srtt_us, took_us);
+	}
+	if (is_token)
+		b->spent_retries = Max(b->spent_retries - GAIN_OF_TOKEN, 0);
+	return closes;
+}
+
+static void
+measure(Breaker *b, int64 took_us)
+{
+	int64		error_us = took_us - b->srtt_us;
+
+	if (b->srtt_us == 0)
+	{
+		b->srtt_us = took_us;
+		b->rttvar_us = took_us / 2;
+	}
+	else
+	{
+		b->rttvar_us += (Max(error_us, -error_us) - b->rttvar_us) / 4;
+		b->srtt_us += error_us / 8;
+	}
+}
+
+/*
+ * A failure, or n of the same.  Returns true if this opens the breaker.
+ */
+bool
+sgt_note_failure(Breaker *b, BreakerCause cause, int status, int n, int64 now)
+{
+	bool		is_limit = cause == CAUSE_STATUS && status == 429;
+
+	b->cause = cause;
+	b->status = status;
+	if (b->is_open)
+		return false;
+	b->points += n * (is_limit ? POINTS_OF_429 : POINTS_OF_FAILURE);
+	if (b->points < MAX_POINTS)
+		return false;
+
+	b->is_open = true;
+	b->by_limit = is_limit;
+	b->opened_us = now;
+	b->probe_us = now + pg_prng_uint64_range(&pg_global_prng_state,
+											 MIN_OPEN_US, MAX_OPEN_US);
+	b->n_short_probes = 0;
+	return true;
+}
+
+/*
+ * Puts the next probe off by as long as a 429 asked for.
+ */
+void
+sgt_delay_probe(Breaker *b, int64 retry_after_s, int64 now)
+{
+	b->probe_us = now + Min(retry_after_s, MAX_RETRY_AFTER_S) * US_PER_S +
+		pg_prng_uint64_range(&pg_global_prng_state, 0, MAX_JITTER_US);
+}
+
+/*
+ * Takes the probe that is due: the next one is due "lease_us" later.  Returns
+ * true if this one may wait for its whole timeout.
+ */
+bool
+sgt_lease_probe(Breaker *b, int64 lease_us, bool has_written, int64 now)
+{
+	b->probe_us = now + lease_us;
+	b->n_short_probes++;
+	if (b->n_short_probes < (has_written ? PROBES_PER_LOCKING : PROBES_PER_LONG))
+		return false;
+	b->n_short_probes = 0;
+	return true;
+}
+
+/*
+ * Spends a retry; false if there is none left, or none to be had now.
+ */
+bool
+sgt_spend_retry(Breaker *b)
+{
+	if (b->is_open || b->spent_retries + COST_OF_RETRY > RETRY_BUDGET)
+		return false;
+	b->spent_retries += COST_OF_RETRY;
+	return true;
+}
+
+/*
+ * What is shown
+ */
+
+void
+sgt_get_breaker_state(const Breaker *b, int64 now, BreakerState *state)
+{
+	state->is_open = b->is_open;
+	state->by_limit = b->by_limit;
+	state->cause = b->cause;
+	state->status = b->status;
+	state->probe_in_us = b->probe_us - now;
+}
+
+/*
+ * The last thing that went wrong, as a sentence.
+ */
+char	   *
+sgt_describe_cause(const BreakerState *state)
+{
+	switch (state->cause)
+	{
+		case CAUSE_SILENCE:
+			return pstrdup(_("No answer came."));
+		case CAUSE_NO_CONNECTION:
+			return pstrdup(_("The last request could not connect."));
+		case CAUSE_BROKEN:
+			return pstrdup(_("The last connection broke."));
+		case CAUSE_TIMED_OUT:
+			return pstrdup(_("The last request timed out."));
+		case CAUSE_STATUS:
+			break;
+	}
+	return psprintf(_("The last status was %d."), state->status);
+}

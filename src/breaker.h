@@ -1,0 +1,71 @@
+/*-------------------------------------------------------------------------
+ * breaker.h
+ *		Whether an API works, by what has come of the requests to it.
+ *
+ * For guard.c, which shares breakers between sessions, and for those who tell
+ * users about their state.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SGT_BREAKER_H
+#define SGT_BREAKER_H
+
+#include "postgres.h"
+
+/* What made the breaker open, or keeps it open. */
+typedef enum BreakerCause
+{
+	CAUSE_SILENCE,
+	CAUSE_NO_CONNECTION,
+	CAUSE_BROKEN,
+	CAUSE_TIMED_OUT,
+	CAUSE_STATUS
+} BreakerCause;
+
+/* One API's; all zero when new.  Times are those of clock.h. */
+typedef struct Breaker
+{
+	/* how long answers take, smoothed as RFC 6298 does for TCP */
+	int64		srtt_us;
+	int64		rttvar_us;
+	int64		last_answer_us;
+
+	int			points;			/* of failures since the last good answer */
+	bool		is_open;		/* requests are suspended */
+	bool		by_limit;		/* it was opened by 429s */
+	BreakerCause cause;			/* of the last failure */
+	int			status;			/* with CAUSE_STATUS */
+	int64		opened_us;
+	int64		probe_us;		/* when the next probe may go */
+	int			n_short_probes; /* since the last long one */
+
+	int			spent_retries;	/* in tenths; see breaker.c */
+} Breaker;
+
+/* Its state, for those who show it. */
+typedef struct BreakerState
+{
+	bool		is_open;
+	bool		by_limit;
+	BreakerCause cause;
+	int			status;
+	int64		probe_in_us;	/* negative: it is overdue */
+} BreakerState;
+
+/* These raise nothing. */
+extern int64 sgt_silence_us(const Breaker *b);
+extern bool sgt_is_slow(const Breaker *b);
+extern bool sgt_note_good_answer(Breaker *b, bool is_token,
+								 int64 started_us, int64 took_us, int64 now);
+extern bool sgt_note_failure(Breaker *b, BreakerCause cause, int status,
+							 int n, int64 now);
+extern void sgt_delay_probe(Breaker *b, int64 retry_after_s, int64 now);
+extern bool sgt_lease_probe(Breaker *b, int64 lease_us, bool has_written,
+							int64 now);
+extern bool sgt_spend_retry(Breaker *b);
+extern void sgt_get_breaker_state(const Breaker *b, int64 now,
+								  BreakerState *state);
+
+/* Allocates in the current memory context. */
+extern char *sgt_describe_cause(const BreakerState *state);
+
+#endif							/* SGT_BREAKER_H */
