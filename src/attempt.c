@@ -61,6 +61,7 @@ static bool fails_in_tls(CURLcode code);
 static size_t write_body(char *data, size_t size, size_t n, void *arg);
 static bool has_unasked_encoding(const char *line, size_t length);
 static size_t read_header(char *line, size_t size, size_t n, void *arg);
+static void note_status(Attempt *a);
 
 /* Sets an option unless what came before has failed, which "code" tells. */
 #define SET(option, value) \
@@ -371,6 +372,9 @@ sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code)
 	a->end = end;
 	a->code = code;
 	a->ended_us = sgt_now_us();
+	/* from 8.1 on libcurl refuses encodings without showing their line */
+	if (code == CURLE_BAD_CONTENT_ENCODING)
+		note_status(a);
 	a->phase = describe_phase(a);
 	describe_reason(a, end, code);
 	curl_easy_getinfo(a->easy, CURLINFO_CONTENT_TYPE, &content_type);
@@ -572,7 +576,6 @@ read_header(char *line, size_t size, size_t n, void *arg)
 	bool		is_last = length > 0 && (line[0] == '\r' || line[0] == '\n');
 	bool		is_encoded = a->status == 0 &&
 	has_unasked_encoding(line, length);
-	long		status = 0;
 
 	a->header_length += length;
 	if (a->header_length > MAX_HEADER_LENGTH)
@@ -580,16 +583,25 @@ read_header(char *line, size_t size, size_t n, void *arg)
 		a->too_large = true;
 		return 0;
 	}
+	a->is_encoded |= is_encoded;
 	if (is_last || is_encoded)
-	{
-		curl_easy_getinfo(a->easy, CURLINFO_RESPONSE_CODE, &status);
-		if (status >= 200 || status == 101)
-			a->status = (int) status;
-		a->is_encoded |= is_encoded;
-	}
+		note_status(a);
 
 	/* what follows a 101 is no HTTP, and nobody has asked for it either */
-	return is_encoded || status == 101 ? 0 : length;
+	return is_encoded || a->status == 101 ? 0 : length;
+}
+
+/*
+ * Takes the status of a final response.
+ */
+static void
+note_status(Attempt *a)
+{
+	long		status = 0;
+
+	curl_easy_getinfo(a->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (status >= 200 || status == 101)
+		a->status = (int) status;
 }
 
 /*

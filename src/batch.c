@@ -1,26 +1,12 @@
 /*-------------------------------------------------------------------------
  * batch.c
- *		One caller's requests: places, deadlines, order.
+ *		One caller's requests: submitted, waited for, and released.
  *
- * Knows which request may run and until when; knows nothing of tokens or SQL
- * types, and leaves libcurl's habits to engine.c, other attempts to retry.c.
+ * Knows whose requests are whose, and that the end of a memory context is the end
+ * of what it has; leaves to drive.c how requests get on.  Knows nothing of tokens
+ * or SQL types.
  *
- * Several batches may be open: while a query reads ahead, a trigger makes a call.
- * Whoever waits drives everybody's requests; what comes of that stays with each
- * batch until its owner asks.
- *
- * 1. Interrupts are served while waiting, between turns: never while libcurl
- *    is on the stack.  They raise in the batch that waits, and end only that.
- * 2. Each request has one deadline, from when it is first started to its end.
- *    libcurl keeps only that of a single connection attempt.
- * 3. Whatever is ready is read before a deadline counts.
- * 4. Nothing in abandon() raises: a memory context is going away.
- * 5. What is global here (the timers, four lists and what stands below them)
- *    is sound whenever something may raise, so that whoever drives next can
- *    go on.
- *
- * A request is "started" when the engine gets its attempt, and "sent" when
- * libcurl has begun to write it to a connection.
+ * Nothing in abandon() raises: a memory context is going away.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -29,84 +15,10 @@
 #include "utils/memutils.h"
 
 #include "batch.h"
-#include "clock.h"
 #include "engine.h"
-#include "guard.h"
-
-/* So much of what has come is read before a deadline that has passed counts. */
-#define MAX_LATE_TURNS		256
-#define MAX_LATE_US			(1000 * 1000)
-
-/* So often requests go on while their owner does something else. */
-#define POLL_US				1000
-
-/* If nobody drives for longer, nobody knows when something came. */
-#define MAX_GAP_US			(100 * 1000)
-
-struct Batch
-{
-	MemoryContext context;		/* has it and its requests */
-	MemoryContextCallback callback; /* abandons it */
-	dlist_node	node;			/* in open_batches */
-	Target	   *target;			/* pinned */
-	Guarded    *guarded;		/* what all sessions know of it; NULL: nothing */
-	bool		is_crowded;		/* this session is one too many */
-	bool		is_resting;		/* its owner does something else */
-	Limits		limits;
-	const char *url;
-	int			success_status; /* all others are final by themselves */
-	bool		has_engine;
-	bool		is_stopped;
-	bool		connect_failed; /* do not wait for others' connections */
-	bool		has_sent;		/* a request, of which the attempt has ended */
-	dlist_head	pending;		/* not done */
-	dlist_head	done;			/* not handed out yet */
-	dlist_head	handed_out;
-};
-
-static dlist_head open_batches = DLIST_STATIC_INIT(open_batches);
-
-/* Those of whose deadline it must yet be seen that nothing came before it. */
-static dlist_head overdue = DLIST_STATIC_INIT(overdue);
-
-/* Those to be started, first come, first served. */
-static dlist_head ready = DLIST_STATIC_INIT(ready);
-
-/* Those whose attempt has ended. */
-static dlist_head ended = DLIST_STATIC_INIT(ended);
-
-static int	n_pending = 0;		/* of all batches */
-static int	n_running = 0;
-
-/* Less where descriptors are short, until all batches have ended. */
-static int	max_running = INT_MAX;
-
-/* When the last turn or sleep ended. */
-static int64 driven_us = 0;
-
-/* What the last sleep has found, for the next turn. */
-static bool sockets_ready = false;
 
 static void abandon(void *arg);
 static void forget(Request *r);
-static void go_on(void);
-static void run_turn(void);
-static void skip_gap(int64 now);
-static void fire_timers(int64 now);
-static void start_ready(int64 now);
-static bool is_let_through(Request *r, int64 now);
-static bool start(Request *r, int64 now);
-static bool collect_ended(bool read_sockets);
-static void note_end(Request *r);
-static void expire_overdue(void);
-static void settle_ended(void);
-static void observe(Request *r);
-static bool wait_for_descriptor(Request *r);
-static void make_ready(Request *r);
-static void finish(Request *r, AttemptEnd result);
-static void set_timer(Request *r, int64 wake_us);
-static void stop_timer(Request *r);
-static int64 next_wake(void);
 
 /*
  * Batches
@@ -140,26 +52,11 @@ sgt_begin_batch(Target *target, const Limits *limits, const char *url,
 	/* from here on nothing raises */
 	batch->target = sgt_pin_target(target);
 	batch->guarded = guarded;
-	batch->is_crowded = !sgt_enter_guard(guarded, limits);
-	dlist_push_tail(&open_batches, &batch->node);
+	sgt_add_batch(batch);
 	batch->callback.func = abandon;
 	batch->callback.arg = batch;
 	MemoryContextRegisterResetCallback(context, &batch->callback);
 	return batch;
-}
-
-/*
- * While its owner does something else, the session does not count as one that
- * waits for the API, and who is one too many may be no longer afterwards.
- */
-void
-sgt_rest_batch(Batch *batch, bool rests)
-{
-	if (rests && !batch->is_resting && !batch->is_crowded)
-		sgt_leave_guard(batch->guarded);
-	if (!rests && batch->is_resting)
-		batch->is_crowded = !sgt_enter_guard(batch->guarded, &batch->limits);
-	batch->is_resting = rests;
 }
 
 /* Ends a batch.  What has no outcome yet is abandoned. */
@@ -187,46 +84,20 @@ abandon(void *arg)
 	}
 	if (is_turn)
 		sgt_end_turn();
-	sgt_rest_batch(batch, true);
 	sgt_unpin_target(batch->target);
-	dlist_delete(&batch->node);
-	if (dlist_is_empty(&open_batches))
-	{
-		max_running = INT_MAX;
-		sgt_tidy_engine();
-	}
+	sgt_remove_batch(batch);
 }
 
-/*
- * Takes a request that is about to be freed out of everything but its batch's
- * list.  If it is running, this is for turns.
- */
+/* Lets go of a request that is about to be freed; for turns if it may be running. */
 static void
 forget(Request *r)
 {
-	if (r->state != REQUEST_DONE)
-		n_pending--;
-	if (r->state == REQUEST_RUNNING)
-	{
-		sgt_stop_attempt(r->attempt, ATTEMPT_ABANDONED);
-		n_running--;
-	}
-	if (r->state == REQUEST_READY || r->state == REQUEST_ENDED)
-		dlist_delete(&r->queue_node);
-	stop_timer(r);
-	sgt_end_watch(r->batch->guarded, &r->watch, r->state != REQUEST_DONE);
+	sgt_remove_request(r);
 	/* if not counted yet: an answer that nobody was given is as good as none */
 	r->outcome.result = ATTEMPT_ABANDONED;
 	sgt_count_request(r, ERRCODE_QUERY_CANCELED);
 	if (r->attempt)
 		sgt_release_attempt(r->attempt);
-}
-
-/* How many requests are on their way, whosever they are. */
-int
-sgt_count_pending(void)
-{
-	return n_pending;
 }
 
 /* Whether sgt_wait_for_any() would not have to wait. */
@@ -265,22 +136,7 @@ sgt_stop_batch(Batch *batch)
 	batch->is_stopped = true;
 	sgt_begin_turn();
 	dlist_foreach_modify(iter, &batch->pending)
-	{
-		Request    *r = dlist_container(Request, node, iter.cur);
-
-		if (r->state == REQUEST_ENDED ||
-			(r->state == REQUEST_RUNNING && r->attempt->n_sent > 0))
-			continue;
-		if (r->state == REQUEST_RUNNING)
-		{
-			sgt_stop_attempt(r->attempt, ATTEMPT_ABANDONED);
-			n_running--;
-			r->outcome.n_attempts -= !r->retry.is_repeat;
-		}
-		if (r->state == REQUEST_READY)
-			dlist_delete(&r->queue_node);
-		finish(r, r->outcome.n_attempts == 0 ? ATTEMPT_ABANDONED : r->outcome.result);
-	}
+		sgt_take_back_request(dlist_container(Request, node, iter.cur));
 	sgt_end_turn();
 }
 
@@ -306,13 +162,7 @@ sgt_submit_request(Batch *batch, const char *body, int tag, bool is_probe)
 	r->batch = batch;
 	sgt_init_timer(&r->timer);
 	sgt_begin_outcome(&r->outcome);
-
-	dlist_push_tail(&batch->pending, &r->node);
-	n_pending++;
-	if (batch->has_engine)
-		make_ready(r);
-	else
-		finish(r, ATTEMPT_NO_DESCRIPTOR);
+	sgt_add_request(r);
 	return r;
 }
 
@@ -350,7 +200,7 @@ void
 sgt_wait_for_request(Request *r)
 {
 	while (r->state != REQUEST_DONE)
-		go_on();
+		sgt_drive(r->batch);
 	dlist_delete(&r->node);
 	dlist_push_tail(&r->batch->handed_out, &r->node);
 }
@@ -372,429 +222,20 @@ sgt_wait_for_any(Batch *batch)
 			break;
 		if (dlist_is_empty(&batch->pending))
 			return NULL;
-		go_on();
+		sgt_drive(batch);
 	}
 	r = dlist_container(Request, node, dlist_pop_head_node(&batch->done));
 	dlist_push_tail(&batch->handed_out, &r->node);
 	return r;
 }
 
-/* Waits until fewer than n requests are on their way, whosever they are. */
-void
-sgt_wait_for_place(int n)
-{
-	while (n_pending >= n)
-		go_on();
-}
-
 /*
- * Lets everybody's requests go on without waiting, if none has for a while: for
- * who has something else to do between two waits.
+ * Waits until fewer than n requests are on their way, whosever they are, so that
+ * the batch can have one more.
  */
 void
-sgt_poll_requests(void)
+sgt_wait_for_place(Batch *batch, int n)
 {
-	if (n_pending == 0 || sgt_now_us() - driven_us < POLL_US)
-		return;
-	CHECK_FOR_INTERRUPTS();
-	sockets_ready = true;
-	run_turn();
-}
-
-/*
- * Turns
- */
-
-/* A turn, and a sleep until there is more to do, unless some request ended. */
-static void
-go_on(void)
-{
-	int			n = n_pending;
-
-	CHECK_FOR_INTERRUPTS();
-	run_turn();
-	if (n_pending == n)
-		sockets_ready = sgt_wait_for_engine(next_wake());
-	driven_us = sgt_now_us();
-}
-
-/* Lets everybody's requests go on as far as they can without waiting. */
-static void
-run_turn(void)
-{
-	int64		now = sgt_now_us();
-
-	if (now - driven_us > MAX_GAP_US)
-		skip_gap(now);
-	/* what an earlier turn left undone, because an error cut it short */
-	settle_ended();
-
-	fire_timers(now);
-	sgt_begin_turn();
-	start_ready(now);
-	(void) collect_ended(sockets_ready);
-	sgt_end_turn();
-	sockets_ready = false;
-
-	if (!dlist_is_empty(&overdue))
-		expire_overdue();
-	settle_ended();
-	driven_us = sgt_now_us();
-}
-
-/*
- * Time in which nobody drives is nobody's: a query that reads ahead has requests
- * on their way while its client, say, is busy with the last rows.
- */
-static void
-skip_gap(int64 now)
-{
-	int64		gap_us = now - driven_us;
-	dlist_iter	batches;
-	dlist_iter	iter;
-
-	sgt_note_gap(now);
-	dlist_foreach(batches, &open_batches)
-	{
-		dlist_foreach(iter, &dlist_container(Batch, node, batches.cur)->pending)
-		{
-			Request    *r = dlist_container(Request, node, iter.cur);
-			int64		wake_us = r->timer.wake_us;
-
-			if (r->deadline_us == 0)
-				continue;
-			r->deadline_us += gap_us;
-			if (wake_us != NEVER && r->state != REQUEST_PAUSED)
-				set_timer(r, wake_us + gap_us);
-		}
-	}
-}
-
-/* Ends pauses, and notes whose deadline has passed. */
-static void
-fire_timers(int64 now)
-{
-	Timer	   *timer;
-
-	while ((timer = sgt_get_first_timer()) != NULL && timer->wake_us <= now)
-	{
-		Request    *r = timer_container(Request, timer, timer);
-
-		stop_timer(r);
-		if (r->state == REQUEST_PAUSED)
-			make_ready(r);
-		else if (r->state == REQUEST_RUNNING)
-		{
-			r->is_overdue = true;
-			dlist_push_tail(&overdue, &r->queue_node);
-		}
-		else
-		{
-			/* waits to be started anew, and has an outcome from before */
-			Assert(r->state == REQUEST_READY);
-			dlist_delete(&r->queue_node);
-			finish(r, r->outcome.result);
-		}
-	}
-}
-
-static void
-start_ready(int64 now)
-{
-	while (!dlist_is_empty(&ready) && n_running < max_running)
-	{
-		Request    *r = dlist_container(Request, queue_node,
-										dlist_pop_head_node(&ready));
-
-		if (!is_let_through(r, now))
-			continue;
-		if (start(r, now))
-		{
-			r->state = REQUEST_RUNNING;
-			n_running++;
-			set_timer(r, Min(r->deadline_us,
-							 sgt_add_silence(r->batch->guarded, now)));
-		}
-		else
-			finish(r, r->attempt ? r->attempt->end : ATTEMPT_NO_MEMORY);
-	}
-}
-
-/*
- * Whether the guard lets a request go on; if not, that is its end.  The doctor
- * is not asked: its request is to find out.
- */
-static bool
-is_let_through(Request *r, int64 now)
-{
-	static const AttemptEnd refusals[] = {
-		[GUARD_SUSPENDED] = ATTEMPT_SUSPENDED,
-		[GUARD_CROWDED] = ATTEMPT_CROWDED,
-		[GUARD_OVER_BUDGET] = ATTEMPT_OVER_BUDGET
-	};
-	Batch	   *batch = r->batch;
-
-	if (r->probe)
-		return true;
-	if (r->was_asked)
-	{
-		if (sgt_may_go_on(batch->guarded, &batch->limits, &r->watch, now,
-						  &r->outcome.suspension))
-			return true;
-		finish(r, r->deadline_us == 0 ? ATTEMPT_SUSPENDED : r->outcome.result);
-		return false;
-	}
-
-	r->was_asked = true;
-	if (refusals[sgt_ask_guard(batch->guarded, &batch->limits,
-							   batch->is_crowded, now, &r->watch,
-							   &r->outcome.suspension)] == 0)
-		return true;
-	finish(r, refusals[r->watch.verdict]);
-	return false;
-}
-
-/*
- * Starts an attempt; false if that is not possible, for the reason that is the
- * attempt's end.  There is no attempt where memory is short.
- */
-static bool
-start(Request *r, int64 now)
-{
-	Batch	   *batch = r->batch;
-	AttemptOptions options = {
-		.target = batch->target,
-		.url = batch->url,
-		.body = r->body,
-		.connect_timeout_ms = batch->limits.connect_timeout_ms,
-		.is_fresh = r->retry.is_fresh,
-		.is_probe = r->probe != NULL,
-
-		/*
-		 * Without TLS there is no HTTP/2 to wait for.  And once a connection
-		 * has failed, none waits for another: one that hangs must not take
-		 * the time of those behind it.
-		 */
-		.wait_for_others = batch->target->is_https && !batch->connect_failed
-	};
-
-	sgt_begin_outcome(&r->outcome);
-	r->outcome.n_attempts += !r->retry.is_repeat;
-	if (r->deadline_us == 0)
-		r->deadline_us = now + batch->limits.timeout_ms * INT64CONST(1000);
-	if (r->attempt == NULL)
-		r->attempt = sgt_take_attempt(r);
-	return r->attempt != NULL && sgt_start_attempt(r->attempt, &options);
-}
-
-/*
- * Lets libcurl go on, and takes what has ended; true if any socket was ready.
- */
-static bool
-collect_ended(bool read_sockets)
-{
-	bool		any_ready = sgt_perform(read_sockets, n_pending);
-	Attempt    *a;
-
-	while ((a = sgt_next_ended()) != NULL)
-		note_end(a->owner);
-	return any_ready;
-}
-
-static void
-note_end(Request *r)
-{
-	stop_timer(r);
-	r->state = REQUEST_ENDED;
-	n_running--;
-	dlist_push_tail(&ended, &r->queue_node);
-}
-
-/*
- * Reads all that has come, then ends what is still overdue.  An answer that is
- * there counts, however late the process gets to read it.
- */
-static void
-expire_overdue(void)
-{
-	bool		any_ready = true;
-	int64		now = sgt_now_us();
-
-	for (int i = 0; i < MAX_LATE_TURNS && any_ready &&
-		 sgt_now_us() - now < MAX_LATE_US; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		sgt_begin_turn();
-		any_ready = collect_ended(true);
-		sgt_end_turn();
-	}
-
-	now = sgt_now_us();
-	sgt_begin_turn();
-	while (!dlist_is_empty(&overdue))
-	{
-		Request    *r = dlist_head_element(Request, queue_node, &overdue);
-		bool		is_late = now >= r->deadline_us;
-		int64		look_us;
-
-		if (!is_late &&
-			!sgt_look_at_guard(r->batch->guarded, &r->batch->limits,
-							   r->attempt, &r->watch, now, &look_us))
-		{
-			set_timer(r, Min(r->deadline_us, look_us));
-			continue;
-		}
-		sgt_stop_attempt(r->attempt,
-						 is_late ? ATTEMPT_TIMED_OUT : ATTEMPT_SILENT);
-		note_end(r);
-	}
-	sgt_end_turn();
-}
-
-/* Decides what becomes of requests whose attempt has ended. */
-static void
-settle_ended(void)
-{
-	while (!dlist_is_empty(&ended))
-	{
-		Request    *r = dlist_head_element(Request, queue_node, &ended);
-		Batch	   *batch = r->batch;
-		bool		may_retry;
-		int64		resume_us;
-
-		/* may raise for lack of memory: the request is still in the list */
-		sgt_report_guard();
-		if (message_level_is_interesting(DEBUG1))
-			sgt_report_attempt(r->attempt, r->tag, r->outcome.n_attempts);
-		dlist_delete(&r->queue_node);
-		observe(r);
-		sgt_end_watch(batch->guarded, &r->watch, false);
-		if (!batch->is_stopped && wait_for_descriptor(r))
-			continue;
-		/* a probe gets one attempt, the doctor's and the guard's */
-		may_retry = !batch->is_stopped && !r->probe &&
-			r->watch.verdict == GUARD_PASS;
-		resume_us = batch->is_stopped ? NEVER :
-			sgt_time_to_repeat(&r->retry, r->attempt, r->outcome.result,
-							   r->deadline_us);
-		sgt_tell_guard(batch->guarded, &batch->limits, r->attempt,
-					   resume_us == NEVER ? r->outcome.result : ATTEMPT_ABANDONED);
-		if (resume_us == NEVER && may_retry)
-			resume_us = sgt_time_to_retry(&r->retry, r->attempt,
-										  r->outcome.result,
-										  r->outcome.n_attempts,
-										  r->deadline_us, &batch->limits,
-										  batch->guarded);
-		if (resume_us == NEVER)
-			finish(r, r->outcome.result);
-		else
-		{
-			r->state = REQUEST_PAUSED;
-			set_timer(r, resume_us);
-		}
-	}
-	sgt_report_guard();
-}
-
-/* Keeps what is known of the attempt. */
-static void
-observe(Request *r)
-{
-	const Attempt *a = r->attempt;
-
-	sgt_observe_attempt(&r->outcome, a, r->batch->success_status,
-						r->retry.is_repeat);
-	r->batch->has_sent |= a->n_sent > 0;
-	if (a->end == ATTEMPT_NOT_CONNECTED || a->end == ATTEMPT_CONNECT_TIMED_OUT)
-		r->batch->connect_failed = true;
-	if (r->probe)
-		sgt_probe_attempt(a, r->probe);
-}
-
-/*
- * Queues a request that got no descriptor, as if it had not been started; false
- * if that is no use.  It may have been sent: over a connection that the server
- * had closed, so that libcurl wanted a new one.
- */
-static bool
-wait_for_descriptor(Request *r)
-{
-	if (r->outcome.result != ATTEMPT_NO_DESCRIPTOR)
-		return false;
-
-	/* others have them: go on with fewer, with this one when it can */
-	if (n_running > 0)
-		max_running = n_running;
-
-	/* nobody has but idle connections, to other hosts maybe */
-	else if (!sgt_drop_idle_connections())
-		return false;
-
-	if (r->attempt->n_sent > 0)
-		r->retry.is_repeat = r->retry.is_fresh = true;
-	r->outcome.n_attempts -= !r->retry.is_repeat;
-	if (r->outcome.n_attempts == 0)
-		r->deadline_us = 0;
-	make_ready(r);
-	return true;
-}
-
-/*
- * States
- */
-
-/*
- * Queues a request.  If it has been started before, its deadline counts also
- * there: places and descriptors may be long in coming.
- */
-static void
-make_ready(Request *r)
-{
-	r->state = REQUEST_READY;
-	dlist_push_tail(&ready, &r->queue_node);
-	if (r->deadline_us != 0)
-		set_timer(r, r->deadline_us);
-}
-
-static void
-finish(Request *r, AttemptEnd result)
-{
-	stop_timer(r);
-	sgt_end_watch(r->batch->guarded, &r->watch, result == ATTEMPT_ABANDONED);
-	r->outcome.result = result;
-	r->state = REQUEST_DONE;
-	n_pending--;
-	dlist_delete(&r->node);
-	dlist_push_tail(&r->batch->done, &r->node);
-}
-
-/*
- * Timers
- */
-
-static void
-set_timer(Request *r, int64 wake_us)
-{
-	stop_timer(r);
-	sgt_set_timer(&r->timer, wake_us);
-}
-
-static void
-stop_timer(Request *r)
-{
-	if (r->is_overdue)
-		dlist_delete(&r->queue_node);
-	r->is_overdue = false;
-	sgt_stop_timer(&r->timer);
-}
-
-/* When there is something to do, whatever comes until then. */
-static int64
-next_wake(void)
-{
-	Timer	   *timer = sgt_get_first_timer();
-
-	if (!dlist_is_empty(&ready) && n_running < max_running)
-		return 0;
-	return timer ? timer->wake_us : NEVER;
+	while (sgt_count_pending() >= n)
+		sgt_drive(batch);
 }

@@ -24,49 +24,8 @@
 
 #include "postgres.h"
 
-#include "lib/ilist.h"
-
-#include "attempt.h"
-#include "guard.h"
-#include "outcome.h"
-#include "retry.h"
+#include "drive.h"
 #include "target.h"
-#include "timer.h"
-
-typedef enum RequestState
-{
-	REQUEST_READY,				/* in the queue of those to be started */
-	REQUEST_RUNNING,			/* the engine has its attempt */
-	REQUEST_ENDED,				/* that has ended: what now is to be decided */
-	REQUEST_PAUSED,				/* before the next attempt */
-	REQUEST_DONE				/* has its outcome */
-} RequestState;
-
-/* A request, or rather its caller's ticket.  Read-only but for batch.c. */
-typedef struct Request
-{
-	int			tag;			/* the caller's */
-	Outcome		outcome;		/* of the last attempt; valid when done */
-	AttemptProbe *probe;		/* how far it came; NULL: nobody asked */
-
-	struct Batch *batch;
-	dlist_node	node;			/* in one of the batch's lists */
-	RequestState state;
-	char	   *body;
-	Attempt    *attempt;		/* NULL: none has begun */
-	int64		deadline_us;	/* 0: not started yet */
-	Retry		retry;
-
-	bool		was_asked;		/* the guard has decided on it */
-	bool		is_counted;		/* in the guard's statistics */
-	GuardWatch	watch;
-
-	dlist_node	queue_node;		/* of those ready, overdue, or ended */
-	Timer		timer;
-	bool		is_overdue;		/* the timer has fired, not the deadline yet */
-} Request;
-
-typedef struct Batch Batch;
 
 /* These may raise, in waits also what interrupts raise. */
 extern Batch *sgt_begin_batch(Target *target, const Limits *limits,
@@ -75,16 +34,13 @@ extern Request *sgt_submit_request(Batch *batch, const char *body, int tag,
 								   bool is_probe);
 extern void sgt_wait_for_request(Request *request);
 extern Request *sgt_wait_for_any(Batch *batch);
-extern void sgt_wait_for_place(int n);
-extern void sgt_poll_requests(void);
+extern void sgt_wait_for_place(Batch *batch, int n);
 
 /* These raise nothing. */
-extern int	sgt_count_pending(void);
 extern bool sgt_is_any_done(const Batch *batch);
 extern bool sgt_has_batch_sent(Batch *batch);
 extern void sgt_count_request(Request *request, int sqlstate);
 extern void sgt_stop_batch(Batch *batch);
-extern void sgt_rest_batch(Batch *batch, bool rests);
 extern void sgt_release_request(Request *request);
 extern void sgt_end_batch(Batch *batch);
 

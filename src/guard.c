@@ -57,6 +57,8 @@ struct Guarded
 	int			n_late;			/* their requests that have waited for S */
 
 	Breaker		breaker;
+	Oid			wasted_by;		/* the role whose probe told nothing, if the
+								 * last one did not */
 	GuardCounters counters;
 };
 
@@ -94,13 +96,14 @@ static void request_area(void);
 static void start_area(void);
 static void take_back_shares(int code, Datum arg);
 static OwnShare *find_own_share(const Guarded *g);
-static GuardVerdict lease_probe(Guarded *g, const Limits *limits,
-								bool has_written, int64 now);
+static void lease_probe(Guarded *g, const Limits *limits, bool has_written,
+						int64 now, GuardWatch *watch);
+static bool is_probe(const GuardWatch *watch);
 static void take_answer(Guarded *g, const Attempt *a);
 static void take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
-						   AttemptEnd result);
+						   AttemptEnd result, const GuardWatch *watch);
 static bool is_own_affair(const Guarded *g, const Limits *limits,
-						 const Attempt *a);
+						  const Attempt *a);
 static void take_failure(Guarded *g, BreakerCause cause, int status, int n,
 						 int64 now);
 static void note_change(const Guarded *g, int64 now);
@@ -267,39 +270,45 @@ take_back_shares(int code, Datum arg)
  */
 
 /*
- * Decides whether a request may go.  If it may not since requests are
- * suspended, "state" tells why.
+ * Whether a request may go; otherwise "refusal" tells why, and "state" more of
+ * a suspension.
  */
-GuardVerdict
+bool
 sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
-			  GuardWatch *watch, BreakerState *state)
+			  GuardWatch *watch, AttemptEnd *refusal, BreakerState *state)
 {
-	GuardVerdict verdict = GUARD_PASS;
 	bool		has_written = TransactionIdIsValid(GetTopTransactionIdIfAny());
 	Oid			role = GetAuthenticatedUserId();
+	bool		may_go = false;
+	int64		later_us = 0;
 	bool		is_open;
 
 	if (area == NULL)
-		return GUARD_PASS;
+		return true;
 	SpinLockAcquire(&area->mutex);
 	is_open = g && g->breaker.is_open && limits->breaker;
-	if (is_open && now < g->breaker.probe_us)
+
+	/* who has wasted a probe lets others go first, if any come */
+	if (is_open && g->wasted_by == role)
+		later_us = LEASE_US;
+	if (is_open && now < g->breaker.probe_us + later_us)
 	{
-		verdict = GUARD_SUSPENDED;
-		sgt_get_breaker_state(&g->breaker, now, state);
+		*refusal = ATTEMPT_SUSPENDED;
+		sgt_get_breaker_state(&g->breaker, now - later_us, state);
 	}
 	else if (is_crowded)
-		verdict = GUARD_CROWDED;
+		*refusal = ATTEMPT_CROWDED;
 	else if (!sgt_spend(area->budgets, role, limits->tokens_per_minute, now))
-		verdict = GUARD_OVER_BUDGET;
-	else if (is_open)
+		*refusal = ATTEMPT_OVER_BUDGET;
+	else
+		may_go = true;
+	if (may_go && is_open)
 	{
-		verdict = lease_probe(g, limits, has_written, now);
+		lease_probe(g, limits, has_written, now, watch);
 		watch->locked_since_us = has_written ? now : 0;
 	}
 	SpinLockRelease(&area->mutex);
-	watch->verdict = verdict;
-	return verdict;
+	return may_go;
 }
 
 /*
@@ -307,14 +316,24 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
  * less time: else whoever tries often and gives up at once would keep requests
  * suspended.
  */
-static GuardVerdict
-lease_probe(Guarded *g, const Limits *limits, bool has_written, int64 now)
+static void
+lease_probe(Guarded *g, const Limits *limits, bool has_written, int64 now,
+			GuardWatch *watch)
 {
 	int64		lease_us = INT64CONST(1000) * Min(limits->timeout_ms,
 												  limits->connect_timeout_ms);
 
-	return sgt_lease_probe(&g->breaker, Min(LEASE_US, lease_us), has_written,
-						   now) ? GUARD_LONG_PROBE : GUARD_PROBE;
+	g->wasted_by = InvalidOid;
+	watch->role = sgt_lease_probe(&g->breaker, Min(LEASE_US, lease_us),
+								  has_written, now) ?
+		GUARD_LONG_PROBE : GUARD_PROBE;
+	watch->leased_until_us = g->breaker.probe_us;
+}
+
+static bool
+is_probe(const GuardWatch *watch)
+{
+	return watch->role != GUARD_ORDINARY;
 }
 
 /*
@@ -325,7 +344,7 @@ bool
 sgt_may_go_on(Guarded *g, const Limits *limits, const GuardWatch *watch,
 			  int64 now, BreakerState *state)
 {
-	if (g == NULL || !limits->breaker || watch->verdict != GUARD_PASS)
+	if (g == NULL || !limits->breaker || is_probe(watch))
 		return true;
 	SpinLockAcquire(&area->mutex);
 	sgt_get_breaker_state(&g->breaker, now, state);
@@ -368,7 +387,7 @@ sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a)
  */
 void
 sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
-			   AttemptEnd result)
+			   AttemptEnd result, const GuardWatch *watch)
 {
 	if (g == NULL)
 		return;
@@ -379,7 +398,7 @@ sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
 	if (result == ATTEMPT_ANSWERED && !sgt_is_failure(a->status))
 		take_answer(g, a);
 	else if (limits->breaker)
-		take_other_end(g, limits, a, result);
+		take_other_end(g, limits, a, result, watch);
 	SpinLockRelease(&area->mutex);
 }
 
@@ -398,7 +417,7 @@ take_answer(Guarded *g, const Attempt *a)
 
 static void
 take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
-			   AttemptEnd result)
+			   AttemptEnd result, const GuardWatch *watch)
 {
 	BreakerCause cause;
 
@@ -413,7 +432,11 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 	else
 		return;
 	if (is_own_affair(g, limits, a))
+	{
+		if (is_probe(watch))
+			g->wasted_by = GetAuthenticatedUserId();
 		return;
+	}
 
 	take_failure(g, cause, a->status, 1, a->ended_us);
 	if (g->breaker.is_open && cause == CAUSE_STATUS && a->status == 429 &&
@@ -432,10 +455,8 @@ is_own_affair(const Guarded *g, const Limits *limits, const Attempt *a)
 	int			limit_ms = a->end == ATTEMPT_CONNECT_TIMED_OUT ?
 	limits->connect_timeout_ms : limits->timeout_ms;
 
-	if (a->status != 0)
-		return false;
 	if (a->end != ATTEMPT_TIMED_OUT && a->end != ATTEMPT_CONNECT_TIMED_OUT)
-		return a->gap_us != 0;
+		return a->status == 0 && a->gap_us != 0;
 	return limit_ms * INT64CONST(1000) < sgt_silence_us(&g->breaker) ||
 		a->ended_us - sgt_waiting_since_us(a) < sgt_silence_us(&g->breaker);
 }
@@ -539,7 +560,7 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 			take_failure(g, CAUSE_SILENCE, 0, n - watch->n_silences, now);
 		watch->n_silences = Max(n, watch->n_silences);
 		gives_up = n > 0 && limits->breaker && g->breaker.is_open &&
-			watch->verdict != GUARD_LONG_PROBE;
+			watch->role != GUARD_LONG_PROBE;
 	}
 	SpinLockRelease(&area->mutex);
 	return gives_up;
@@ -554,8 +575,7 @@ void
 sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
 {
 	bool		is_locking = watch->locked_since_us != 0;
-	bool		makes_place = is_abandoned && (watch->verdict == GUARD_PROBE ||
-											   watch->verdict == GUARD_LONG_PROBE);
+	bool		makes_place = is_abandoned && is_probe(watch);
 
 	if (area && g && (watch->is_late || is_locking || makes_place))
 	{
@@ -567,6 +587,8 @@ sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
 		if (find_own_share(g)->n_batches > 0)
 			g->n_late -= watch->is_late;
 		if (makes_place)
+			g->wasted_by = GetAuthenticatedUserId();
+		if (makes_place && g->breaker.probe_us == watch->leased_until_us)
 			g->breaker.probe_us = Min(g->breaker.probe_us, next_us);
 		else if (is_locking)
 			g->breaker.probe_us = Max(g->breaker.probe_us, next_us);

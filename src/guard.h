@@ -28,21 +28,19 @@
 /* A target, as the sessions share it; NULL: one that is not guarded. */
 typedef struct Guarded Guarded;
 
-/* What a request may do. */
-typedef enum GuardVerdict
+/* What a request that was let through is to the others. */
+typedef enum GuardRole
 {
-	GUARD_PASS,
+	GUARD_ORDINARY,
 	GUARD_PROBE,				/* goes while the others wait to see */
-	GUARD_LONG_PROBE,			/* and waits as long as it may */
-	GUARD_SUSPENDED,
-	GUARD_CROWDED,
-	GUARD_OVER_BUDGET
-} GuardVerdict;
+	GUARD_LONG_PROBE			/* and waits as long as it may */
+} GuardRole;
 
 /* What the guard keeps with a request whose attempt runs. */
 typedef struct GuardWatch
 {
-	GuardVerdict verdict;		/* by which it was let through */
+	GuardRole	role;
+	int64		leased_until_us;	/* a probe's: then the next one is due */
 	int64		locked_since_us;	/* a probe's whose transaction has
 									 * written; 0: no such */
 	bool		is_late;		/* it has waited for S, and is counted as such */
@@ -98,15 +96,15 @@ extern void sgt_report_guard(void);
 /* These raise nothing. */
 extern bool sgt_enter_guard(Guarded *g, const Limits *limits);
 extern void sgt_leave_guard(Guarded *g);
-extern GuardVerdict sgt_ask_guard(Guarded *g, const Limits *limits,
-								  bool is_crowded, int64 now,
-								  GuardWatch *watch, BreakerState *state);
+extern bool sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded,
+						  int64 now, GuardWatch *watch, AttemptEnd *refusal,
+						  BreakerState *state);
 extern bool sgt_may_go_on(Guarded *g, const Limits *limits,
 						  const GuardWatch *watch, int64 now,
 						  BreakerState *state);
 extern bool sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a);
 extern void sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
-						   AttemptEnd result);
+						   AttemptEnd result, const GuardWatch *watch);
 extern int64 sgt_add_silence(Guarded *g, int64 now);
 extern bool sgt_look_at_guard(Guarded *g, const Limits *limits,
 							  const Attempt *a, GuardWatch *watch, int64 now,

@@ -419,7 +419,6 @@ exec_scan(CustomScanState *css)
 		scan->run_number = current_run->number;
 		scan->n_in_run = 0;
 	}
-	sgt_resume_stream(scan->stream);
 	for (;;)
 	{
 		ResetExprContext(econtext);
@@ -543,10 +542,12 @@ eval_limit(ScanNode *scan)
 static void
 read_row(ScanNode *scan)
 {
-	TupleTableSlot *slot = ExecProcNode(outerPlanState(&scan->css));
+	TupleTableSlot *slot;
 	MemoryContext oldcontext;
 	Row		   *row;
 
+	sgt_rest_stream(scan->stream);
+	slot = ExecProcNode(outerPlanState(&scan->css));
 	if (TupIsNull(slot))
 	{
 		scan->is_exhausted = true;
@@ -611,6 +612,7 @@ make_call(ScanNode *scan, Row *row, int number)
 	}
 	if (call->rti && fetch_epq_row(scan, row, call, number))
 		return;
+	sgt_rest_stream(scan->stream);
 
 	foreach(lc, call->args)
 	{

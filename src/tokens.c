@@ -269,8 +269,9 @@ sgt_submit_call(TokenStream *stream, const GuestTokenArgs *args, int tag)
 	CallError	error;
 	char	   *json;
 
-	/* many in a row may be invalid, or refused */
+	/* many in a row may be invalid, or refused, while others are on their way */
 	CHECK_FOR_INTERRUPTS();
+	sgt_poll_requests();
 	while (!sgt_has_place(stream) && sgt_take_result(stream))
 		;
 
@@ -290,7 +291,7 @@ sgt_submit_call(TokenStream *stream, const GuestTokenArgs *args, int tag)
 			sgt_raise_out_of_memory();
 
 		/* those of others may have all places */
-		sgt_wait_for_place(stream->call.limits.max_concurrency);
+		sgt_wait_for_place(stream->batch, stream->call.limits.max_concurrency);
 		(void) sgt_submit_request(stream->batch, json, tag, false);
 		stream->n_untaken++;
 		stream->counts.requests++;
@@ -341,8 +342,9 @@ sgt_renew_stream(TokenStream *stream)
 }
 
 /*
- * To be called before others get the processor, as whoever takes the rows of a
- * query: meanwhile this session does not wait for the API.
+ * To be called before somebody else gets the processor, as the plan below a
+ * node or whoever takes its rows: meanwhile this session does not wait for the
+ * API.
  */
 void
 sgt_rest_stream(TokenStream *stream)
@@ -351,14 +353,7 @@ sgt_rest_stream(TokenStream *stream)
 	if (stream->n_untaken == 0 && !stream->is_stopped)
 		sgt_abandon_calls(stream);
 	else if (stream->batch)
-		sgt_rest_batch(stream->batch, true);
-}
-
-void
-sgt_resume_stream(TokenStream *stream)
-{
-	if (stream->batch)
-		sgt_rest_batch(stream->batch, false);
+		sgt_rest_batch(stream->batch);
 }
 
 /*

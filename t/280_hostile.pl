@@ -137,6 +137,17 @@ foreach my $encoding ('gzip, gzip, gzip', 'chunked, gzip', 'deflate', 'x')
 	$server->finish;
 }
 
+# and a refusal is one, however its body is encoded
+foreach my $status (401, 429, 503)
+{
+	my $answer = unpack 'H*', "HTTP/1.1 $status X\r\nTransfer-Encoding: identity\r\n\r\nx";
+	my ($server, $url) = start_raw({ x => { bytes => $answer, end => 'keep' } });
+
+	$session = run_session($node, "SET sw_guest_token.base_url = '$url/x'", $ONE);
+	is(sql_state($session->{err}), { 401 => '28000', 429 => '53400', 503 => '58000' }->{$status}, "status $status with an encoding");
+	$server->finish;
+}
+
 # a request that was delivered is no connection that failed, even if the next one does
 {
 	my $pair = '{"token":"a","refresh_token":"b"}';

@@ -70,7 +70,7 @@ my $functions = join '', map { "CREATE FUNCTION $_ AS '$library' LANGUAGE C;\n" 
 	'batch_end(n int) RETURNS void',
 	'batch_is_open(n int) RETURNS bool',
 	'batch_pending() RETURNS int',
-	'batch_wait_for_place(n int) RETURNS int',
+	'batch_wait_for_place(n int, places int) RETURNS int',
 	'batch_state(n int, tag int) RETURNS text',
 	'batch_fail_report(tag int) RETURNS void',
 	'batch_cancel_overdue(tag int) RETURNS void');
@@ -554,7 +554,7 @@ SKIP:
 
 is(run_statements(
 		"send(1, '{1}', '201')", "send(2, '{1,2}', '201,delay=300')", 'batch_pending()',
-		'batch_wait_for_place(3)', 'batch_wait_for_place(1)', 'left(batch_wait(1, 1), 11), batch_pending()',
+		'batch_wait_for_place(1, 3)', 'batch_wait_for_place(1, 1)', 'left(batch_wait(1, 1), 11), batch_pending()',
 		'batch_end(1)', 'batch_end(2)', @epilogue),
 	"3 / 2 / 0 / 1: answered|0 / $CLEAN",
 	'places are taken by what is on its way, whosever it is');

@@ -131,7 +131,7 @@ unlike(plan_of($_->[1]), qr/Guest Tokens/, "$_->[0]: the plan is as it is withou
 
 # each row gets its own token, in its place
 use_script('201,delay=300-then-201,delay=100-then-201');
-my @rows = split /\n/, run_ahead("SELECT v.id, t.token FROM visitor v, $FUNCTION t WHERE v.id <= 20")->{out};
+my @rows = split /\n/, run_ahead("SELECT v.id, t.token FROM (SELECT * FROM visitor WHERE id <= 20 ORDER BY id OFFSET 0) v, $FUNCTION t")->{out};
 is(join(' ', map { (split /\|/)[0] } @rows), join(' ', 1 .. 20), 'rows come in order');
 is(scalar(grep {
 			my ($id, $token) = split /\|/;

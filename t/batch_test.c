@@ -242,12 +242,13 @@ batch_pending(PG_FUNCTION_ARGS)
 }
 
 /*
- * batch_wait_for_place(n int) returns int: how many are when fewer than n are.
+ * batch_wait_for_place(n int, places int) returns int: how many requests are on
+ * their way when fewer than that are.
  */
 Datum
 batch_wait_for_place(PG_FUNCTION_ARGS)
 {
-	sgt_wait_for_place(PG_GETARG_INT32(0));
+	sgt_wait_for_place(get_batch(fcinfo), PG_GETARG_INT32(1));
 	PG_RETURN_INT32(sgt_count_pending());
 }
 

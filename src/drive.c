@@ -1,0 +1,616 @@
+/*-------------------------------------------------------------------------
+ * drive.c
+ *		All requests of the backend, driven by whoever waits.
+ *
+ * Requests belong to batches, of which several may be open: while a query reads
+ * ahead, a trigger makes a call.  Whoever waits drives everybody's; what comes of
+ * that stays with each batch until its owner asks.
+ *
+ * Knows which request may run and until when, and takes it from one state to the
+ * next.  Leaves libcurl's habits to engine.c, other attempts to retry.c, and what
+ * the sessions know together to guard.c.
+ *
+ * 1. Interrupts are served between turns: never while libcurl is on the stack.
+ *    They raise in the batch that waits, and end only that.
+ * 2. Each request has one deadline, from when it is first started to its end.
+ *    libcurl keeps only that of a single connection attempt.
+ * 3. Whatever is ready is read before a deadline counts.
+ * 4. What is global here (the timers, four lists and what stands below them)
+ *    is sound whenever something may raise, so that whoever drives next can
+ *    go on.
+ *
+ * A request is "started" when the engine gets its attempt, and "sent" when
+ * libcurl has begun to write it to a connection.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+
+#include "clock.h"
+#include "drive.h"
+#include "engine.h"
+
+/* So much of what has come is read before a deadline that has passed counts. */
+#define MAX_LATE_TURNS		256
+#define MAX_LATE_US			(1000 * 1000)
+
+/* So often requests go on while their owner does something else. */
+#define POLL_US				1000
+
+/* If nobody drives for longer, nobody knows when something came. */
+#define MAX_GAP_US			(100 * 1000)
+
+static dlist_head open_batches = DLIST_STATIC_INIT(open_batches);
+
+/* Those of whose deadline it must yet be seen that nothing came before it. */
+static dlist_head overdue = DLIST_STATIC_INIT(overdue);
+
+/* Those to be started, first come, first served. */
+static dlist_head ready = DLIST_STATIC_INIT(ready);
+
+/* Those whose attempt has ended. */
+static dlist_head ended = DLIST_STATIC_INIT(ended);
+
+static int	n_pending = 0;		/* of all batches */
+static int	n_running = 0;
+
+/* Less where descriptors are short, until all batches have ended. */
+static int	max_running = INT_MAX;
+
+/* When the last turn or sleep ended. */
+static int64 driven_us = 0;
+
+/* What the last sleep has found, for the next turn. */
+static bool sockets_ready = false;
+
+static void resume(Batch *batch);
+static void run_turn(void);
+static void skip_gap(int64 now);
+static void fire_timers(int64 now);
+static void start_ready(int64 now);
+static bool is_let_through(Request *r, int64 now);
+static bool start(Request *r, int64 now);
+static bool collect_ended(bool read_sockets);
+static void note_end(Request *r);
+static void expire_overdue(void);
+static void settle_ended(void);
+static void report(const Request *r);
+static void observe(Request *r);
+static bool wait_for_descriptor(Request *r);
+static void make_ready(Request *r);
+static void finish(Request *r, AttemptEnd result);
+static void set_timer(Request *r, int64 wake_us);
+static void stop_timer(Request *r);
+static int64 next_wake(void);
+
+/*
+ * Batches and requests
+ */
+
+/* How many requests are on their way, whosever they are. */
+int
+sgt_count_pending(void)
+{
+	return n_pending;
+}
+
+void
+sgt_add_batch(Batch *batch)
+{
+	batch->is_resting = true;
+	dlist_push_tail(&open_batches, &batch->node);
+}
+
+/* Its requests have been removed before. */
+void
+sgt_remove_batch(Batch *batch)
+{
+	sgt_rest_batch(batch);
+	dlist_delete(&batch->node);
+	if (dlist_is_empty(&open_batches))
+	{
+		max_running = INT_MAX;
+		sgt_tidy_engine();
+	}
+}
+
+/*
+ * Until the batch is used again, the session does not count as one that waits
+ * for the API.
+ */
+void
+sgt_rest_batch(Batch *batch)
+{
+	if (!batch->is_resting && !batch->is_crowded)
+		sgt_leave_guard(batch->guarded);
+	batch->is_resting = true;
+}
+
+/* Who was one too many may be no longer, and the other way round. */
+static void
+resume(Batch *batch)
+{
+	if (batch->is_resting)
+		batch->is_crowded = !sgt_enter_guard(batch->guarded, &batch->limits);
+	batch->is_resting = false;
+}
+
+/* Adds a new request of a batch, to be started in a turn. */
+void
+sgt_add_request(Request *r)
+{
+	resume(r->batch);
+	dlist_push_tail(&r->batch->pending, &r->node);
+	n_pending++;
+	if (r->batch->has_engine)
+		make_ready(r);
+	else
+		finish(r, ATTEMPT_NO_DESCRIPTOR);
+}
+
+/*
+ * Takes a request that is about to be freed out of everything but its batch's
+ * list.
+ */
+void
+sgt_remove_request(Request *r)
+{
+	if (r->state != REQUEST_DONE)
+		n_pending--;
+	if (r->state == REQUEST_RUNNING)
+	{
+		sgt_stop_attempt(r->attempt, ATTEMPT_ABANDONED);
+		n_running--;
+	}
+	if (r->state == REQUEST_READY || r->state == REQUEST_ENDED)
+		dlist_delete(&r->queue_node);
+	stop_timer(r);
+	sgt_end_watch(r->batch->guarded, &r->watch, r->state != REQUEST_DONE);
+}
+
+/*
+ * Ends a request with the outcome that it has, unless it has been sent: then it
+ * goes on.
+ */
+void
+sgt_take_back_request(Request *r)
+{
+	if (r->state == REQUEST_ENDED ||
+		(r->state == REQUEST_RUNNING && r->attempt->n_sent > 0))
+		return;
+	if (r->state == REQUEST_RUNNING)
+	{
+		sgt_stop_attempt(r->attempt, ATTEMPT_ABANDONED);
+		n_running--;
+		r->outcome.n_attempts -= !r->retry.is_repeat;
+	}
+	if (r->state == REQUEST_READY)
+		dlist_delete(&r->queue_node);
+	finish(r, r->outcome.n_attempts == 0 ? ATTEMPT_ABANDONED : r->outcome.result);
+}
+
+/*
+ * Turns
+ */
+
+/*
+ * A turn, and a sleep unless some request has ended, for the owner of a batch who
+ * waits.
+ */
+void
+sgt_drive(Batch *batch)
+{
+	int			n = n_pending;
+
+	CHECK_FOR_INTERRUPTS();
+	resume(batch);
+	run_turn();
+	if (n_pending == n)
+		sockets_ready = sgt_wait_for_engine(next_wake());
+	driven_us = sgt_now_us();
+}
+
+/*
+ * Lets everybody's requests go on without waiting, if none has for a while: for
+ * who has something else to do between two waits.
+ */
+void
+sgt_poll_requests(void)
+{
+	if (n_pending == 0 || sgt_now_us() - driven_us < POLL_US)
+		return;
+	CHECK_FOR_INTERRUPTS();
+	sockets_ready = true;
+	run_turn();
+}
+
+/* Lets everybody's requests go on as far as they can without waiting. */
+static void
+run_turn(void)
+{
+	int64		now = sgt_now_us();
+
+	if (now - driven_us > MAX_GAP_US)
+		skip_gap(now);
+	/* what an earlier turn left undone, because an error cut it short */
+	settle_ended();
+
+	fire_timers(now);
+	sgt_begin_turn();
+	start_ready(now);
+	(void) collect_ended(sockets_ready);
+	sgt_end_turn();
+	sockets_ready = false;
+
+	if (!dlist_is_empty(&overdue))
+		expire_overdue();
+	settle_ended();
+	driven_us = sgt_now_us();
+}
+
+/*
+ * Time in which nobody drives is nobody's: a query that reads ahead has requests
+ * on their way while its client, say, is busy with the last rows.
+ */
+static void
+skip_gap(int64 now)
+{
+	int64		gap_us = now - driven_us;
+	dlist_iter	batches;
+	dlist_iter	iter;
+
+	sgt_note_gap(now);
+	dlist_foreach(batches, &open_batches)
+	{
+		dlist_foreach(iter, &dlist_container(Batch, node, batches.cur)->pending)
+		{
+			Request    *r = dlist_container(Request, node, iter.cur);
+			int64		wake_us = r->timer.wake_us;
+
+			if (r->deadline_us == 0)
+				continue;
+			r->deadline_us += gap_us;
+			if (wake_us != NEVER && r->state != REQUEST_PAUSED)
+				set_timer(r, wake_us + gap_us);
+		}
+	}
+}
+
+/* Ends pauses, and notes whose deadline has passed. */
+static void
+fire_timers(int64 now)
+{
+	Timer	   *timer;
+
+	while ((timer = sgt_get_first_timer()) != NULL && timer->wake_us <= now)
+	{
+		Request    *r = timer_container(Request, timer, timer);
+
+		stop_timer(r);
+		if (r->state == REQUEST_PAUSED)
+			make_ready(r);
+		else if (r->state == REQUEST_RUNNING)
+		{
+			r->is_overdue = true;
+			dlist_push_tail(&overdue, &r->queue_node);
+		}
+		else
+		{
+			/* waits to be started anew, and has an outcome from before */
+			Assert(r->state == REQUEST_READY);
+			dlist_delete(&r->queue_node);
+			finish(r, r->outcome.result);
+		}
+	}
+}
+
+static void
+start_ready(int64 now)
+{
+	while (!dlist_is_empty(&ready) && n_running < max_running)
+	{
+		Request    *r = dlist_container(Request, queue_node,
+										dlist_pop_head_node(&ready));
+
+		if (!is_let_through(r, now))
+			continue;
+		if (start(r, now))
+		{
+			r->state = REQUEST_RUNNING;
+			n_running++;
+			set_timer(r, Min(r->deadline_us,
+							 sgt_add_silence(r->batch->guarded, now)));
+		}
+		else
+			finish(r, r->attempt ? r->attempt->end : ATTEMPT_NO_MEMORY);
+	}
+}
+
+/*
+ * Whether the guard lets a request go on; if not, that is its end.  The doctor
+ * is not asked: its request is to find out.
+ */
+static bool
+is_let_through(Request *r, int64 now)
+{
+	Batch	   *batch = r->batch;
+	AttemptEnd	refusal;
+
+	if (r->probe)
+		return true;
+	if (r->was_asked)
+	{
+		if (sgt_may_go_on(batch->guarded, &batch->limits, &r->watch, now,
+						  &r->outcome.suspension))
+			return true;
+		finish(r, r->deadline_us == 0 ? ATTEMPT_SUSPENDED : r->outcome.result);
+		return false;
+	}
+
+	r->was_asked = true;
+	if (sgt_ask_guard(batch->guarded, &batch->limits, batch->is_crowded, now,
+					  &r->watch, &refusal, &r->outcome.suspension))
+		return true;
+	finish(r, refusal);
+	return false;
+}
+
+/*
+ * Starts an attempt; false if that is not possible, for the reason that is the
+ * attempt's end.  There is no attempt where memory is short.
+ */
+static bool
+start(Request *r, int64 now)
+{
+	Batch	   *batch = r->batch;
+	AttemptOptions options = {
+		.target = batch->target,
+		.url = batch->url,
+		.body = r->body,
+		.connect_timeout_ms = batch->limits.connect_timeout_ms,
+		.is_fresh = r->retry.is_fresh,
+		.is_probe = r->probe != NULL,
+
+		/*
+		 * Without TLS there is no HTTP/2 to wait for.  And once a connection
+		 * has failed, none waits for another: one that hangs must not take
+		 * the time of those behind it.
+		 */
+		.wait_for_others = batch->target->is_https && !batch->connect_failed
+	};
+
+	sgt_begin_outcome(&r->outcome);
+	r->outcome.n_attempts += !r->retry.is_repeat;
+	if (r->deadline_us == 0)
+		r->deadline_us = now + batch->limits.timeout_ms * INT64CONST(1000);
+	if (r->attempt == NULL)
+		r->attempt = sgt_take_attempt(r);
+	return r->attempt != NULL && sgt_start_attempt(r->attempt, &options);
+}
+
+/*
+ * Lets libcurl go on, and takes what has ended; true if any socket was ready.
+ */
+static bool
+collect_ended(bool read_sockets)
+{
+	bool		any_ready = sgt_perform(read_sockets, n_pending);
+	Attempt    *a;
+
+	while ((a = sgt_next_ended()) != NULL)
+		note_end(a->owner);
+	return any_ready;
+}
+
+static void
+note_end(Request *r)
+{
+	stop_timer(r);
+	r->state = REQUEST_ENDED;
+	n_running--;
+	dlist_push_tail(&ended, &r->queue_node);
+}
+
+/*
+ * Reads all that has come, then ends what is still overdue.  An answer that is
+ * there counts, however late the process gets to read it.
+ */
+static void
+expire_overdue(void)
+{
+	bool		any_ready = true;
+	int64		now = sgt_now_us();
+
+	for (int i = 0; i < MAX_LATE_TURNS && any_ready &&
+		 sgt_now_us() - now < MAX_LATE_US; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		sgt_begin_turn();
+		any_ready = collect_ended(true);
+		sgt_end_turn();
+	}
+
+	now = sgt_now_us();
+	sgt_begin_turn();
+	while (!dlist_is_empty(&overdue))
+	{
+		Request    *r = dlist_head_element(Request, queue_node, &overdue);
+		bool		is_late = now >= r->deadline_us;
+		int64		look_us;
+
+		if (!is_late &&
+			!sgt_look_at_guard(r->batch->guarded, &r->batch->limits,
+							   r->attempt, &r->watch, now, &look_us))
+		{
+			set_timer(r, Min(r->deadline_us, look_us));
+			continue;
+		}
+		sgt_stop_attempt(r->attempt,
+						 is_late ? ATTEMPT_TIMED_OUT : ATTEMPT_SILENT);
+		note_end(r);
+	}
+	sgt_end_turn();
+}
+
+/* Decides what becomes of requests whose attempt has ended. */
+static void
+settle_ended(void)
+{
+	while (!dlist_is_empty(&ended))
+	{
+		Request    *r = dlist_head_element(Request, queue_node, &ended);
+		Batch	   *batch = r->batch;
+		bool		may_retry;
+		int64		resume_us;
+
+		/* may raise for lack of memory: the request is still in the list */
+		sgt_report_guard();
+		if (message_level_is_interesting(DEBUG1))
+			report(r);
+		dlist_delete(&r->queue_node);
+		observe(r);
+		sgt_end_watch(batch->guarded, &r->watch, false);
+		if (!batch->is_stopped && wait_for_descriptor(r))
+			continue;
+		/* a probe gets one attempt, the doctor's and the guard's */
+		may_retry = !batch->is_stopped && !r->probe && r->watch.role == GUARD_ORDINARY;
+		resume_us = batch->is_stopped ? NEVER :
+			sgt_time_to_repeat(&r->retry, r->attempt, r->outcome.result,
+							   r->deadline_us);
+		sgt_tell_guard(batch->guarded, &batch->limits, r->attempt,
+					   resume_us == NEVER ? r->outcome.result : ATTEMPT_ABANDONED,
+					   &r->watch);
+		if (resume_us == NEVER && may_retry)
+			resume_us = sgt_time_to_retry(&r->retry, r->attempt,
+										  r->outcome.result,
+										  r->outcome.n_attempts,
+										  r->deadline_us, &batch->limits,
+										  batch->guarded);
+		if (resume_us == NEVER)
+			finish(r, r->outcome.result);
+		else
+		{
+			r->state = REQUEST_PAUSED;
+			set_timer(r, resume_us);
+		}
+	}
+	sgt_report_guard();
+}
+
+/*
+ * Tells the log of the attempt, and maybe a client, who can be slow to read it:
+ * meanwhile the session does not count as one that waits for the API.
+ */
+static void
+report(const Request *r)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &open_batches)
+		sgt_rest_batch(dlist_container(Batch, node, iter.cur));
+	sgt_report_attempt(r->attempt, r->tag, r->outcome.n_attempts);
+}
+
+/* Keeps what is known of the attempt. */
+static void
+observe(Request *r)
+{
+	const Attempt *a = r->attempt;
+
+	sgt_observe_attempt(&r->outcome, a, r->batch->success_status,
+						r->retry.is_repeat);
+	r->batch->has_sent |= a->n_sent > 0;
+	if (a->end == ATTEMPT_NOT_CONNECTED || a->end == ATTEMPT_CONNECT_TIMED_OUT)
+		r->batch->connect_failed = true;
+	if (r->probe)
+		sgt_probe_attempt(a, r->probe);
+}
+
+/*
+ * Queues a request that got no descriptor, as if it had not been started; false
+ * if that is no use.  It may have been sent: over a connection that the server
+ * had closed, so that libcurl wanted a new one.
+ */
+static bool
+wait_for_descriptor(Request *r)
+{
+	if (r->outcome.result != ATTEMPT_NO_DESCRIPTOR)
+		return false;
+
+	/* others have them: go on with fewer, with this one when it can */
+	if (n_running > 0)
+		max_running = n_running;
+
+	/* nobody has but idle connections, to other hosts maybe */
+	else if (!sgt_drop_idle_connections())
+		return false;
+
+	if (r->attempt->n_sent > 0)
+		r->retry.is_repeat = r->retry.is_fresh = true;
+	r->outcome.n_attempts -= !r->retry.is_repeat;
+	if (r->outcome.n_attempts == 0)
+		r->deadline_us = 0;
+	make_ready(r);
+	return true;
+}
+
+/*
+ * States
+ */
+
+/*
+ * Queues a request.  If it has been started before, its deadline counts also
+ * there: places and descriptors may be long in coming.
+ */
+static void
+make_ready(Request *r)
+{
+	r->state = REQUEST_READY;
+	dlist_push_tail(&ready, &r->queue_node);
+	if (r->deadline_us != 0)
+		set_timer(r, r->deadline_us);
+}
+
+static void
+finish(Request *r, AttemptEnd result)
+{
+	stop_timer(r);
+	sgt_end_watch(r->batch->guarded, &r->watch, result == ATTEMPT_ABANDONED);
+	r->outcome.result = result;
+	r->state = REQUEST_DONE;
+	n_pending--;
+	dlist_delete(&r->node);
+	dlist_push_tail(&r->batch->done, &r->node);
+}
+
+/*
+ * Timers
+ */
+
+static void
+set_timer(Request *r, int64 wake_us)
+{
+	stop_timer(r);
+	sgt_set_timer(&r->timer, wake_us);
+}
+
+static void
+stop_timer(Request *r)
+{
+	if (r->is_overdue)
+		dlist_delete(&r->queue_node);
+	r->is_overdue = false;
+	sgt_stop_timer(&r->timer);
+}
+
+/* When there is something to do, whatever comes until then. */
+static int64
+next_wake(void)
+{
+	Timer	   *timer = sgt_get_first_timer();
+
+	if (!dlist_is_empty(&ready) && n_running < max_running)
+		return 0;
+	return timer ? timer->wake_us : NEVER;
+}

@@ -1,0 +1,92 @@
+/*-------------------------------------------------------------------------
+ * drive.h
+ *		All requests of the backend, driven by whoever waits.
+ *
+ * The functions are for batch.c.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SGT_DRIVE_H
+#define SGT_DRIVE_H
+
+#include "postgres.h"
+
+#include "lib/ilist.h"
+
+#include "attempt.h"
+#include "guard.h"
+#include "outcome.h"
+#include "retry.h"
+#include "target.h"
+#include "timer.h"
+
+typedef enum RequestState
+{
+	REQUEST_READY,				/* in the queue of those to be started */
+	REQUEST_RUNNING,			/* the engine has its attempt */
+	REQUEST_ENDED,				/* that has ended: what now is to be decided */
+	REQUEST_PAUSED,				/* before the next attempt */
+	REQUEST_DONE				/* has its outcome */
+} RequestState;
+
+/* A request, or rather its caller's ticket, who may only read it. */
+typedef struct Request
+{
+	int			tag;			/* the caller's */
+	Outcome		outcome;		/* of the last attempt; valid when done */
+	AttemptProbe *probe;		/* how far it came; NULL: nobody asked */
+
+	struct Batch *batch;
+	dlist_node	node;			/* in one of the batch's lists */
+	RequestState state;
+	char	   *body;
+	Attempt    *attempt;		/* NULL: none has begun */
+	int64		deadline_us;	/* 0: not started yet */
+	Retry		retry;
+
+	bool		was_asked;		/* the guard has decided on it */
+	bool		is_counted;		/* in the guard's statistics */
+	GuardWatch	watch;
+
+	dlist_node	queue_node;		/* of those ready, overdue, or ended */
+	Timer		timer;
+	bool		is_overdue;		/* the timer has fired, not the deadline yet */
+} Request;
+
+/* One caller's requests to one URL; batch.c owns it. */
+typedef struct Batch
+{
+	MemoryContext context;		/* has it and its requests */
+	MemoryContextCallback callback; /* abandons it */
+	dlist_node	node;			/* in open_batches */
+	Target	   *target;			/* pinned */
+	Guarded    *guarded;		/* what all sessions know of it; NULL: nothing */
+	bool		is_crowded;		/* this session is one too many */
+	bool		is_resting;		/* its owner does something else */
+	Limits		limits;
+	const char *url;
+	int			success_status; /* all others are final by themselves */
+	bool		has_engine;
+	bool		is_stopped;
+	bool		connect_failed; /* do not wait for others' connections */
+	bool		has_sent;		/* a request, of which the attempt has ended */
+	dlist_head	pending;		/* not done */
+	dlist_head	done;			/* not handed out yet */
+	dlist_head	handed_out;
+} Batch;
+
+/* These may raise, what interrupts raise included. */
+extern void sgt_drive(Batch *batch);
+extern void sgt_poll_requests(void);
+
+/* These raise nothing. */
+extern int	sgt_count_pending(void);
+extern void sgt_add_batch(Batch *batch);
+extern void sgt_remove_batch(Batch *batch);
+extern void sgt_rest_batch(Batch *batch);
+extern void sgt_add_request(Request *r);
+
+/* Nor do these, which are for turns. */
+extern void sgt_remove_request(Request *r);
+extern void sgt_take_back_request(Request *r);
+
+#endif							/* SGT_DRIVE_H */
