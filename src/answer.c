@@ -21,6 +21,12 @@
 
 #define JSON_TYPE		"application/json"
 
+/*
+ * Ten errors with four members of the length that is shown are 160 kB.  json-c
+ * can need 300 times as much memory as the text.
+ */
+#define MAX_REFUSAL_LENGTH	(256 * 1024)
+
 static bool is_json(const char *content_type);
 static void describe_status(const Call *call, const Outcome *outcome,
 							CallError *error);
@@ -256,8 +262,8 @@ describe_status(const Call *call, const Outcome *outcome,
 }
 
 /*
- * A 422 says in words what is wrong.  If it has another shape, nothing is
- * changed.
+ * A 422 says in words what is wrong.  If it has another shape, or is too long for
+ * that, nothing is changed.
  */
 static void
 describe_refusal(const Call *call, const Outcome *outcome,
@@ -265,6 +271,8 @@ describe_refusal(const Call *call, const Outcome *outcome,
 {
 	ApiErrors	errors;
 
+	if (outcome->body_length > MAX_REFUSAL_LENGTH)
+		return;
 	switch (sgt_read_api_errors(outcome->body, outcome->body_length,
 								&call->secrets, sgt_alloc_or_null, &errors))
 	{

@@ -538,6 +538,9 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 	int64		since_us = sgt_waiting_since_us(a);
 	int			n;
 
+	*look_us = NEVER;
+	if (area == NULL || g == NULL)
+		return false;
 	SpinLockAcquire(&area->mutex);
 	silence_us = sgt_silence_us(&g->breaker);
 	*look_us = since_us + silence_us;

@@ -268,6 +268,7 @@ sgt_submit_call(TokenStream *stream, const GuestTokenArgs *args, int tag)
 	GuestTokenBody body;
 	CallError	error;
 	char	   *json;
+	bool		ok;
 
 	/* many in a row may be invalid, or refused, while others are on their way */
 	CHECK_FOR_INTERRUPTS();
@@ -277,10 +278,13 @@ sgt_submit_call(TokenStream *stream, const GuestTokenArgs *args, int tag)
 
 	MemoryContextReset(stream->scratch);
 	oldcontext = MemoryContextSwitchTo(stream->scratch);
-	if (!check_args(args, &body, &error))
-		stream->sink(stream->arg, tag, NULL, &error);
-	else if (stream->is_stopped)
-		stream->sink(stream->arg, tag, NULL, &stream->error);
+	ok = check_args(args, &body, &error);
+	if (!ok || stream->is_stopped)
+	{
+		if (stream->batch)
+			sgt_rest_batch(stream->batch);
+		stream->sink(stream->arg, tag, NULL, ok ? &stream->error : &error);
+	}
 	else
 	{
 		if (stream->batch == NULL)

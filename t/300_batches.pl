@@ -553,6 +553,12 @@ SKIP:
 }
 
 is(run_statements(
+		'batch_cancel_overdue(1)', "SET sw_guest_token.timeout = '100ms'", "send(1, '{1}', 'hang')", 'drive_into_error()',
+		'batch_state(1, 1)', 'pg_sleep(0.3)', 'left(batch_wait(1, 1), 12)', 'batch_end(1)', @epilogue),
+	"overdue / 1: timed out / $CLEAN",
+	'a request whose deadline is found passed, and then put off, is waited for');
+
+is(run_statements(
 		"send(1, '{1}', '201')", "send(2, '{1,2}', '201,delay=300')", 'batch_pending()',
 		'batch_wait_for_place(1, 3)', 'batch_wait_for_place(1, 1)', 'left(batch_wait(1, 1), 11), batch_pending()',
 		'batch_end(1)', 'batch_end(2)', @epilogue),
