@@ -589,7 +589,7 @@ read_header(char *line, size_t size, size_t n, void *arg)
 		if (status >= 200 || status == 101)
 			a->status = (int) status;
 
-		/* what follows is not HTTP, and nobody asked for it */
+		/* what follows is no HTTP, and nobody has asked for it */
 		if (status == 101)
 			return 0;
 	}
