@@ -1,6 +1,6 @@
 # Every recipe of docs/recipes.md, run exactly as it is printed there, does
-# what it says: its SQL without an error, its output as shown, its promises
-# under concurrency, failures and crashes kept.
+# what it says: its SQL raises no error, its output is as shown, and its promises
+# hold under concurrency, failures and crashes.
 
 use strict;
 use warnings;
@@ -196,7 +196,7 @@ sub test_queue
 	is($sandbox->attempts, 2, 'recipe 4: a request that is wrong is not tried again');
 	run_block($mend);
 	run_worker();
-	is($sandbox->attempts, 3, 'recipe 4: until it is mended');
+	is($sandbox->attempts, 3, 'recipe 4: until it is fixed');
 	is_token('SELECT token FROM token_request WHERE customer_id = 2', '22222222-2222-4222-8222-222222222222',
 		'recipe 4: then it has a token for its address');
 
@@ -559,7 +559,8 @@ sub test_spaces
 	query("ALTER FUNCTION tenant_token SET sw_guest_token.base_url = '$space{globex}{url}'");
 	is(as_role('web', $for->('Globex'))->{out}, "token true\n", 'recipe 8: and its own space knows it');
 	is($attempts->(), '2/1 1/1 0/0', 'recipe 8: each tenant has its own project and token');
-	$session = run_session($node, $for->('Globex'), $ONE, "SELECT token FROM tenant_token('Globex', '{}')", $ONE);
+	$session = run_session($node, 'BEGIN', $for->('Globex'), $ONE, 'COMMIT',
+		"SELECT token FROM tenant_token('Globex', '{}')", $ONE);
 	is($attempts->(), '2/1 2/2 2/2', "recipe 8: afterwards the session has its own settings");
 	$session = as_role('web', 'SELECT * FROM tenant', "UPDATE tenant SET space = 'mine'");
 	is(sql_state($session->{err}), '42501 42501', 'recipe 8: the application can neither read nor write the table');
