@@ -6,7 +6,7 @@
  *
  * 1. sgt_describe_outcome() alone turns an outcome into an error.
  * 2. Text from outside reaches a message only through sgt_clean(), which
- *    blanks secrets; of a body with tokens nothing does.
+ *    blanks secrets; nothing of a body with tokens does.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -91,8 +91,8 @@ is_json(const char *content_type)
 }
 
 /*
- * The one place where it is decided how a failure looks: its SQLSTATE,
- * message, DETAIL and HINT.
+ * The one place that decides what a failure looks like: its SQLSTATE, message,
+ * DETAIL and HINT.
  */
 void
 sgt_describe_outcome(const Call *call, const Outcome *outcome,
@@ -250,7 +250,7 @@ describe_status(const Call *call, const Outcome *outcome,
 	if (error->detail)
 		return;
 
-	/* where a token was awaited, there may be one */
+	/* where tokens were expected, the body may hold some */
 	if (status / 100 != 2)
 		excerpt = sgt_show_text(&call->secrets, outcome->body, outcome->body_length);
 	if (excerpt && excerpt[0])
@@ -318,7 +318,7 @@ describe_timeout(const Call *call, const Outcome *outcome,
 }
 
 /*
- * A failure of which only libcurl can say more.
+ * A failure about which only libcurl can say more.
  */
 static void
 describe_failure(const Call *call, const Outcome *outcome, int sqlstate,
@@ -339,8 +339,8 @@ describe_failure(const Call *call, const Outcome *outcome, int sqlstate,
 }
 
 /*
- * Where the message cannot tell the cause, sw_guest_token_check() can.  That
- * comes after what else the HINT has to say.
+ * Where the message cannot name the cause, sw_guest_token_check() can.  The
+ * HINT says so after everything else.
  */
 static void
 add_check_hint(const Call *call, CallError *error)

@@ -2,17 +2,17 @@
  * attempt.c
  *		One exchange of a request for a response, over one easy handle.
  *
- * Options in, facts out.  Knows what is said to libcurl and heard from it
- * about a request; knows nothing of sockets and signals, which are engine.c's,
- * nor of what is worth another attempt, which is for retry.c.
+ * Options in, facts out.  Knows what libcurl is told about a request, and what
+ * it reports; knows nothing of sockets and signals, which are engine.c's, nor
+ * of whether another attempt is worthwhile, which is retry.c's.
  *
- * Attempts are used again and again, with their handles: an option is set
- * anew only if it may differ.  What libcurl would work out for each request is
- * given to it ready, the URL in its parts and all headers as lines, which saves
- * it a fifth of its instructions.
+ * Attempts and their handles are reused: an option is set again only if it may
+ * differ.  libcurl is given ready-made what it would work out for each
+ * request, the URL in parts and all headers as lines, which saves it a fifth
+ * of its instructions.
  *
- * No function here raises, for libcurl may be on the stack.  A callback that
- * fails leaves a note in its attempt and returns libcurl's failure value.
+ * No function here raises, because libcurl may be on the stack.  A callback
+ * that fails leaves a note in its attempt and returns libcurl's failure value.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -63,7 +63,7 @@ static bool has_unasked_encoding(const char *line, size_t length);
 static size_t read_header(char *line, size_t size, size_t n, void *arg);
 static void note_status(Attempt *a);
 
-/* Sets an option unless what came before has failed, which "code" tells. */
+/* Sets an option, unless an earlier one has failed, as "code" tells. */
 #define SET(option, value) \
 	do { \
 		if (a->code == CURLE_OK) \
@@ -71,7 +71,7 @@ static void note_status(Attempt *a);
 	} while (0)
 
 /*
- * Frees an attempt that libcurl does not have any more.
+ * Frees an attempt that libcurl no longer has.
  */
 void
 sgt_free_attempt(Attempt *a)
@@ -154,7 +154,7 @@ configure(Attempt *a, const AttemptOptions *options)
 	set_trust(a, options->target);
 	if (options->is_probe)
 	{
-		/* a session that is resumed shows no certificate */
+		/* a resumed session shows no certificate */
 		SET(CURLOPT_CERTINFO, 1L);
 		SET(CURLOPT_SSL_SESSIONID_CACHE, 0L);
 	}
@@ -251,8 +251,8 @@ forget_configuration(Attempt *a)
 }
 
 /*
- * Adds a header line, or with an empty value takes one of libcurl's away;
- * false if memory is short.
+ * Adds a header line, or with an empty value removes one of libcurl's; false
+ * if memory is short.
  */
 static bool
 add_header(Attempt *a, const char *name, const char *value)
@@ -278,15 +278,15 @@ add_header(Attempt *a, const char *name, const char *value)
  */
 
 /*
- * Notes that the request is on its way; false if it must not be sent, for it
- * may have been taken too often.  "last_lives_on": so does the connection over
- * which it went before.
+ * Notes that the request is on its way; false if it must not be sent, because
+ * it may have been processed too often.  "last_lives_on" tells whether the
+ * connection that it was sent over before still exists.
  *
- * libcurl sends a request up to five times again to which nothing came: over a
- * connection that was there before, which the server may have closed meanwhile,
- * or because the server refused the stream.  The first may happen once, and with
- * a new connection: a server that takes requests and closes would else get one
- * over each that is kept alive.
+ * libcurl sends a request up to five more times if nothing came back, for two
+ * reasons: the connection existed before, so that the server may have closed
+ * it in the meantime; or the server refused the stream.  We allow the first
+ * only once, and over a new connection.  Otherwise a server that takes
+ * requests and closes would get one over each connection that is kept alive.
  */
 bool
 sgt_note_sending(Attempt *a, int local_port, bool last_lives_on)
@@ -298,7 +298,7 @@ sgt_note_sending(Attempt *a, int local_port, bool last_lives_on)
 	a->sent_us = sgt_now_us();
 	if (a->n_sent > 0)
 	{
-		/* of new connections, or that live on, libcurl repeats just that */
+		/* over a new connection, or one that lives on, it is a refusal */
 		if (a->is_new || last_lives_on)
 			a->is_refused = true;
 		else if (a->n_replaced == (a->is_refused ? MAX_REPLACED : 1) ||
@@ -316,7 +316,7 @@ sgt_note_sending(Attempt *a, int local_port, bool last_lives_on)
 }
 
 /*
- * How an attempt has ended that libcurl is done with.
+ * How an attempt ended, once libcurl is done with it.
  */
 AttemptEnd
 sgt_classify_attempt(const Attempt *a, CURLcode code)
@@ -380,14 +380,15 @@ sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code)
 	curl_easy_getinfo(a->easy, CURLINFO_CONTENT_TYPE, &content_type);
 	a->content_type = content_type;
 
-	/* of a date that has passed it is negative */
+	/* negative for a date in the past */
 	curl_easy_getinfo(a->easy, CURLINFO_RETRY_AFTER, &retry_after_s);
 	a->retry_after_s = Max(retry_after_s, 0);
 }
 
 /*
- * Whether the response has begun, be it only with its end.  From 8.22 on
- * libcurl fills the time in when the attempt ends, reached or not.
+ * Whether the response has begun, even if only with its end.  From 8.22 on
+ * libcurl fills in the time when the attempt ends, whether or not it got so
+ * far.
  */
 static bool
 has_begun(const Attempt *a)
@@ -452,7 +453,7 @@ describe_reason(Attempt *a, AttemptEnd end, CURLcode code)
 }
 
 /*
- * Tells how far an attempt came.
+ * Tells how far an attempt got.
  */
 void
 sgt_probe_attempt(const Attempt *a, AttemptProbe *probe)
@@ -480,12 +481,12 @@ probe_times(const Attempt *a, AttemptProbe *probe)
 
 	curl_easy_getinfo(a->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
 	curl_easy_getinfo(a->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
-	/* from 8.22 on libcurl fills it in at the end, reached or not */
+	/* from 8.22 on libcurl fills it in at the end in any case */
 	if (a->is_sent)
 		curl_easy_getinfo(a->easy, CURLINFO_PRETRANSFER_TIME_T, &ready_us);
 	curl_easy_getinfo(a->easy, CURLINFO_STARTTRANSFER_TIME_T, &answered_us);
 
-	/* libcurl tells that it was connected only when all that follows is done */
+	/* libcurl reports a connection only after all that follows it */
 	if (connected_us == 0 && a->connected_us != 0)
 		connected_us = Max(a->connected_us - a->started_us, resolved_us + 1);
 	else if (connected_us == 0 && fails_in_tls(a->code))
@@ -587,7 +588,7 @@ read_header(char *line, size_t size, size_t n, void *arg)
 	if (is_last || is_encoded)
 		note_status(a);
 
-	/* what follows a 101 is no HTTP, and nobody has asked for it either */
+	/* what follows a 101 is not HTTP, and nobody asked for it */
 	return is_encoded || a->status == 101 ? 0 : length;
 }
 
@@ -605,8 +606,8 @@ note_status(Attempt *a)
 }
 
 /*
- * Whether a header line names another transfer encoding than "chunked".  Up to
- * 8.0 libcurl decodes those unasked, in one call: a few kilobytes can say
+ * Whether a header line names a transfer encoding other than "chunked".  Up to
+ * 8.0 libcurl decodes those unasked, in one call: a few kilobytes can become
  * terabytes.
  */
 static bool
@@ -628,8 +629,7 @@ has_unasked_encoding(const char *line, size_t length)
 }
 
 /*
- * Tells the log of an attempt; of what was sent and received nothing but its
- * size.
+ * Logs an attempt; of what was sent and received, only the size.
  */
 void
 sgt_report_attempt(const Attempt *a, int tag, int number)

@@ -2,8 +2,8 @@
  * attempt.h
  *		One exchange of a request for a response, over one easy handle.
  *
- * The functions are for engine.c, but for sgt_probe_attempt(), which batch.c
- * calls.  Whoever gets an outcome needs the types of an attempt's end.
+ * The functions are for engine.c, except for sgt_probe_attempt(), which
+ * batch.c calls.  Whoever reads an outcome needs the type AttemptEnd.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_ATTEMPT_H
@@ -34,14 +34,14 @@ typedef enum AttemptEnd
 	ATTEMPT_ENGINE_FAILED,		/* libcurl cannot go on */
 	ATTEMPT_ABANDONED,			/* its owner has changed its mind */
 
-	/* what the guard says, which keeps requests from being sent, or ends them */
+	/* the guard's decisions: requests are not sent, or given up */
 	ATTEMPT_SILENT,				/* nobody got an answer */
 	ATTEMPT_SUSPENDED,
 	ATTEMPT_CROWDED,
 	ATTEMPT_OVER_BUDGET
 } AttemptEnd;
 
-/* What is to be sent, by POST; what it points to stays where it is meanwhile. */
+/* What to send, by POST; what it points to must stay valid meanwhile. */
 typedef struct AttemptOptions
 {
 	Target	   *target;
@@ -53,15 +53,15 @@ typedef struct AttemptOptions
 	bool		is_probe;		/* sgt_probe_attempt() will ask */
 } AttemptOptions;
 
-/* How far a request came, and how long each step took; 0: not so far. */
+/* How far a request got, and how long each step took; 0: not reached. */
 typedef struct AttemptProbe
 {
 	int64		resolve_us;
 	int64		connect_us;
-	int64		tls_us;			/* with that to a proxy, if there is one */
+	int64		tls_us;			/* including that to a proxy */
 	int64		answer_us;
 	int64		local_time;		/* when the headers were there, Unix time */
-	int64		server_time;	/* what they said then; -1: nothing */
+	int64		server_time;	/* the date in them; -1: none */
 	int			status;			/* 0: none came */
 	char		issuer[256];	/* of the server's certificate */
 	int64		expires;		/* Unix time; -1: not known */
@@ -86,15 +86,15 @@ typedef struct Attempt
 	size_t		body_size;		/* what "body" has room for */
 
 	/*
-	 * From here on all is of one exchange, and reset before the next: first
-	 * how it stands, as libcurl's callbacks see it.
+	 * Everything from here on is of one exchange, and is reset before the
+	 * next: first its state, as libcurl's callbacks see it.
 	 */
 	curl_socket_t socket;		/* the last that was opened for it */
 	int64		started_us;
-	int64		connected_us;	/* then that one was; TLS may be to come */
+	int64		connected_us;	/* when it connected; TLS may follow */
 	int			n_sockets;		/* opened for it */
 	bool		is_sent;		/* the request is on its way */
-	int64		sent_us;		/* since then */
+	int64		sent_us;		/* when that was */
 	int64		gap_us;			/* when libcurl had a turn after long having
 								 * none; 0: it always had */
 	bool		is_starved;		/* it was about to connect then */
@@ -102,12 +102,12 @@ typedef struct Attempt
 	long		n_connects;		/* connections made for it until then */
 	int			local_port;		/* of the connection that it went over */
 	bool		is_new;			/* that was made for it */
-	bool		is_refused;		/* HTTP/2: unprocessed, one of them at least */
+	bool		is_refused;		/* HTTP/2: at least one, unprocessed */
 	int			n_replaced;		/* how often its connection was gone */
 	bool		no_descriptor;
 	bool		no_memory;
 	bool		too_large;
-	bool		is_encoded;		/* in a way that nobody has asked for */
+	bool		is_encoded;		/* in a way that nobody asked for */
 
 	/* what came */
 	int			status;			/* set when all headers are there; 0: none */
@@ -120,7 +120,7 @@ typedef struct Attempt
 	int64		ended_us;
 	const char *phase;			/* what it was doing, to complete "while ..." */
 	const char *content_type;	/* NULL: none */
-	int64		retry_after_s;	/* 0: nothing that can be told */
+	int64		retry_after_s;	/* 0: none, or not readable */
 	char		reason[CURL_ERROR_SIZE];	/* may be empty */
 } Attempt;
 

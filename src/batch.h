@@ -12,11 +12,11 @@
  *		sgt_end_batch(batch);
  *
  * A batch lives in a memory context of its own, a child of what was current
- * when it began.  Its end, or the reset or deletion of that, abandons what is
- * still on its way.  An error must not leave a batch behind that later calls
- * would drive: so the parent has to go before anything else can run.  That is
- * true of CurTransactionContext, but not of a portal's contexts, which may live
- * on when a subtransaction fails.
+ * when it began.  When it ends, or that context is reset or deleted, requests
+ * still in flight are abandoned.  An error must not leave a batch behind that
+ * later calls would drive, so the parent has to go before anything else can
+ * run.  That is true of CurTransactionContext, but not of a portal's contexts,
+ * which may live on when a subtransaction fails.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_BATCH_H
@@ -27,7 +27,7 @@
 #include "drive.h"
 #include "target.h"
 
-/* These may raise, in waits also what interrupts raise. */
+/* These may raise; while they wait, interrupts may, too. */
 extern Batch *sgt_begin_batch(Target *target, const Limits *limits,
 							  const char *url, int success_status);
 extern Request *sgt_submit_request(Batch *batch, const char *body, int tag,

@@ -2,8 +2,8 @@
  * budget.c
  *		How many tokens a role may ask for: a token bucket for each role.
  *
- * Knows neither what a token is nor where the buckets are; whoever has them
- * sees to it that nobody else uses them meanwhile.
+ * Knows neither what a token is nor where the buckets are; their owner makes
+ * sure that nobody else uses them at the same time.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -12,13 +12,13 @@
 
 #define MINUTE_US			INT64CONST(60000000)
 
-/* A role is looked for in some places only. */
+/* A role is looked for in this many places only. */
 #define N_PLACES			16
 
 /*
- * Takes a token out of a role's bucket; false if there is none.  A bucket that
- * is full needs no place.  Roles that do not find one are refused, else they
- * had no limit.
+ * Takes a token out of a role's bucket; false if there is none.  A full bucket
+ * needs no place.  Roles that find none are refused, or they would have no
+ * limit.
  */
 bool
 sgt_spend(Budget *budgets, Oid role, int tokens_per_minute, int64 now)

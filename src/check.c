@@ -7,7 +7,7 @@
  * what interrupts the call, and nothing is minted.
  *
  * All that crosses the network is one request over a connection of its own;
- * the steps are told apart by how far it came.
+ * the steps are told apart by how far it got.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -24,7 +24,7 @@
 #include "settings.h"
 #include "tokens.h"
 
-/* A certificate that ends sooner is worth a hint. */
+/* A certificate that expires sooner is worth a hint. */
 #define SOON_DAYS		14
 
 /*
@@ -113,7 +113,8 @@ sw_guest_token_check(PG_FUNCTION_ARGS)
 
 /*
  * Nothing depends on this step: without preloading, tokens are issued all the
- * same, but the settings are open until a session loads the library.
+ * same, but every role can read the settings until its session loads the
+ * library.
  */
 static void
 put_preload(ReturnSetInfo *result)
@@ -225,7 +226,7 @@ put_clock(ReturnSetInfo *result, const AttemptProbe *probe)
 }
 
 /*
- * The state after all other steps: an answer to them has ended a suspension.
+ * The state after all other steps, whose answer ends a suspension.
  */
 static void
 put_guard(ReturnSetInfo *result, const Target *target)

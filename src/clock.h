@@ -10,7 +10,7 @@
 
 #include "portability/instr_time.h"
 
-/* A moment that does not come. */
+/* A moment that never comes. */
 #define NEVER				PG_INT64_MAX
 
 /* Microseconds since some moment in the past; never goes backwards. */

@@ -3,15 +3,15 @@
  *		Writes the API's request bodies and judges its response bodies.
  *
  * Knows the API's JSON; knows nothing of PostgreSQL (json-c's json_object
- * collides with a function of the server), of HTTP or of SQLSTATEs.  What
- * cannot raise can leak nothing over a longjmp, and can be fuzzed alone.
+ * collides with a function of the server), of HTTP or of SQLSTATEs.  Code that
+ * cannot raise leaks nothing over a longjmp, and can be fuzzed alone.
  *
  * 1. Results come from the caller's allocator, which returns NULL when memory
  *    is short.  json-c's objects never outlive the call that made them.
- * 2. A response is believed only as RFC 8259 has it.  json-c checks how the
- *    tokens of the text fit together, check_json() the tokens themselves,
- *    where json-c lets too much pass.  Only the answer that everybody expects
- *    is read without either, by read_plain_pair(), which knows no other.
+ * 2. A response must follow RFC 8259.  json-c checks how the tokens of the
+ *    text fit together; check_json() checks the tokens themselves, because
+ *    json-c lets too much pass.  Only read_plain_pair() does without either,
+ *    and it knows only the answer that everybody expects.
  * 3. No text from outside leaves this file for a message except through
  *    sgt_clean(), which bounds it, blanks secrets and drops what does not print.
  *-------------------------------------------------------------------------
@@ -23,7 +23,7 @@
 #include "codec.h"
 #include "text.h"
 
-/* Marks what the caller shows in the user's language; PostgreSQL's is alike. */
+/* Marks what the caller shows in the user's language, as PostgreSQL's does. */
 #define gettext_noop(text)	(text)
 
 /* Far beyond any real response, and shallow enough for json-c's recursion. */
@@ -165,10 +165,10 @@ finish_body(json_object *object, bool ok, CodecAlloc alloc)
 /*
  * Judges the body of a 201.
  *
- * Believed is an object with the members "token" and "refresh_token", each a
- * string of printable ASCII; members that are not known are passed over.  If
- * the answer is CODEC_MALFORMED, *problem says what is wrong in a sentence
- * that quotes nothing: the body may hold tokens.
+ * It must be an object with the members "token" and "refresh_token", each a
+ * string of printable ASCII; unknown members are ignored.  If the answer is
+ * CODEC_MALFORMED, *problem says what is wrong in a sentence that quotes
+ * nothing: the body may hold tokens.
  */
 CodecStatus
 sgt_read_token_pair(const char *body, size_t length, CodecAlloc alloc,
@@ -191,9 +191,9 @@ sgt_read_token_pair(const char *body, size_t length, CodecAlloc alloc,
 
 /*
  * Finds the tokens in a body that is just what the API documents: an object of
- * these two members, in either order.  Their characters are yet to be looked
- * at: an escape would end a string too early.  Takes no side where it returns
- * false: the body is then json-c's, be it right or wrong.
+ * these two members, in either order.  The caller has to check their
+ * characters, because an escape would end a string too early.  False says
+ * nothing about validity; the caller then parses in full.
  *
  * It takes 1 us where json-c and the checks that it needs take 7, a tenth of
  * the CPU time of a call over TLS.
@@ -293,7 +293,7 @@ parse_token_pair(const char *body, size_t length, CodecAlloc alloc,
 		return CODEC_MALFORMED;
 	}
 
-	/* json-c keeps the last of equally named members: some would be missing */
+	/* json-c keeps the last of members of one name: some would be missing */
 	if (count_members(object) != n_members)
 		*problem = gettext_noop("A member of the JSON object is repeated.");
 	if (!*problem)
@@ -435,10 +435,10 @@ parse_object(const char *body, size_t length, json_object **object)
  * Returns what is wrong, or NULL.
  *
  * json-c lets pass: NaN and Infinity; overlong UTF-8 and encoded surrogates;
- * some numbers that RFC 8259 does not know; control characters in strings;
+ * some numbers that RFC 8259 does not allow; control characters in strings;
  * NULs, at which it cuts off a member's name; a comma after a last element.
  * Its strict mode is not used: 0.18's refuses all characters beyond ASCII.
- * How else the tokens follow each other is left to json-c.
+ * Otherwise json-c checks how the tokens follow each other.
  */
 static const char *
 check_json(const char *body, size_t length, size_t *n_members)
@@ -671,9 +671,10 @@ copy_text(const char *str, size_t length, CodecAlloc alloc)
 }
 
 /*
- * Writes what an entry of a 422 says, as "attribute: message (code)", to "line"
- * of SGT_MAX_SEEN bytes, and returns the length.  What is absent is left out,
- * what does not fit cut off.  The line is as the server wrote it.
+ * Writes what an entry of a 422 says, as "attribute: message (code)", to
+ * "line" of SGT_MAX_SEEN bytes, and returns the length.  What is absent is
+ * left out, and what does not fit is cut off.  The text is as the server wrote
+ * it.
  */
 static size_t
 write_line(json_object *entry, char *line)

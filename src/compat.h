@@ -55,7 +55,7 @@ sgt_new_wait_event(const char *name)
 #define pg_attribute_noreturn() __attribute__((noreturn))
 #endif
 
-/* Until 18 is the oldest: what is not base64 was char's, then uint8's. */
+/* Until 18 is the oldest: decoded bytes were char, and then uint8. */
 static inline int
 sgt_b64_encode(const char *src, int length, char *dst, int size)
 {
@@ -68,12 +68,12 @@ sgt_b64_decode(const char *src, int length, char *dst, int size)
 	return pg_b64_decode(src, length, (void *) dst, size);
 }
 
-/* Until 18 is the oldest: what formats EXPLAIN's output was in explain.h. */
+/* Until 18 is the oldest: explain.h declared what formats its output. */
 #if PG_VERSION_NUM >= 180000
 #include "commands/explain_format.h"
 #endif
 
-/* Until 18 is the oldest: what a run executes was told to be run once or not. */
+/* Until 18 is the oldest: a run was told whether it is the only one. */
 #if PG_VERSION_NUM >= 180000
 #define SGT_RUN_PARAM
 #define SGT_RUN_ARG

@@ -23,7 +23,7 @@ typedef enum RequestState
 {
 	REQUEST_READY,				/* in the queue of those to be started */
 	REQUEST_RUNNING,			/* the engine has its attempt */
-	REQUEST_ENDED,				/* that has ended: what now is to be decided */
+	REQUEST_ENDED,				/* that has ended; what next is to be decided */
 	REQUEST_PAUSED,				/* before the next attempt */
 	REQUEST_DONE				/* has its outcome */
 } RequestState;
@@ -33,7 +33,7 @@ typedef struct Request
 {
 	int			tag;			/* the caller's */
 	Outcome		outcome;		/* of the last attempt; valid when done */
-	AttemptProbe *probe;		/* how far it came; NULL: nobody asked */
+	AttemptProbe *probe;		/* how far it got; NULL: nobody asked */
 
 	struct Batch *batch;
 	dlist_node	node;			/* in one of the batch's lists */

@@ -6,27 +6,27 @@
  * request says, which is for attempt.c, nor of deadlines or batches, which are
  * for batch.c.
  *
- * libcurl never waits by itself.  It names the sockets and the moment that it
- * waits for, and the backend sleeps on its latch, the postmaster's death and
+ * libcurl itself never waits.  It says which sockets it wants to hear from and
+ * until when, and the backend sleeps on its latch, the postmaster's death and
  * all those sockets at once.  There is one engine in a backend, which serves
- * all batches that are open.  It lives as long as the backend, and with it the
- * connections that are kept alive.
+ * all open batches.  It lives as long as the backend, and so do the
+ * connections that it keeps alive.
  *
- * 1. No ereport() while libcurl is on the stack.  A callback that fails
- *    leaves a note, in its attempt with libcurl's failure value, or in the
- *    engine where libcurl could make nothing of one.  So an error always finds
- *    the engine sound, and ends only what its batch had.
+ * 1. No ereport() while libcurl is on the stack.  A callback that fails leaves
+ *    a note: in its attempt, and returns libcurl's failure value, or in the
+ *    engine if libcurl has no use for such a value.  So an error always finds
+ *    the engine in order, and ends only the requests of its batch.
  * 2. All signals are blocked while libcurl is on the stack, once a turn: a
  *    thread that it starts, for a name look-up, inherits the mask, and
  *    PostgreSQL's handlers must not run there.  Only the watchdog's is let
  *    through.
  * 3. Every socket that libcurl opens is booked with fd.c, one for one.  Some
- *    that never got connected it closes without a word (7.88 does): those are
- *    looked for at the end of the turn.  (Two more, which it uses for the
- *    length of a name look-up, it keeps to itself.)
+ *    that were never connected are closed without a word (by 7.88, for one):
+ *    we look for those at the end of the turn.  (Two more, which libcurl uses
+ *    during a name look-up, it does not report at all.)
  * 4. libcurl's memory is malloc's, never palloc's: its threads use it, too.
  * 5. If libcurl cannot go on, all attempts end with that as their outcome, and
- *    the next that opens the engine gets a new one.
+ *    whoever opens the engine next gets a new one.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -60,18 +60,18 @@
 #define ENGINE_DESCRIPTORS	3
 
 /*
- * For so long at most MAX_READY_SOCKETS have their turn between two looks at
- * interrupts: each may bring a TLS handshake, or a body that is long.  What is
- * left over has its turn after that.
+ * How long the ready sockets may take before we look at interrupts again: each
+ * may bring a TLS handshake, or a long body.  Those that are left over have
+ * their turn after that.
  */
 #define MAX_TURN_US			(50 * 1000)
 
-/* After that what is stopped is cut first: TLS reads what came before it closes. */
+/* After that, connections are cut first: TLS reads what came, then closes. */
 #define MAX_STOPPING_US		(250 * 1000)
 
 /*
- * After so many sleeps in a row, however long, without an attempt's end, each
- * takes that long at least: no response has so many parts.
+ * After this many sleeps in a row, of any length, in which no attempt ended,
+ * each takes at least this long: no response has so many parts.
  */
 #define MAX_IDLE_SLEEPS		1000
 #define IDLE_PAUSE_MS		10
@@ -84,7 +84,7 @@ static struct
 	bool		is_ready;
 	bool		is_initialized; /* libcurl as a whole, once */
 	bool		has_failed;		/* libcurl cannot go on */
-	uint64		trust_number;	/* of what libcurl keeps of it */
+	uint64		trust_number;	/* of the authorities that libcurl keeps */
 	CURLM	   *multi;
 	SocketSet	sockets;
 	bool		descriptors_booked;
@@ -92,7 +92,7 @@ static struct
 	uint32		wait_event;
 	uint32		pause_event;	/* when no attempt is running */
 	int			n_sockets;		/* that libcurl has open */
-	bool		may_have_lost;	/* some of them have been closed, maybe */
+	bool		may_have_lost;	/* some of them may have been closed */
 	int64		timer_us;		/* when libcurl wants a turn anyway */
 	int64		stopping_us;	/* what it has spent on stopping attempts */
 
@@ -103,7 +103,7 @@ static struct
 
 	int			n_taken;		/* attempts that a batch has */
 	dlist_head	running;		/* of these, those that libcurl has */
-	dlist_head	idle;			/* the others that there are */
+	dlist_head	idle;			/* the others, to be used again */
 }			engine = {
 
 	.sockets.fd = -1,
@@ -144,9 +144,9 @@ static int	set_timer(CURLM *multi, long timeout_ms, void *arg);
  * Makes the engine ready, if it is not yet; false if there is no descriptor
  * left for that.
  *
- * libcurl reads the certificate authorities once, and keeps them for a day: to
- * have it read them for each connection would make a batch over TLS wait tens
- * of milliseconds per connection.  When they change, their trust gets another
+ * libcurl reads the certificate authorities once, and keeps them for a day:
+ * reading them for each connection would cost a batch over TLS tens of
+ * milliseconds per connection.  When they change, their trust gets another
  * number, and the engine starts afresh as soon as nobody uses it.
  */
 bool
@@ -208,7 +208,7 @@ initialize(void)
 }
 
 /*
- * Opens what is libcurl's; false if that is not possible.
+ * Opens libcurl's part of it; false if that is not possible.
  */
 static bool
 open_parts(void)
@@ -227,8 +227,8 @@ open_parts(void)
 }
 
 /*
- * Whether a wait event set will get its descriptor: for want of one it would
- * raise an error that says little.
+ * Whether a wait event set will get its descriptor: without one it would raise
+ * an error that says little.
  */
 static bool
 can_open_one_more(void)
@@ -264,8 +264,8 @@ open_multi(void)
 }
 
 /*
- * Closes it and all connections.  They are cut first: TLS reads from one that
- * it closes, and a server could send without end.
+ * Closes it and all connections.  They are cut first, because TLS reads from a
+ * connection that it closes, and a server could send without end.
  */
 static void
 close_multi(void)
@@ -287,7 +287,7 @@ sgt_tidy_engine(void)
 	Assert(engine.n_taken == 0);
 	free_attempts(1);
 
-	/* a target that only this attempt has pinned is one of yesterday */
+	/* a target that only this attempt has pinned is outdated */
 	if (!dlist_is_empty(&engine.idle))
 	{
 		Attempt    *a = dlist_head_element(Attempt, node, &engine.idle);
@@ -378,8 +378,8 @@ free_attempts(int n_kept)
 }
 
 /*
- * Lets libcurl start an attempt; false if that is not possible, for the reason
- * that is its end.
+ * Lets libcurl start an attempt; false if that is not possible, and then its
+ * end says why.
  */
 bool
 sgt_start_attempt(Attempt *a, const AttemptOptions *options)
@@ -398,9 +398,9 @@ sgt_start_attempt(Attempt *a, const AttemptOptions *options)
 }
 
 /*
- * Gives a handle what it needs to live in a backend; false if memory is short.
- * No signals, for SIGALRM is PostgreSQL's; and a quick exit, so that nobody
- * waits for the thread of a name look-up.
+ * Gives a handle what it needs to live in a backend; false if memory is
+ * short.  No signals, because SIGALRM is PostgreSQL's; and a quick exit, so
+ * that nobody waits for the thread of a name look-up.
  */
 static bool
 adopt(Attempt *a)
@@ -444,7 +444,7 @@ static void
 end_attempt(Attempt *a, AttemptEnd end, CURLcode code)
 {
 	sgt_note_attempt_end(a, end, code);
-	/* of a socket that made no connection, nobody may have told the end */
+	/* a socket that made no connection may have been closed without a word */
 	engine.may_have_lost |= a->n_sockets != a->n_connects;
 	engine.n_idle_sleeps = 0;
 	dlist_delete(&a->node);
@@ -454,8 +454,8 @@ end_attempt(Attempt *a, AttemptEnd end, CURLcode code)
 }
 
 /*
- * The next attempt that has ended, which libcurl then does not have any more;
- * NULL if there is none.
+ * The next attempt that has ended, which libcurl then no longer has; NULL if
+ * there is none.
  */
 Attempt    *
 sgt_next_ended(void)
@@ -480,7 +480,7 @@ sgt_next_ended(void)
 }
 
 /*
- * Notes that libcurl has had no turn for long: until now.
+ * Notes that libcurl had no turn for a long time, until now.
  */
 void
 sgt_note_gap(int64 now)
@@ -501,8 +501,9 @@ sgt_note_gap(int64 now)
  */
 
 /*
- * These enclose a turn: what enters libcurl and may start a thread or touch a
- * connection.  Turns are not nested, for the signals' mask is saved once.
+ * These enclose a turn: everything that enters libcurl and may start a thread
+ * or touch a connection happens in one.  Turns must not be nested, because
+ * there is one place for the signal mask.
  */
 void
 sgt_begin_turn(void)
@@ -524,7 +525,7 @@ sgt_end_turn(void)
 
 /*
  * Gives libcurl a turn; true if any socket was ready.  "max_connections" is
- * what the batches use by now, so that draining ones close what the next
+ * how many the batches still use, so that draining ones close what the next
  * would not need.
  */
 bool
@@ -556,8 +557,8 @@ perform_sockets(void)
 }
 
 /*
- * libcurl asks for a turn at once to go on with what it could do right away,
- * several times for one request.
+ * Several times during one request, libcurl asks for another turn at once, for
+ * work that it could do right away.
  */
 static void
 perform_timers(void)
@@ -618,8 +619,9 @@ sgt_drop_idle_connections(void)
 }
 
 /*
- * Sleeps until a socket is ready, which returns true, or the latch is set, or
- * libcurl or the caller wants to wake up.  Interrupts are the caller's.
+ * Sleeps until a socket is ready, and then returns true, or the latch is set,
+ * or libcurl or the caller wants to wake up.  Interrupts are left to the
+ * caller.
  */
 bool
 sgt_wait_for_engine(int64 wake_us)
@@ -665,8 +667,8 @@ sgt_wait_for_engine(int64 wake_us)
  */
 
 /*
- * Called when the connection stands, proxy and TLS included, so that the
- * request is on its way.
+ * Called when the connection is up, proxy and TLS included: now the request is
+ * on its way.
  */
 static int
 note_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
@@ -771,7 +773,7 @@ watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
 		events |= SOCKET_WRITE;
 
-	/* it is read from only when it is connected, which libcurl does not tell */
+	/* it is read from only once connected, which libcurl does not tell */
 	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &a);
 	if (a && a->socket == sock && events & SOCKET_READ && a->connected_us == 0)
 		a->connected_us = sgt_now_us();

@@ -2,8 +2,8 @@
  * functions.c
  *		The SQL-callable functions, and the library's entry point.
  *
- * Knows fmgr's conventions and rows; no libcurl, no JSON but for what the
- * server itself makes of it.
+ * Knows fmgr's conventions and rows; knows no libcurl, and no JSON beyond what
+ * the server itself does with it.
  *
  * Result types come from the call, never from a look-up by name: whoever
  * controls the search_path must not choose them.
@@ -49,11 +49,11 @@ typedef struct RequestScan
 {
 	ArrayIterator iterator;
 	TupleDesc	desc;			/* of the requests */
-	MemoryContext context;		/* has the arguments of one */
+	MemoryContext context;		/* holds the arguments of one */
 	ReturnSetInfo *result;
 } RequestScan;
 
-/* Far beyond any token; what is read cannot be interrupted. */
+/* Far beyond any token; reading it cannot be interrupted. */
 #define MAX_HEADER_LENGTH	(1024 * 1024)
 
 PGDLLEXPORT void _PG_init(void);
@@ -185,7 +185,7 @@ sw_create_guest_tokens(PG_FUNCTION_ARGS)
 										 "sw_guest_token request",
 										 ALLOCSET_DEFAULT_SIZES);
 
-	/* who catches an error does so in a subtransaction, whose context goes */
+	/* an error is caught in a subtransaction, whose context then goes */
 	stream = sgt_begin_stream(CurTransactionContext, put_result, &scan);
 	while (next_request(&scan, &args))
 		sgt_submit_call(stream, &args, ++ordinality);
@@ -276,7 +276,7 @@ put_result(void *arg, int ordinality, const TokenPair *pair,
 /*
  * sw_token_header(token text) returns jsonb
  *
- * Decodes what a JWE says of itself; the rest is encrypted.
+ * Decodes a JWE's header; the rest is encrypted.
  */
 Datum
 sw_token_header(PG_FUNCTION_ARGS)
@@ -322,7 +322,7 @@ sw_token_header(PG_FUNCTION_ARGS)
 
 /*
  * Decodes base64url without padding, as tokens have it, into a terminated
- * string; NULL if the text is none.
+ * string; NULL if the text is not base64url.
  */
 static char *
 decode_base64url(const char *str, int length, int *result_length)

@@ -2,10 +2,10 @@
  * messages.h
  *		Messages in the language of lc_messages.
  *
- * For every file that has any: after PostgreSQL's own headers, it makes
- * ereport() and _() look into our catalog, whose sources are in po/.  What is
- * not translated where it stands is marked with gettext_noop(), and goes
- * through _() later.
+ * For every file that has messages.  Included after PostgreSQL's own headers,
+ * it makes ereport() and _() look into our catalog, whose sources are in po/.
+ * A text that is not translated on the spot is marked with gettext_noop(), and
+ * goes through _() later.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_MESSAGES_H

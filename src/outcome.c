@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  * outcome.c
- *		What is left of a request's attempts for its owner.
+ *		How a request ended, for its owner.
  *
- * Knows what counts of an attempt that has ended; decides nothing.
+ * Knows which facts count of an attempt that has ended; decides nothing.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -10,8 +10,8 @@
 #include "outcome.h"
 
 /*
- * Before an attempt: of the last one only the status is left, for its buffers
- * are used again.
+ * For before an attempt: only the status of the last one is kept, because its
+ * buffers are used again.
  */
 void
 sgt_begin_outcome(Outcome *outcome)
@@ -23,8 +23,8 @@ sgt_begin_outcome(Outcome *outcome)
 }
 
 /*
- * After it.  A status other than "success_status" is an answer however the
- * response goes on.
+ * For after it.  A status other than "success_status" is an answer, however
+ * the response goes on.
  */
 void
 sgt_observe_attempt(Outcome *outcome, const Attempt *a, int success_status,
@@ -39,7 +39,7 @@ sgt_observe_attempt(Outcome *outcome, const Attempt *a, int success_status,
 	outcome->body_length = a->body_length;
 	outcome->reason = a->reason;
 
-	/* a refusal is one, however its body ends */
+	/* a refusal is an answer, however its body ends */
 	if (a->status != 0 && a->status != success_status &&
 		a->end != ATTEMPT_NO_MEMORY && a->end != ATTEMPT_ENGINE_FAILED)
 		outcome->result = ATTEMPT_ANSWERED;

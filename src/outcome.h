@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * outcome.h
- *		What is left of a request's attempts for its owner.
+ *		How a request ended, for its owner.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_OUTCOME_H

@@ -2,8 +2,8 @@
  * retry.c
  *		Whether a request whose attempt has failed gets another one, and when.
  *
- * What the API's documentation and HTTP say of that, and what the guard leaves
- * to be spent on it.  Knows nothing of queues and timers.
+ * Follows what the API's documentation and HTTP say, and what the guard still
+ * allows.  Knows nothing of queues and timers.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -30,7 +30,8 @@
 #define MAX_REFUSALS		5
 
 /*
- * How often libcurl does so: if it stops sooner, the last request was not refused.
+ * How often libcurl does that: if it stops sooner, the last one was not
+ * refused.
  */
 #define LIBCURL_REPEATS		5
 
@@ -38,7 +39,7 @@ static bool is_retryable(AttemptEnd result, int status);
 static int64 back_off(int n);
 
 /*
- * When to send a request again to which nothing came, not even a byte, without
+ * When to send a request again for which not even a byte came back, without
  * that counting as an attempt.
  */
 int64

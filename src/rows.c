@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * rows.c
- *		Values of SQL as arguments of a call, and results of calls as rows.
+ *		SQL values as arguments of a call, and results of calls as rows.
  *
  * Knows the signatures and the result types in the extension's script, which
  * functions.c and scan.c share; calls nothing.
@@ -20,7 +20,7 @@
 #include "rows.h"
 
 /*
- * Reads SGT_N_ARGS values.  What they point to is detoasted at most, in the
+ * Reads SGT_N_ARGS values.  What they point to is at most detoasted, in the
  * current memory context.
  */
 void
@@ -55,8 +55,8 @@ sgt_check_result_type(Oid type, TupleDesc desc, int n_columns)
 }
 
 /*
- * A type that was altered is refused even where it looks as before: a dropped
- * attribute leaves its place in every row.
+ * An altered type is refused even if it looks as before: a dropped attribute
+ * leaves its place in every row.
  */
 void
 sgt_refuse_type(Oid type)
@@ -68,7 +68,8 @@ sgt_refuse_type(Oid type)
 }
 
 /*
- * Fills in SGT_N_COLUMNS, with the pair, or without one with the error.
+ * Fills in SGT_N_COLUMNS columns: with the pair, or if there is none, with the
+ * error.
  */
 void
 sgt_fill_columns(Datum *values, bool *nulls, const TokenPair *pair,
@@ -90,7 +91,7 @@ sgt_fill_columns(Datum *values, bool *nulls, const TokenPair *pair,
 }
 
 /*
- * Makes a composite of a result, of which the descriptor is blessed.
+ * Makes a composite of a result; the descriptor must be blessed.
  */
 Datum
 sgt_make_row(TupleDesc desc, const TokenPair *pair, const CallError *error)

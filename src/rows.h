@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * rows.h
- *		Values of SQL as arguments of a call, and results of calls as rows.
+ *		SQL values as arguments of a call, and results of calls as rows.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_ROWS_H

@@ -7,8 +7,8 @@
  * 1. Settings are judged when a call uses them, all as 55000, so that their
  *    order in a file does not matter.  Only what would store a secret where
  *    every role can read it is refused when it is set.
- * 2. What was judged is a target, which never changes.  When a setting, the
- *    token's file or the certificate authorities do, there is another one.
+ * 2. The result is a target, which never changes.  When a setting, the token's
+ *    file or the certificate authorities change, another one is made.
  * 3. No message quotes api_token, api_token_file or proxy: ordinary roles
  *    may not see them.
  *-------------------------------------------------------------------------
@@ -39,7 +39,7 @@
 /* Far beyond any API token. */
 #define MAX_API_TOKEN_LENGTH	4096
 
-/* One each 60 us, which nobody can tell from no limit. */
+/* One every 60 us, which nobody can tell from no limit. */
 #define MAX_TOKENS_PER_MINUTE	1000000
 
 /* Whether the postmaster loaded the library; each backend inherits it. */
@@ -70,16 +70,16 @@ static bool settings_changed = false;	/* since then */
 static char file_token[MAX_API_TOKEN_LENGTH + 1];
 
 /*
- * The token's file as it was when it was judged.  To open and read it for each
- * call would take 2 us more, 3 % of the CPU time of a call over TLS.
+ * The token's file as it was when it was judged.  Opening and reading it for
+ * each call would take 2 us more, 3 % of the CPU time of a call over TLS.
  */
 static struct stat token_file;
 static bool token_file_is_known = false;
 
 /*
- * The certificate authorities as they were when a call last looked.  libcurl
- * keeps what it has made of them, which takes it tens of milliseconds, as long
- * as the trust's number stays the same.
+ * The certificate authorities as they were when a call last looked.  Parsing
+ * them takes libcurl tens of milliseconds; it keeps the result as long as the
+ * trust's number stays the same.
  */
 static struct
 {
@@ -256,8 +256,9 @@ check_proxy(char **newval, void **extra, GucSource source)
 }
 
 /*
- * PGC_S_TEST is the value on its way into the catalogs; the others are what
- * comes out of them, stored by a session that had not loaded the library.
+ * PGC_S_TEST is for a value on its way into the catalogs; the others are for
+ * one that comes out of them, stored by a session that had not loaded the
+ * library.
  */
 static bool
 is_stored_openly(GucSource source)
@@ -278,7 +279,7 @@ note_change(const char *newval, void *extra)
 
 /*
  * Until the library is loaded, its settings are placeholders that every role
- * can read.  Preloaded by the postmaster, there is no such time.
+ * can read.  If the postmaster has preloaded it, there is no such time.
  */
 static void
 warn_of_placeholders(void)
@@ -314,7 +315,7 @@ sgt_load_target(void)
 					   gettext_noop("The server has not preloaded the library."),
 					   gettext_noop("Add \"sw_guest_token\" to \"shared_preload_libraries\", and restart the server."));
 	check_token_file();
-	/* without TLS nobody needs it, and to look takes 1 us */
+	/* without TLS nobody needs it, and looking takes 1 us */
 	if (current == NULL || settings_changed || current->is_https ||
 		current->proxy)
 		check_trust();
@@ -330,7 +331,7 @@ sgt_load_target(void)
 
 /*
  * Judges one part of the settings.  Returns their target, without credentials
- * if only the target was to be judged, or NULL with the error: this one is not
+ * if only the target was to be judged, or NULL with the error, which is not
  * raised.  It lives until the next call of this function, unless it is pinned.
  *
  * Judging takes no lock and changes nothing but the settings themselves, so
@@ -395,7 +396,7 @@ sgt_read_limits(Limits *limits)
 
 /*
  * Makes a target of the settings, pinned once.  It lives in a context of its
- * own, which an error on the way takes with it.
+ * own, which an error on the way deletes with the caller's.
  */
 static Target *
 make_target(bool with_credentials)
@@ -456,8 +457,8 @@ make_route(Target *target)
 }
 
 /*
- * What is called by several sessions is the same to the guard if it is the same
- * API by the same way.  The token does not count, so that it can be rotated.
+ * For the guard, sessions call the same target if they call the same API by
+ * the same way.  The token does not count, so that it can be rotated.
  */
 static void
 make_key(Target *target)
@@ -510,9 +511,9 @@ check_token_file(void)
 }
 
 /*
- * Whether this is the file that was looked at, and nothing was done to it
- * since: contents, owner and permissions all leave a trace in the time of its
- * last change, which nobody can set.
+ * Whether this is the file that was looked at, unchanged since then: whatever
+ * changes contents, owner or permissions also changes its ctime, which nobody
+ * can set.
  */
 static bool
 is_unchanged(const struct stat *known, const struct stat *st)
@@ -523,8 +524,8 @@ is_unchanged(const struct stat *known, const struct stat *st)
 }
 
 /*
- * Whether the next change of a file will leave another time: kernels count it
- * in ticks of up to 10 ms, some file systems in steps of up to two seconds.
+ * Whether the next change of a file will give it another time: kernels count
+ * it in ticks of up to 10 ms, some file systems in steps of up to two seconds.
  */
 static bool
 is_settled(const struct stat *st)
@@ -563,7 +564,7 @@ read_token_file(char *token)
 		problem = gettext_noop("The file must have permissions u=rw (0600) or less if owned by the database user, or permissions u=rw,g=r (0640) or less if owned by root.");
 	else
 	{
-		/* before it is read, for it may change meanwhile */
+		/* before it is read, because it may change meanwhile */
 		token_file = st;
 		is_known = is_settled(&st);
 		n = read(fd, token, MAX_API_TOKEN_LENGTH + 1);
@@ -590,8 +591,8 @@ read_token_file(char *token)
 }
 
 /*
- * libcurl reads the file at the next TLS handshake; if that were all, a plain
- * mistake would have to wait for one.
+ * libcurl reads the file at the next TLS handshake; without this check, a
+ * plain mistake would show only then.
  */
 static void
 check_ca_file(void)
@@ -626,8 +627,8 @@ open_file(const char *name, const char *path)
  * The file of certificate authorities to trust, the system's if none is set;
  * NULL if libcurl has another way to find those.
  *
- * Where the system has a directory of them as well, it holds the same ones, and
- * libcurl would keep nothing that it has read from there.
+ * Where the system has a directory of them as well, it holds the same ones,
+ * and libcurl would not keep what it reads from there.
  */
 static const char *
 find_ca_file(void)
@@ -654,7 +655,7 @@ check_trust(void)
 	if (path == NULL)
 		return;
 	if (stat(path, &st) != 0)
-		memset(&st, 0, sizeof(st)); /* that is another one, too */
+		memset(&st, 0, sizeof(st)); /* that is a change, too */
 	if (strcmp(path, trust.path) == 0 && is_unchanged(&trust.file, &st))
 		return;
 	trust.number++;
@@ -700,7 +701,7 @@ add_secret(Target *target, const char *str)
 }
 
 /*
- * What stands behind "Basic" in the header.
+ * What follows "Basic" in the header.
  */
 static const char *
 add_basic_secret(Target *target, const char *user, const char *password)

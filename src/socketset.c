@@ -3,14 +3,14 @@
  *		Hides epoll (Linux) and kqueue (BSD, macOS) behind a few functions.
  *
  * PostgreSQL waits for one descriptor, however many sockets libcurl has: a
- * WaitEventSet cannot lose a member again, while both facilities let their
- * descriptor be waited for like a socket.
+ * WaitEventSet cannot remove a member, but it can wait for the descriptor of
+ * either facility as for a socket.
  *
  * libcurl stops watching a socket when its request is done, and watches it
- * again for the next.  A socket whose end is known beforehand therefore stays
- * registered while nothing is wanted of it, until it reports something all
- * the same.  The two system calls that this saves are a fifth of the time of a
- * request in a batch of 256 over the loopback interface.
+ * again for the next.  So a socket whose closing is announced stays registered
+ * while nothing is wanted of it, until it reports something all the same.  The
+ * two system calls that this saves are a fifth of the time of a request in a
+ * batch of 256 over the loopback interface.
  *
  * Plain C; nothing raises.  errno tells why something failed.
  *-------------------------------------------------------------------------
@@ -64,7 +64,7 @@ sgt_close_sockets(SocketSet *set)
 }
 
 /*
- * Announces a socket that sgt_remove_socket() will be called for before it is
+ * Adds a socket, for which sgt_remove_socket() must be called before it is
  * closed, or at least before another one has its number; false if memory is
  * short.
  */
@@ -93,8 +93,8 @@ sgt_add_socket(SocketSet *set, int socket)
 }
 
 /*
- * Forgets a socket that is about to be closed, which does the rest, or is
- * already; false if it was not added.
+ * Forgets a socket that is closed already, or about to be, which does the
+ * rest; false if it was not added.
  */
 bool
 sgt_remove_socket(SocketSet *set, int socket)
@@ -108,15 +108,15 @@ sgt_remove_socket(SocketSet *set, int socket)
 }
 
 /*
- * Cuts a connection, so that nothing more can be read from it, not even what has
- * come.  Safe in a signal's handler.
+ * Cuts a connection, so that nothing more can be read from it, not even what
+ * has arrived.  Safe in a signal's handler.
  */
 void
 sgt_cut_socket(int socket)
 {
 	struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
 
-	/* Linux throws away what has come only if the socket is disconnected */
+	/* Linux drops what has arrived only if the socket is disconnected */
 	if (connect(socket, &nowhere, sizeof(nowhere)) != 0)
 		(void) shutdown(socket, SHUT_RDWR);
 }
@@ -238,8 +238,8 @@ change_events(int set, int socket, int old_events, int new_events)
 
 /*
  * Fills in which sockets are ready now, up to MAX_READY_SOCKETS, without
- * waiting, and returns how many.  What does not fit is reported by the next call: both facilities
- * report a condition, not its change.
+ * waiting, and returns how many.  The next call reports what does not fit:
+ * both facilities report a condition, not its change.
  */
 int
 sgt_ready_sockets(SocketSet *set, SocketEvent *events)

@@ -26,7 +26,7 @@ typedef struct SocketEvent
 typedef struct WatchedSocket
 {
 	bool		is_added;
-	ino_t		inode;			/* tells it from a later one of its number */
+	ino_t		inode;			/* tells it from a later one with its number */
 	unsigned char wanted;		/* the events that are waited for */
 	unsigned char registered;	/* those that the kernel reports */
 } WatchedSocket;

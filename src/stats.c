@@ -2,7 +2,7 @@
  * stats.c
  *		What the guard knows and has counted, as rows for the views.
  *
- * A row shows a target by its URL; no secret is among what the guard has.
+ * A row shows a target by its URL; the guard holds no secrets.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -58,7 +58,7 @@ sw_guest_token_stat(PG_FUNCTION_ARGS)
  * sw_guest_token_latency()
  *		returns table (target text, le_ms double precision, calls bigint)
  *
- * So many calls took at most le_ms, those of the rows before included.
+ * How many calls took at most le_ms, including those of the rows before.
  */
 Datum
 sw_guest_token_latency(PG_FUNCTION_ARGS)

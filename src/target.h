@@ -18,8 +18,8 @@
 
 typedef struct Target
 {
-	MemoryContext context;		/* has all of it */
-	int			n_pins;			/* with the last one it goes */
+	MemoryContext context;		/* holds all of it */
+	int			n_pins;			/* the last one frees it */
 
 	const char *base_url;		/* without a slash at its end */
 	bool		is_https;		/* else plain HTTP, to a loopback host */
@@ -29,14 +29,14 @@ typedef struct Target
 	const char *proxy;			/* NULL: none, whatever the environment says */
 	bool		obeys_no_proxy; /* the environment's variable of that name */
 	SecretList	secrets;		/* what no message may show */
-	uint64		key[2];			/* by which sessions know it as the same one */
+	uint64		key[2];			/* by which sessions recognize it */
 } Target;
 
 /* What bounds the requests to it; times in milliseconds. */
 typedef struct Limits
 {
 	int			connect_timeout_ms; /* one connection attempt */
-	int			timeout_ms;		/* one request with all that belongs to it */
+	int			timeout_ms;		/* one request, with its retries */
 	int			max_retries;	/* attempts after the first */
 	int			max_concurrency;	/* requests in flight */
 	bool		breaker;		/* the guard may suspend them */

@@ -14,23 +14,22 @@
 /* Takes the place of a secret. */
 #define BLANK				"***"
 
-/* So many letters and digits of a secret in a row are one that shows. */
+/* This many letters and digits of a secret in a row give it away. */
 #define PIECE_LENGTH		8
 
 /* An issued token is no shorter than its header. */
 #define MIN_TOKEN			24
 
 /*
- * A text reduced to what any way of quoting it leaves the same: its letters
- * and digits, lower-cased, and its bytes beyond ASCII.  Each remembers where
- * in the text it came from.
+ * A text reduced to what stays the same however it is quoted: its letters and
+ * digits, in lower case, and its bytes beyond ASCII.  Each remembers where in
+ * the text it came from.
  *
- * Every PIECE_LENGTH of them in a row are a piece, which a number holds.
- * Sorted, the pieces are found in a dozen steps, so that the time which a
- * search takes is bounded by the length of the secret: whoever chooses both
- * the secret and the text (a refresh token, and the server that gets it) could
- * make a comparison of all with all last for seconds, and nothing here can be
- * interrupted.
+ * Every PIECE_LENGTH of them in a row form a piece, which a number holds.  The
+ * pieces are sorted, so one is found in a dozen steps, and the length of the
+ * secret bounds the time that a search takes.  Comparing all with all could
+ * take seconds if one party chose both the secret and the text (a refresh
+ * token, and the server that gets it), and nothing here can be interrupted.
  */
 typedef struct Essence
 {
@@ -283,7 +282,7 @@ mark_short(const Essence *seen, const unsigned char *piece, int n_piece,
 }
 
 /*
- * A secret as it is: it may have neither letters nor digits.
+ * Looks for a secret as it is, because it may have neither letters nor digits.
  */
 static void
 mark_literal(const char *str, size_t length, const char *secret, bool *hidden)
@@ -298,8 +297,8 @@ mark_literal(const char *str, size_t length, const char *secret, bool *hidden)
 }
 
 /*
- * Tokens that somebody else was issued are in no list.  But a JWE begins with
- * the base64url form of a brace, and is long.
+ * Tokens that were issued to others are in no list.  But a JWE begins with the
+ * base64url form of a brace, and is long.
  */
 static void
 mark_tokens(const char *str, size_t length, bool *hidden)
@@ -365,9 +364,9 @@ take_essence(const char *str, size_t length, bool decode,
 }
 
 /*
- * Reads one character, which JSON, a URL or HTML may have escaped, JSON
- * within JSON several times over.  Returns how long it is; the character is 0
- * if it is of no interest, and negative if it is but a byte of UTF-8.
+ * Reads one character, which JSON, a URL or HTML may have escaped, JSON within
+ * JSON several times over.  Returns how long it is; the character is 0 if it
+ * is of no interest, and negative if it is only a byte of UTF-8.
  */
 static size_t
 decode_unit(const char *str, size_t length, long *character)
@@ -440,9 +439,9 @@ read_number(const char *str, size_t length, int base)
 }
 
 /*
- * The length of the character at the start of a text, or of the byte that is
- * none, and whether it prints: control characters do not, nor do those that
- * have no width, break lines or turn the direction of writing.
+ * The length of the character at the start of a text, or of a byte that is not
+ * part of one, and whether it prints: control characters do not, nor do those
+ * that have no width, break lines or turn the direction of writing.
  */
 static size_t
 read_printable(const unsigned char *str, size_t length, bool *printable)

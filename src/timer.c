@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  * timer.c
- *		Points in time at which something is to be done, the earliest first.
+ *		Points in time at which something has to be done, the earliest first.
  *
- * Knows nothing of what is to be done; whoever waits looks.
+ * Does not know what has to be done; whoever waits looks.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -15,7 +15,7 @@ static int	compare_timers(const pairingheap_node *a,
 
 static pairingheap timers = {compare_timers, NULL, NULL};
 
-/* The heap has the greatest on top: that is the earliest. */
+/* The heap has the greatest on top: make that the earliest. */
 static int
 compare_timers(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 {
@@ -33,7 +33,7 @@ sgt_init_timer(Timer *timer)
 }
 
 /*
- * Sets a timer, also one that is set.
+ * Sets a timer, even one that is set already.
  */
 void
 sgt_set_timer(Timer *timer, int64 wake_us)
@@ -44,7 +44,7 @@ sgt_set_timer(Timer *timer, int64 wake_us)
 }
 
 /*
- * To be called before its memory goes.
+ * To be called before its memory is freed.
  */
 void
 sgt_stop_timer(Timer *timer)

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * timer.h
- *		Points in time at which something is to be done, the earliest first.
+ *		Points in time at which something has to be done, the earliest first.
  *
  * For batch.c, whose requests have one each.
  *-------------------------------------------------------------------------

@@ -7,8 +7,8 @@
  * travel, which is for batch.c.
  *
  * 1. Arguments are checked before anything is sent.
- * 2. A single call is a batch of one: its error is raised, where that of a
- *    batch's request is put into a row.
+ * 2. A single call is a batch of one: its error is raised, while that of a
+ *    batch's request becomes a row.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -40,14 +40,15 @@
 #define UNIX_TIME_OF_YEAR_10000		INT64CONST(253402300800)
 
 /*
- * Bounds for each part of an interval: months, days, and time.  What is beyond
- * does not end between now and the year 9999, unless the parts have different
- * signs; what is within cannot overflow when it is added to the present time.
+ * Bounds for each part of an interval: months, days, and time.  An interval
+ * beyond them does not end between now and the year 9999, unless its parts
+ * have different signs; one within them cannot overflow when it is added to
+ * the present time.
  */
 #define MAX_INTERVAL_YEARS	10000
 #define MIN_INTERVAL_YEARS	(-1000)
 
-/* A place is only taken by what is on its way; results wait for their taker. */
+/* Only requests in flight take a place; results wait until they are taken. */
 struct TokenStream
 {
 	Call		call;
@@ -83,8 +84,8 @@ static bool to_utf8(const text *value, const char *name, const char **utf8,
 
 /*
  * Asks for one guest token.  The pair is allocated in the current memory
- * context.  Raises what is wrong with the arguments, then with the settings,
- * then what became of the request.
+ * context.  Raises an error of the arguments first, then of the settings, then
+ * of the request.
  */
 void
 sgt_create_guest_token(const GuestTokenArgs *args, TokenPair *pair)
@@ -96,8 +97,8 @@ sgt_create_guest_token(const GuestTokenArgs *args, TokenPair *pair)
 }
 
 /*
- * The same, but what is wrong with the arguments, or became of the request, is
- * not raised: fills in the error and returns false.
+ * The same, but an error of the arguments or of the request is not raised:
+ * fills in the error and returns false.
  */
 bool
 sgt_try_create_guest_token(const GuestTokenArgs *args, TokenPair *pair,
@@ -122,9 +123,9 @@ sgt_try_create_guest_token(const GuestTokenArgs *args, TokenPair *pair,
 }
 
 /*
- * Whether a failed call raises its error; else that is its result.  Of those that
- * try, only what is wrong with the settings is raised: libcurl finds some
- * mistakes, too.
+ * Whether a failed call raises its error; otherwise the error is its result.
+ * Calls that try raise only errors of the settings, and libcurl finds some of
+ * those.
  */
 bool
 sgt_is_raised(const CallError *error, bool is_try)
@@ -163,9 +164,10 @@ sgt_refresh_guest_token(const text *refresh_token, TokenPair *pair)
 }
 
 /*
- * Sends a request that mints nothing, for its address list is empty, over a
- * connection of its own, once, and fills in the probe.  True if the API has
- * judged it, so that the caller is authorized; else the error tells why not.
+ * Sends a request, once and over a connection of its own, and fills in the
+ * probe.  The request mints nothing, because its address list is empty.  True
+ * if the API has looked at it, which means that the caller is authorized; else
+ * the error tells why not.
  */
 bool
 sgt_probe_api(Target *target, AttemptProbe *probe, CallError *error)
@@ -188,8 +190,8 @@ sgt_probe_api(Target *target, AttemptProbe *probe, CallError *error)
  */
 
 /*
- * Who catches an error does so in a subtransaction: its context is the parent
- * of what must go then.
+ * An error is caught in a subtransaction, so its context is the parent of
+ * whatever must go then.
  */
 static Batch *
 begin_call(Call *call, Target *target, const char *path, MemoryContext parent)
@@ -256,10 +258,10 @@ sgt_begin_stream(MemoryContext parent, TokenSink sink, void *arg)
 }
 
 /*
- * Asks for a guest token, as soon as there is a place: until then it waits, and
- * takes results.  The first call judges the settings.  What is wrong with the
- * arguments is a result at once, and so is a refusal of the caller: after a 401
- * or 403 nothing more is sent, for it would fare no better.
+ * Asks for a guest token, as soon as there is a place: until then it waits,
+ * and takes results.  The first call judges the settings.  An error of the
+ * arguments is a result at once, and so is a refusal of the caller: after a
+ * 401 or 403 nothing more is sent, because it would fare no better.
  */
 void
 sgt_submit_call(TokenStream *stream, const GuestTokenArgs *args, int tag)
@@ -294,7 +296,7 @@ sgt_submit_call(TokenStream *stream, const GuestTokenArgs *args, int tag)
 		if (json == NULL)
 			sgt_raise_out_of_memory();
 
-		/* those of others may have all places */
+		/* other requests may have all places */
 		sgt_wait_for_place(stream->batch, stream->call.limits.max_concurrency);
 		(void) sgt_submit_request(stream->batch, json, tag, false);
 		stream->n_untaken++;
@@ -325,9 +327,9 @@ sgt_has_result(const TokenStream *stream)
 }
 
 /*
- * Has further calls made with the settings as they are now.  If they are others
- * than before, what is on its way is waited for, and a refusal is forgotten.
- * Raises what is wrong with them.
+ * Makes further calls use the settings as they are now.  If these have
+ * changed, it waits for the requests in flight, and forgets a refusal.  Raises
+ * errors of the settings.
  */
 void
 sgt_renew_stream(TokenStream *stream)
@@ -346,9 +348,8 @@ sgt_renew_stream(TokenStream *stream)
 }
 
 /*
- * To be called before somebody else gets the processor, as the plan below a
- * node or whoever takes its rows: meanwhile this session does not wait for the
- * API.
+ * To be called before somebody else runs, such as the plan below a node, or
+ * whoever takes its rows: meanwhile this session does not wait for the API.
  */
 void
 sgt_rest_stream(TokenStream *stream)
@@ -376,7 +377,7 @@ sgt_abandon_calls(TokenStream *stream)
 }
 
 /*
- * What has become of the calls until now.
+ * What has become of the calls so far.
  */
 const StreamCounts *
 sgt_get_stream_counts(const TokenStream *stream)
@@ -404,8 +405,8 @@ sgt_take_result(TokenStream *stream)
 	outcome = &request->outcome;
 
 	/*
-	 * A setting that is no good concerns all calls.  If it turns bad on the
-	 * way, tokens may have been issued that must not be thrown away.
+	 * A setting that cannot be used concerns all calls.  If it turns bad on
+	 * the way, tokens may have been issued that must not be thrown away.
 	 */
 	if ((outcome->result == ATTEMPT_BAD_CA_FILE ||
 		 outcome->result == ATTEMPT_BAD_URL) &&
@@ -530,7 +531,7 @@ check_expire_at(int64 expire_at, CallError *error)
 	error->detail = psprintf(_("It is %lld, as Unix time."),
 							 (long long) expire_at);
 
-	/* batches and triggers have no expires_in, so that its function is named */
+	/* batches and triggers lack expires_in, so name what has it */
 	error->hint = pstrdup(_("expire_at is a point in time, in Unix seconds; for a duration use the argument expires_in of sw_create_guest_token()."));
 	return false;
 }
@@ -588,8 +589,8 @@ refuse_expires_in(const Interval *expires_in, const char *message,
 }
 
 /*
- * A text that may be NULL, but neither empty nor long: what is sent is written
- * and searched for without a look at interrupts.
+ * A text that may be NULL, but must be neither empty nor long: writing and
+ * searching what is sent cannot be interrupted.
  */
 static bool
 check_text(const text *value, const char *name, const char **utf8,

@@ -35,7 +35,7 @@ typedef struct StreamCounts
 {
 	int64		requests;		/* calls that were made */
 	int			most_in_flight; /* at once */
-	int64		abandoned;		/* of which nobody has taken the result */
+	int64		abandoned;		/* whose result nobody has taken */
 	int64		retries;		/* attempts after the first */
 } StreamCounts;
 

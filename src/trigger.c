@@ -153,9 +153,9 @@ find_columns(const TriggerData *trigger, int *columns)
 }
 
 /*
- * A domain is as good as its base type to read from; to write to it would
- * pass over its constraints.  The server computes generated columns after
- * this trigger, so that they can neither be read nor written here.
+ * Reading from a domain is as good as from its base type; writing would bypass
+ * its constraints.  The server computes generated columns after this trigger,
+ * so that they can neither be read nor written here.
  */
 static void
 check_column(TupleDesc desc, int arg, int number)

@@ -2,10 +2,9 @@
  * url.c
  *		The URLs of the API and of proxies, judged before they are used.
  *
- * libcurl's parser judges, and what it made of a URL is used: it reads many
- * spellings of an address, and the one that is judged must be the one that
- * is called.  Beforehand is refused what the parser would repair or pass
- * over.
+ * libcurl's parser judges, and its result is what is used: it reads many
+ * spellings of an address, and the address that is judged must be the one that
+ * is called.  What the parser would repair or ignore is refused beforehand.
  *
  * A URL may hold a password: no message quotes one.
  *-------------------------------------------------------------------------
@@ -114,8 +113,8 @@ sgt_read_base_url(const char *str, ApiUrl *result)
 
 /*
  * The proxy that requests go through, whose URL may lack the scheme.  libcurl
- * would judge it, too, but its message for one that it does not know prints
- * the password.
+ * would check the scheme, too, but its message for an unknown one prints the
+ * password.
  */
 const char *
 sgt_read_proxy(const char *str, bool is_https, ProxyUrl *result)
@@ -207,7 +206,7 @@ sgt_has_unfit_character(const char *str)
 }
 
 /*
- * Takes a URL apart; false if it is none, or has no host.
+ * Takes a URL apart; false if it is not a URL, or has no host.
  */
 static bool
 parse_url(const char *str, unsigned int flags, UrlParts *parts)

@@ -1,17 +1,17 @@
 /*-------------------------------------------------------------------------
  * watchdog.c
- *		The signals while libcurl is on the stack, and what ends its calls.
+ *		Blocks signals while libcurl is on the stack, and ends calls that hang.
  *
- * libcurl, nghttp2 and OpenSSL read on as long as something comes of which
- * nothing is for their caller: empty frames of HTTP/2, TLS's own messages.  A
- * server that sends them without end would keep libcurl from returning, with
- * all signals blocked.  So a timer of the processor's time looks now and then
- * whether the call that it saw at its last look is still going on.  If so, it
- * calls a function that makes it end.
+ * libcurl, nghttp2 and OpenSSL keep reading as long as data arrives that is
+ * not meant for their caller: empty frames of HTTP/2, TLS's own messages.  A
+ * server that sends these without end would keep libcurl from returning, with
+ * all signals blocked.  So a timer of the process's CPU time looks now and
+ * then whether the call that it saw the last time is still running.  If so, it
+ * calls a function that ends it.
  *
  * It uses ITIMER_PROF and SIGPROF, which PostgreSQL leaves alone unless it is
- * built for gprof.  To set and to stop the timer for each call costs it 6 us, so
- * it runs on: the first look that finds nothing to watch stops it.
+ * built for gprof.  Setting and stopping the timer for each call would cost 6
+ * us, so it runs on: the first look that finds nothing to watch stops it.
  *
  * Plain C; nothing raises.
  *-------------------------------------------------------------------------
@@ -27,8 +27,8 @@
 #include "watchdog.h"
 
 /*
- * So far apart are two looks.  No call that is of use takes a tenth of it; one
- * that does not return is ended after one to two of these.
+ * The time between two looks.  No useful call takes a tenth of it; one that
+ * does not return is ended after one to two of these.
  */
 #define INTERVAL_MS			500
 
@@ -41,7 +41,7 @@ static volatile sig_atomic_t seen_call = 0;
 static volatile sig_atomic_t is_needed = false;
 static volatile sig_atomic_t is_set = false;	/* the timer */
 
-/* All of this is the backend's own thread's. */
+/* The backend's own thread. */
 static pthread_t watched_thread;
 
 static sigset_t saved_signals;
@@ -53,7 +53,7 @@ static void look(int signal_number);
 
 /*
  * Blocks all signals but the watchdog's, until they are restored.  There is
- * one mask to restore, so that this must not be nested.
+ * one mask to restore, so calls must not be nested.
  */
 void
 sgt_block_signals(void)

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * watchdog.h
- *		The signals while libcurl is on the stack, and what ends its calls.
+ *		Blocks signals while libcurl is on the stack, and ends calls that hang.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_WATCHDOG_H

@@ -1,6 +1,6 @@
 # Every recipe of docs/recipes.md, run exactly as it is printed there, does
-# what it says: its SQL without an error, its output as shown, its promises
-# under concurrency, failures and crashes kept.
+# what it says: its SQL raises no error, its output is as shown, and its promises
+# hold under concurrency, failures and crashes.
 
 use strict;
 use warnings;
@@ -91,9 +91,9 @@ sub test_sign_up
 
 sub test_privileges
 {
-	my ($create, $own, $foreign, @rest) = @_;
+	my ($create, $own, $foreign, $create_api, $call_api, @rest) = @_;
 
-	is(scalar @rest, 0, 'recipe 2 has three blocks');
+	is(scalar @rest, 0, 'recipe 2 has five blocks');
 	$sandbox->reset;
 	run_block($_) foreach $create, $own, $foreign;
 	is_deeply([ requested() ], ['11111111-1111-4111-8111-111111111111'],
@@ -115,6 +115,28 @@ sub test_privileges
 	$session = as_role('token_worker', 'SELECT * FROM room_token(1)');
 	is(sql_state($session->{err}), '42501', 'recipe 2: PUBLIC cannot call the function');
 	is($sandbox->attempts, 1, 'recipe 2: and nothing else was sent');
+
+	my ($expires, $token) = split /\|/,
+	  as_role('web', 'SELECT extract(epoch FROM expires_at)::int, token FROM room_token(1)')->{out};
+	is($sandbox->decrypt($token =~ s/\n//r)->{claims}{exp}, $expires, 'recipe 2: the token expires when the function says so');
+
+	# what an API layer does for a client
+	my $claim = sub {
+		my ($claims, $room) = @_;
+		return run_session($node, 'SET ROLE web_client', defined $claims ? qq{SET "request.jwt.claims" = '$claims'} : (),
+			"SELECT 'token ' || (token IS NOT NULL) FROM api.room_token($room)");
+	};
+	$sandbox->reset;
+	run_block($_) foreach $create_api, $call_api;
+	is_deeply([ requested() ], ['33333333-3333-4333-8333-333333333333'], "recipe 2: only the client's own address was sent");
+	is($claim->('{"sub": "ada"}', 3)->{out}, "token true\n", 'recipe 2: a client gets a token for a room of its own');
+	is(sql_state(join '', map { $_->{err} } $claim->('{"sub": "ada"}', 1), $claim->('{"role": "web_client"}', 3), $claim->('', 3), $claim->(undef, 3)),
+		'P0002 P0002 P0002 P0002', 'recipe 2: and none for a foreign room, or without a claim');
+	$session = run_session($node, 'SET ROLE web_client', 'SELECT * FROM room_token(1)', 'SELECT * FROM room', $ONE);
+	is(sql_state($session->{err}), '42501 42501 42501', 'recipe 2: nor can it do anything else');
+	$session = as_role('web', 'SELECT * FROM api.room_token(3)');
+	is(sql_state($session->{err}), '42501', 'recipe 2: PUBLIC cannot call that function, either');
+	is($sandbox->attempts, 2, 'recipe 2: and nothing else was sent');
 	return;
 }
 
@@ -174,7 +196,7 @@ sub test_queue
 	is($sandbox->attempts, 2, 'recipe 4: a request that is wrong is not tried again');
 	run_block($mend);
 	run_worker();
-	is($sandbox->attempts, 3, 'recipe 4: until it is mended');
+	is($sandbox->attempts, 3, 'recipe 4: until it is fixed');
 	is_token('SELECT token FROM token_request WHERE customer_id = 2', '22222222-2222-4222-8222-222222222222',
 		'recipe 4: then it has a token for its address');
 
@@ -435,7 +457,7 @@ sub test_monitoring
 # only.
 sub test_spaces
 {
-	my ($roles, $call, $functions, $both, @rest) = @_;
+	my ($roles, $call, $functions, $both, $tenants, $call_tenant, @rest) = @_;
 	my $directory = PostgreSQL::Test::Utils::tempdir;
 	my %project = (
 		acme => 'aaaaaaaa-0000-4000-8000-000000000000',
@@ -452,8 +474,8 @@ sub test_spaces
 	};
 	my $fresh = sub { $_->reset foreach $sandbox, values %space };
 
-	is(scalar @rest, 0, 'recipe 8 has four blocks');
-	run_block($_) foreach $roles, $functions;
+	is(scalar @rest, 0, 'recipe 8 has six blocks');
+	run_block($_) foreach $roles, $functions, $tenants;
 
 	# the settings as they are printed
 	foreach my $role (sort keys %project)
@@ -515,6 +537,33 @@ sub test_spaces
 	query('GRANT EXECUTE ON FUNCTION globex_token TO acme');
 	$as->('acme', $ONE, "SELECT token FROM globex_token('{$ADDRESS}')", $ONE);
 	is($attempts->(), '2/2 1/1 0/0', 'recipe 8: a function takes precedence over the role');
+
+	# a table of tenants: where their requests would go, by way of a proxy that is none
+	query("GRANT SET ON PARAMETER sw_guest_token.proxy TO space_issuer;
+		ALTER FUNCTION tenant_token SET sw_guest_token.base_url = '';
+		ALTER FUNCTION tenant_token SET sw_guest_token.proxy = 'http://127.0.0.1:1';
+		ALTER FUNCTION tenant_token SET sw_guest_token.max_retries = 0;
+		UPDATE tenant SET token_file = '$directory/' || space");
+	$session = as_role('web', map { "SELECT token FROM tenant_token('$_', '{$ADDRESS}')" } qw(Acme Globex Nobody));
+	is(sql_state($session->{err}), '08001 08001 P0002', 'recipe 8: only what is in the table is a tenant');
+	is( query("SELECT string_agg(target, ' ' ORDER BY target) FROM sw_guest_token_stat WHERE target LIKE '%signalwire.com'"),
+		'https://acme.signalwire.com https://globex.signalwire.com', 'recipe 8: each tenant has its own space');
+
+	# project and token are those of the tenant, too
+	$fresh->();
+	my $for = sub { "SELECT 'token ' || (token IS NOT NULL) FROM tenant_token('$_[0]', '{$ADDRESS}')" };
+	query("ALTER FUNCTION tenant_token RESET sw_guest_token.proxy;
+		ALTER FUNCTION tenant_token SET sw_guest_token.base_url = '$space{acme}{url}'");
+	run_block($call_tenant);
+	is(sql_state(as_role('web', $for->('Globex'))->{err}), '28000', "recipe 8: one tenant's space refuses another");
+	query("ALTER FUNCTION tenant_token SET sw_guest_token.base_url = '$space{globex}{url}'");
+	is(as_role('web', $for->('Globex'))->{out}, "token true\n", 'recipe 8: and its own space knows it');
+	is($attempts->(), '2/1 1/1 0/0', 'recipe 8: each tenant has its own project and token');
+	$session = run_session($node, 'BEGIN', $for->('Globex'), $ONE, 'COMMIT',
+		"SELECT token FROM tenant_token('Globex', '{}')", $ONE);
+	is($attempts->(), '2/1 2/2 2/2', "recipe 8: afterwards the session has its own settings");
+	$session = as_role('web', 'SELECT * FROM tenant', "UPDATE tenant SET space = 'mine'");
+	is(sql_state($session->{err}), '42501 42501', 'recipe 8: the application can neither read nor write the table');
 	return;
 }
 
