@@ -2,11 +2,11 @@
  * batch.c
  *		One caller's requests: submitted, waited for, and released.
  *
- * Knows whose requests are whose, and that the end of a memory context is the end
- * of what it has; leaves to drive.c how requests get on.  Knows nothing of tokens
- * or SQL types.
+ * Knows which requests belong together, and that they end with their memory
+ * context.  Leaves it to drive.c how they get on.  Knows nothing about tokens or
+ * SQL types.
  *
- * Nothing in abandon() raises: a memory context is going away.
+ * Nothing in abandon() may raise: a memory context is going away.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -88,12 +88,15 @@ abandon(void *arg)
 	sgt_remove_batch(batch);
 }
 
-/* Lets go of a request that is about to be freed; for turns if it may be running. */
+/*
+ * Lets go of a request that is about to be freed.  If it may be running, this
+ * has to be in a turn.
+ */
 static void
 forget(Request *r)
 {
 	sgt_remove_request(r);
-	/* if not counted yet: an answer that nobody was given is as good as none */
+	/* unless it is counted already: an answer that nobody got is no answer */
 	r->outcome.result = ATTEMPT_ABANDONED;
 	sgt_count_request(r, ERRCODE_QUERY_CANCELED);
 	if (r->attempt)
@@ -230,8 +233,8 @@ sgt_wait_for_any(Batch *batch)
 }
 
 /*
- * Waits until fewer than n requests are on their way, whosever they are, so that
- * the batch can have one more.
+ * Waits until fewer than n requests are on their way, whosever they are, so
+ * that the batch can have one more.
  */
 void
 sgt_wait_for_place(Batch *batch, int n)

@@ -1,15 +1,14 @@
 /*-------------------------------------------------------------------------
  * breaker.c
- *		Whether an API works, by what has come of the requests to it.
+ *		Whether an API works, judged by how requests to it have ended.
  *
  * Failures score points, and a good answer clears them.  At MAX_POINTS the
  * breaker opens: requests are suspended, but for one probe at a time.  A good
  * answer to a request that was sent after that closes it.
  *
- * This is arithmetic on one struct.  It does not know who shares that, nor
- * which request said what: guard.c sees that nobody else uses a breaker
- * meanwhile, and holds a spinlock while it calls these functions, so that they
- * neither raise, nor wait, nor loop.
+ * This is arithmetic on one struct.  It does not know who shares that.  guard.c
+ * holds a spinlock while it calls these functions, so they must not raise, wait
+ * or loop.
  *
  * Nobody owns an open breaker.  A probe is a lease: whoever comes first after
  * the deadline moves it on, and if that session is never heard of again, the
@@ -25,7 +24,7 @@
 
 #define US_PER_S			INT64CONST(1000000)
 
-/* Nobody is called silent sooner, and nobody slow who answers within that. */
+/* Shorter times count neither as silence nor as slow. */
 #define MIN_SILENCE_US		US_PER_S
 #define SLOW_US				US_PER_S
 
@@ -47,7 +46,7 @@
 #define PROBES_PER_LONG		8
 #define PROBES_PER_LOCKING	(8 * PROBES_PER_LONG)
 
-/* Of retries, in tenths: so many may be spent, one costs, a token gives back. */
+/* The retry budget, what a retry costs, and what a token gives back: tenths. */
 #define RETRY_BUDGET		100
 #define COST_OF_RETRY		10
 #define GAIN_OF_TOKEN		1
@@ -74,8 +73,8 @@ sgt_is_slow(const Breaker *b)
 
 /*
  * An answer that shows that the API works, to a request that was started at
- * "started_us".  "took_us" is 0 if nobody knows how long it took.  Returns true
- * if this closes the breaker.
+ * "started_us".  "took_us" is 0 if nobody knows how long it took.  Returns
+ * true if this closes the breaker.
  *
  * Requests that were started before the breaker opened do not close it: their
  * answers may have been on their way already.

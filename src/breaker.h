@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * breaker.h
- *		Whether an API works, by what has come of the requests to it.
+ *		Whether an API works, judged by how requests to it have ended.
  *
  * For guard.c, which shares breakers between sessions, and for those who tell
  * users about their state.

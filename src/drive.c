@@ -2,22 +2,21 @@
  * drive.c
  *		All requests of the backend, driven by whoever waits.
  *
- * Requests belong to batches, of which several may be open: while a query reads
- * ahead, a trigger makes a call.  Whoever waits drives everybody's; what comes of
- * that stays with each batch until its owner asks.
+ * Requests belong to batches, and several batches may be open: a trigger can make
+ * a call while a query reads ahead.  Whoever waits drives the requests of all of
+ * them.  Each outcome stays with its batch until the owner asks for it.
  *
- * Knows which request may run and until when, and takes it from one state to the
- * next.  Leaves libcurl's habits to engine.c, other attempts to retry.c, and what
- * the sessions know together to guard.c.
+ * Knows which request may run, and until when, and takes it from one state to the
+ * next.  Leaves libcurl's habits to engine.c, further attempts to retry.c, and
+ * what sessions share to guard.c.
  *
  * 1. Interrupts are served between turns: never while libcurl is on the stack.
- *    They raise in the batch that waits, and end only that.
+ *    They raise an error in the batch that waits, and end only that.
  * 2. Each request has one deadline, from when it is first started to its end.
  *    libcurl keeps only that of a single connection attempt.
- * 3. Whatever is ready is read before a deadline counts.
- * 4. What is global here (the timers, four lists and what stands below them)
- *    is sound whenever something may raise, so that whoever drives next can
- *    go on.
+ * 3. Whatever has arrived is read before a deadline counts.
+ * 4. The global state (timers, lists and counters) is sound whenever an error
+ *    may be raised, so that whoever drives next can go on.
  *
  * A request is "started" when the engine gets its attempt, and "sent" when
  * libcurl has begun to write it to a connection.
@@ -31,37 +30,37 @@
 #include "drive.h"
 #include "engine.h"
 
-/* So much of what has come is read before a deadline that has passed counts. */
+/* How much is read before a deadline that has passed counts. */
 #define MAX_LATE_TURNS		256
 #define MAX_LATE_US			(1000 * 1000)
 
-/* So often requests go on while their owner does something else. */
+/* How often requests go on while their owner does something else. */
 #define POLL_US				1000
 
-/* If nobody drives for longer, nobody knows when something came. */
+/* If nobody drives for longer, nobody knows when an answer arrived. */
 #define MAX_GAP_US			(100 * 1000)
 
 static dlist_head open_batches = DLIST_STATIC_INIT(open_batches);
 
-/* Those of whose deadline it must yet be seen that nothing came before it. */
+/* Their timers have fired; an answer may have arrived before that. */
 static dlist_head overdue = DLIST_STATIC_INIT(overdue);
 
-/* Those to be started, first come, first served. */
+/* To be started, first come, first served. */
 static dlist_head ready = DLIST_STATIC_INIT(ready);
 
-/* Those whose attempt has ended. */
+/* Their attempts have ended. */
 static dlist_head ended = DLIST_STATIC_INIT(ended);
 
 static int	n_pending = 0;		/* of all batches */
 static int	n_running = 0;
 
-/* Less where descriptors are short, until all batches have ended. */
+/* Lower while descriptors are short, until all batches have ended. */
 static int	max_running = INT_MAX;
 
 /* When the last turn or sleep ended. */
 static int64 driven_us = 0;
 
-/* What the last sleep has found, for the next turn. */
+/* What the last sleep found, for the next turn. */
 static bool sockets_ready = false;
 
 static void resume(Batch *batch);
@@ -88,7 +87,7 @@ static int64 next_wake(void);
  * Batches and requests
  */
 
-/* How many requests are on their way, whosever they are. */
+/* How many requests of all batches have no outcome yet. */
 int
 sgt_count_pending(void)
 {
@@ -102,7 +101,7 @@ sgt_add_batch(Batch *batch)
 	dlist_push_tail(&open_batches, &batch->node);
 }
 
-/* Its requests have been removed before. */
+/* Its requests must have been removed. */
 void
 sgt_remove_batch(Batch *batch)
 {
@@ -116,8 +115,8 @@ sgt_remove_batch(Batch *batch)
 }
 
 /*
- * Until the batch is used again, the session does not count as one that waits
- * for the API.
+ * Tells the guard that this session does not wait for the API, until the batch
+ * is used again.
  */
 void
 sgt_rest_batch(Batch *batch)
@@ -127,7 +126,9 @@ sgt_rest_batch(Batch *batch)
 	batch->is_resting = true;
 }
 
-/* Who was one too many may be no longer, and the other way round. */
+/*
+ * Whether the session is one too many is decided anew each time.
+ */
 static void
 resume(Batch *batch)
 {
@@ -136,7 +137,7 @@ resume(Batch *batch)
 	batch->is_resting = false;
 }
 
-/* Adds a new request of a batch, to be started in a turn. */
+/* Adds a batch's new request, to be started in a turn. */
 void
 sgt_add_request(Request *r)
 {
@@ -170,8 +171,8 @@ sgt_remove_request(Request *r)
 }
 
 /*
- * Ends a request with the outcome that it has, unless it has been sent: then it
- * goes on.
+ * Ends a request with the outcome that it has, unless it has been sent: then
+ * it goes on.
  */
 void
 sgt_take_back_request(Request *r)
@@ -195,8 +196,8 @@ sgt_take_back_request(Request *r)
  */
 
 /*
- * A turn, and a sleep unless some request has ended, for the owner of a batch who
- * waits.
+ * Takes a turn, and sleeps unless a request has ended, for the owner of a
+ * batch who waits.
  */
 void
 sgt_drive(Batch *batch)
@@ -212,7 +213,7 @@ sgt_drive(Batch *batch)
 }
 
 /*
- * Lets everybody's requests go on without waiting, if none has for a while: for
+ * Takes a turn without waiting, if there was none for a while: for an owner
  * who has something else to do between two waits.
  */
 void
@@ -225,7 +226,7 @@ sgt_poll_requests(void)
 	run_turn();
 }
 
-/* Lets everybody's requests go on as far as they can without waiting. */
+/* Lets all requests go on as far as they can without waiting. */
 static void
 run_turn(void)
 {
@@ -233,7 +234,7 @@ run_turn(void)
 
 	if (now - driven_us > MAX_GAP_US)
 		skip_gap(now);
-	/* what an earlier turn left undone, because an error cut it short */
+	/* what an earlier turn left undone because of an error */
 	settle_ended();
 
 	fire_timers(now);
@@ -250,8 +251,8 @@ run_turn(void)
 }
 
 /*
- * Time in which nobody drives is nobody's: a query that reads ahead has requests
- * on their way while its client, say, is busy with the last rows.
+ * Time in which nobody drives does not count: the client of a query that reads
+ * ahead may be busy with the last rows while requests are in flight.
  */
 static void
 skip_gap(int64 now)
@@ -277,7 +278,7 @@ skip_gap(int64 now)
 	}
 }
 
-/* Ends pauses, and notes whose deadline has passed. */
+/* Ends pauses, and notes which deadlines have passed. */
 static void
 fire_timers(int64 now)
 {
@@ -297,7 +298,7 @@ fire_timers(int64 now)
 		}
 		else
 		{
-			/* waits to be started anew, and has an outcome from before */
+			/* it waits for another start, and keeps its last outcome */
 			Assert(r->state == REQUEST_READY);
 			dlist_delete(&r->queue_node);
 			finish(r, r->outcome.result);
@@ -328,8 +329,8 @@ start_ready(int64 now)
 }
 
 /*
- * Whether the guard lets a request go on; if not, that is its end.  The doctor
- * is not asked: its request is to find out.
+ * Whether the guard lets a request go on; if not, the request ends.  The
+ * doctor's always goes: it is there to find out.
  */
 static bool
 is_let_through(Request *r, int64 now)
@@ -357,8 +358,8 @@ is_let_through(Request *r, int64 now)
 }
 
 /*
- * Starts an attempt; false if that is not possible, for the reason that is the
- * attempt's end.  There is no attempt where memory is short.
+ * Starts an attempt; false if that is not possible.  The attempt's end is the
+ * reason; there is no attempt if memory is short.
  */
 static bool
 start(Request *r, int64 now)
@@ -390,7 +391,8 @@ start(Request *r, int64 now)
 }
 
 /*
- * Lets libcurl go on, and takes what has ended; true if any socket was ready.
+ * Lets libcurl go on, and collects the attempts that have ended; true if any
+ * socket was ready.
  */
 static bool
 collect_ended(bool read_sockets)
@@ -413,8 +415,8 @@ note_end(Request *r)
 }
 
 /*
- * Reads all that has come, then ends what is still overdue.  An answer that is
- * there counts, however late the process gets to read it.
+ * Reads all that has arrived, then ends what is still overdue.  An answer that
+ * arrived in time counts, however late the process gets to read it.
  */
 static void
 expire_overdue(void)
@@ -453,7 +455,7 @@ expire_overdue(void)
 	sgt_end_turn();
 }
 
-/* Decides what becomes of requests whose attempt has ended. */
+/* Decides what happens to requests whose attempt has ended. */
 static void
 settle_ended(void)
 {
@@ -464,7 +466,7 @@ settle_ended(void)
 		bool		may_retry;
 		int64		resume_us;
 
-		/* may raise for lack of memory: the request is still in the list */
+		/* these may raise, while the request is still in the list */
 		sgt_report_guard();
 		if (message_level_is_interesting(DEBUG1))
 			report(r);
@@ -473,7 +475,7 @@ settle_ended(void)
 		sgt_end_watch(batch->guarded, &r->watch, false);
 		if (!batch->is_stopped && wait_for_descriptor(r))
 			continue;
-		/* a probe gets one attempt, the doctor's and the guard's */
+		/* a probe, the doctor's or the guard's, gets one attempt */
 		may_retry = !batch->is_stopped && !r->probe && r->watch.role == GUARD_ORDINARY;
 		resume_us = batch->is_stopped ? NEVER :
 			sgt_time_to_repeat(&r->retry, r->attempt, r->outcome.result,
@@ -499,8 +501,9 @@ settle_ended(void)
 }
 
 /*
- * Tells the log of the attempt, and maybe a client, who can be slow to read it:
- * meanwhile the session does not count as one that waits for the API.
+ * Reports the attempt to the log, and to a client who has asked for that.  A
+ * client may not read it for long: meanwhile the session does not wait for the
+ * API.
  */
 static void
 report(const Request *r)
@@ -512,7 +515,7 @@ report(const Request *r)
 	sgt_report_attempt(r->attempt, r->tag, r->outcome.n_attempts);
 }
 
-/* Keeps what is known of the attempt. */
+/* Keeps what is known about the attempt. */
 static void
 observe(Request *r)
 {
@@ -528,9 +531,9 @@ observe(Request *r)
 }
 
 /*
- * Queues a request that got no descriptor, as if it had not been started; false
- * if that is no use.  It may have been sent: over a connection that the server
- * had closed, so that libcurl wanted a new one.
+ * Queues a request that got no descriptor again; false if that is no use.  It
+ * may have been sent before, over a connection that the server had closed, so
+ * that libcurl needed a new one.
  */
 static bool
 wait_for_descriptor(Request *r)
@@ -538,11 +541,11 @@ wait_for_descriptor(Request *r)
 	if (r->outcome.result != ATTEMPT_NO_DESCRIPTOR)
 		return false;
 
-	/* others have them: go on with fewer, with this one when it can */
+	/* other requests have them: run fewer at a time */
 	if (n_running > 0)
 		max_running = n_running;
 
-	/* nobody has but idle connections, to other hosts maybe */
+	/* only idle connections have them, maybe to other hosts */
 	else if (!sgt_drop_idle_connections())
 		return false;
 
@@ -560,8 +563,8 @@ wait_for_descriptor(Request *r)
  */
 
 /*
- * Queues a request.  If it has been started before, its deadline counts also
- * there: places and descriptors may be long in coming.
+ * Queues a request.  If it was started before, its deadline counts in the
+ * queue, too: it may wait long for a descriptor.
  */
 static void
 make_ready(Request *r)
@@ -604,7 +607,7 @@ stop_timer(Request *r)
 	sgt_stop_timer(&r->timer);
 }
 
-/* When there is something to do, whatever comes until then. */
+/* When the next turn is due, even if nothing arrives. */
 static int64
 next_wake(void)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  * guard.c
- *		What all sessions know together of the API, so that its outage does not
- *		become one of the database.
+ *		What all sessions share about the API, so that its outage does not become
+ *		an outage of the database.
  *
  * A call holds a session, a transaction and its locks while it waits.  When the
  * API stops answering, and each session finds that out by its own timeout, soon
@@ -41,10 +41,10 @@
 
 #define US_PER_S			INT64CONST(1000000)
 
-/* A request that waits longer looks so often what the others know. */
+/* How often a request that waits longer looks at what the others know. */
 #define LOOK_US				(250 * 1000)
 
-/* The next probe is due so much later than one that is given enough time. */
+/* How long after a probe the next one is due, if it is given enough time. */
 #define LEASE_US			US_PER_S
 
 /* A target, as the sessions share it. */
@@ -70,17 +70,17 @@ typedef struct GuardArea
 	Budget		budgets[SGT_N_BUDGETS];
 } GuardArea;
 
-/* What this session has added. */
+/* What this session has added to the shared counts. */
 typedef struct OwnShare
 {
-	int			n_batches;		/* one session, however many it has */
+	int			n_batches;		/* they count as one session */
 	int			n_late;
 } OwnShare;
 
 static GuardArea *area = NULL;
 static OwnShare own_shares[SGT_MAX_GUARDED];
 
-/* What the log is yet to be told. */
+/* What the log has not been told yet. */
 static struct
 {
 	bool		is_any;
@@ -170,7 +170,7 @@ sgt_find_guarded(const Target *target)
 		is_registered = true;
 	}
 
-	/* databases of all encodings show it */
+	/* databases with any encoding show it */
 	strlcpy(url, target->base_url, sizeof(url));
 	for (char *c = url; *c != '\0'; c++)
 	{
@@ -200,8 +200,8 @@ sgt_find_guarded(const Target *target)
  */
 
 /*
- * Enters a call; false if the session would be one too many.  There is no limit
- * as long as the API answers in time: a burst does no harm then.
+ * Enters a call; false if this session is one too many.  There is no limit as
+ * long as the API answers in time: a burst does no harm then.
  */
 bool
 sgt_enter_guard(Guarded *g, const Limits *limits)
@@ -223,8 +223,8 @@ sgt_enter_guard(Guarded *g, const Limits *limits)
 }
 
 /*
- * Leaves it.  What is on its way still, of a query that reads ahead, does not
- * count as late until the session enters again: nobody looks for its answer.
+ * Leaves it.  Requests that are still in flight, of a query that reads ahead,
+ * do not count as late until the session enters again: nobody waits for them.
  */
 void
 sgt_leave_guard(Guarded *g)
@@ -245,8 +245,8 @@ find_own_share(const Guarded *g)
 }
 
 /*
- * At the session's exit, which may be before its batches are abandoned: from
- * then on it is not guarded.
+ * When the session exits, maybe before its batches are abandoned.  From then
+ * on it is not guarded.
  */
 static void
 take_back_shares(int code, Datum arg)
@@ -288,7 +288,7 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
 	SpinLockAcquire(&area->mutex);
 	is_open = g && g->breaker.is_open && limits->breaker;
 
-	/* who has wasted a probe lets others go first, if any come */
+	/* whoever has wasted a probe lets other roles go first, if any come */
 	if (is_open && g->wasted_by == role)
 		later_us = LEASE_US;
 	if (is_open && now < g->breaker.probe_us + later_us)
@@ -312,9 +312,9 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
 }
 
 /*
- * The next probe goes a second after this one, or sooner if this one is given
- * less time: else whoever tries often and gives up at once would keep requests
- * suspended.
+ * The next probe is due a second after this one, or sooner if this one is
+ * given less time: otherwise a caller who tries often and gives up at once
+ * could keep requests suspended.
  */
 static void
 lease_probe(Guarded *g, const Limits *limits, bool has_written, int64 now,
@@ -353,8 +353,8 @@ sgt_may_go_on(Guarded *g, const Limits *limits, const GuardWatch *watch,
 }
 
 /*
- * Whether a failed request gets another attempt, as far as what all sessions
- * spend on that is concerned; if so, it is spent.
+ * Whether the sessions' shared budget allows another attempt for a failed
+ * request; if so, this spends it.
  */
 bool
 sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a)
@@ -379,11 +379,12 @@ sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a)
 }
 
 /*
- * Takes note of how an attempt has ended, with its request's result so far.
+ * Takes note of how an attempt has ended, and its request's result so far.
  *
- * What says nothing of the API: a cancel, what went wrong on this side, a time
- * limit that is shorter than an answer may well take, or that passed while nobody
- * looked.  Nor does a 500, which may be about the one request.
+ * Some ends say nothing about the API: a cancel, a fault on this side, a time
+ * limit that is shorter than an answer usually takes, and whatever happened
+ * while nobody drove.  A 500 says nothing either: it may be about the one
+ * request.
  */
 void
 sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
@@ -403,7 +404,7 @@ sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
 }
 
 /*
- * How long it took is unknown if nobody looked meanwhile.
+ * If nobody drove for a while, it is not known how long the answer took.
  */
 static void
 take_answer(Guarded *g, const Attempt *a)
@@ -445,9 +446,8 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 }
 
 /*
- * Whether it is this session's own affair how an attempt has ended: its time
- * limit was short, or nobody looked for so long that the server may have given
- * up.
+ * Whether an attempt has failed because of this session alone: its time limit
+ * was short, or nobody drove for so long that the server may have given up.
  */
 static bool
 is_own_affair(const Guarded *g, const Limits *limits, const Attempt *a)
@@ -481,8 +481,8 @@ note_change(const Guarded *g, int64 now)
 }
 
 /*
- * Tells the server's log what has changed.  The statement is not told with it,
- * as it would be with an error: it may hold a refresh token.
+ * Tells the server's log what has changed, without the statement, which may
+ * contain a refresh token.
  */
 void
 sgt_report_guard(void)
@@ -505,8 +505,7 @@ sgt_report_guard(void)
 }
 
 /*
- * When a request that is sent now has waited long enough to look what others
- * know.
+ * When a request that is sent now should look at what the others know.
  */
 int64
 sgt_add_silence(Guarded *g, int64 now)
@@ -522,12 +521,12 @@ sgt_add_silence(Guarded *g, int64 now)
 }
 
 /*
- * For a request whose attempt runs, and has done so for a while: whether it
- * gives up.  If not, it is to look again at *look_us.
+ * Whether a request that has waited for a while gives up.  If not, it should
+ * look again at *look_us.
  *
- * The first failures are known after a timeout; silence is known sooner.  It
- * counts only if nobody has an answer, and each time that it lasts for S: where
- * calls queue for a lock, one waits at a time.
+ * The first timeouts come late; silence is noticed sooner.  It counts only if
+ * no session has had an answer, and once for every S that it lasts: if calls
+ * queue for a lock, only one at a time waits for the API.
  */
 bool
 sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
@@ -570,9 +569,10 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 }
 
 /*
- * To be called when the attempt runs no more.  A probe that held locks leaves
- * others as much time as it has taken itself, a second at most: who waits for the
- * locks needs a turn as well.  One that was abandoned makes place apart from that.
+ * To be called when the attempt runs no more.  After a probe that held locks,
+ * the next one waits for as long as this one took, a second at most, so that
+ * those who wait for the locks get their turn.  Otherwise, if a probe was
+ * abandoned, the next one is due at once.
  */
 void
 sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
@@ -609,8 +609,8 @@ sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
  */
 
 /*
- * Counts a call for a token by its result, the status and the SQLSTATE, which is
- * 0 if there is a token.
+ * Counts a call for a token by its result, the status and the SQLSTATE, 0 if
+ * it got one.
  */
 void
 sgt_count_call(Guarded *g, AttemptEnd result, int status, int sqlstate,

@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  * guard.h
- *		What all sessions know together of the API, and what they count.
+ *		What all sessions share about the API, and what they count.
  *
- * For batch.c, which asks before it sends and tells what came of it; for those
- * who show the state.  Where the library is not preloaded, nothing is guarded.
+ * For drive.c, which asks before it sends and tells how that ended, and for those
+ * who show the state.  Without preloading there is no guard.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_GUARD_H
@@ -22,17 +22,17 @@
 /* What is shown of a target's URL. */
 #define SGT_GUARDED_URL_SIZE	256
 
-/* Times up to 1 ms, 2 ms, 4 ms ... 65,536 ms, and longer ones. */
+/* Times of up to 1 ms, 2 ms, 4 ms ... 65,536 ms, and longer ones. */
 #define SGT_N_LATENCIES		18
 
 /* A target, as the sessions share it; NULL: one that is not guarded. */
 typedef struct Guarded Guarded;
 
-/* What a request that was let through is to the others. */
+/* What a request is to the others, once it may go. */
 typedef enum GuardRole
 {
 	GUARD_ORDINARY,
-	GUARD_PROBE,				/* goes while the others wait to see */
+	GUARD_PROBE,				/* goes while the others are refused */
 	GUARD_LONG_PROBE			/* and waits as long as it may */
 } GuardRole;
 
@@ -43,9 +43,9 @@ typedef struct GuardWatch
 	int64		leased_until_us;	/* a probe's: then the next one is due */
 	int64		locked_since_us;	/* a probe's whose transaction has
 									 * written; 0: no such */
-	bool		is_late;		/* it has waited for S, and is counted as such */
-	int64		silent_since_us;	/* when the silence began that it counted */
-	int			n_silences;		/* how often it did */
+	bool		is_late;		/* it has waited for S, and counts as late */
+	int64		silent_since_us;	/* start of the silence that it counted */
+	int			n_silences;		/* how often it did so */
 } GuardWatch;
 
 /* How a call for a token ended, for the statistics. */
@@ -118,8 +118,8 @@ extern void sgt_take_snapshot(const Guarded *g, GuardSnapshot *snapshot);
 extern void sgt_reset_counters(void);
 
 /*
- * Whether a status says that the API does not work, or that it is asked too
- * much: it may be worth another attempt.
+ * Whether a status says that the API does not work or that there are too many
+ * requests, so that another attempt may help.
  */
 static inline bool
 sgt_is_failure(int status)
