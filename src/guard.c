@@ -466,6 +466,7 @@ take_failure(Guarded *g, BreakerCause cause, int status, int n, int64 now)
 {
 	if (!sgt_note_failure(&g->breaker, cause, status, n, now))
 		return;
+	g->wasted_by = InvalidOid;
 	g->counters.opened++;
 	g->counters.last_opened = GetCurrentTimestamp();
 	note_change(g, now);

@@ -555,7 +555,7 @@ SKIP:
 is(run_statements(
 		'batch_cancel_overdue(1)', "SET sw_guest_token.timeout = '100ms'", "send(1, '{1}', 'hang')", 'drive_into_error()',
 		'batch_state(1, 1)', 'pg_sleep(0.3)', 'left(batch_wait(1, 1), 12)', 'batch_end(1)', @epilogue),
-	"overdue / 1: timed out / $CLEAN",
+	"57014 / overdue / 1: timed out / $CLEAN",
 	'a request whose deadline is found passed, and then put off, is waited for');
 
 is(run_statements(
