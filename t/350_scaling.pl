@@ -343,6 +343,11 @@ EOQ
 		$wait->(1, $id);
 		is(asked(), 'one 1 two 1', "ENABLE $mode issues again at the subscriber");
 		isnt($token->($two, $id), $token->($one, $id), 'which then has another token');
+
+		use_scripts('201');
+		$one->safe_psql('postgres', "UPDATE replicated SET addresses = '{$ADDRESS}' WHERE id = $id");
+		$two->poll_query_until('postgres', "SELECT addresses = '{$ADDRESS}' FROM replicated WHERE id = $id");
+		is(asked(), 'one 1 two 1', 'and so it is when addresses change');
 	}
 	use_scripts('201');
 	$insert->(20, 39);
