@@ -22,7 +22,7 @@ my $one = start_server('one', '', allows_streaming => 'logical');
 my $two = start_server('two');
 use_sandbox($_, $sandbox) foreach $one, $two;
 
-my @blocks = blocks_of('scaling', '# More than one machine');
+my @blocks = blocks_of('scaling', '# Scaling');
 my @citus = grep { /\b(?:run_command_on_\w+|create_distributed_table|pg_dist_shard)\b/ } @blocks;
 my ($update, $limit, $bulk, $queue, $runs, @rest) = grep { my $block = $_; !grep { $_ eq $block } @citus } @blocks;
 
