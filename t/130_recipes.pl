@@ -49,7 +49,6 @@ my @schedules = (
 test_crash();
 test_schedules(@schedules);
 test_errors(blocks_of('6.', 'sql'));
-test_monitoring(blocks_of('7.', 'sql'));
 test_spaces(blocks_of('8.', 'sql'));
 done_testing();
 
@@ -85,7 +84,7 @@ sub test_sign_up
 	$sandbox->reset;
 	query("SET session_replication_role = replica;
 		INSERT INTO visitor (name, addresses) VALUES ('Eve', '{$ADDRESS}')");
-	is($sandbox->attempts, 0, 'recipe 7: a row that is replicated issues no token');
+	is($sandbox->attempts, 0, 'recipe 1: a row that is replicated issues no token');
 	return;
 }
 
@@ -413,42 +412,6 @@ sub test_errors
 		my ($rc, $out, $err) = $node->psql('postgres',
 			"DO \$\$ BEGIN RAISE SQLSTATE '$state'; EXCEPTION WHEN @{[$condition // 'missing']} THEN NULL; END \$\$");
 		is("$rc $err", '0 ', "recipe 6: $state has the name that the table gives");
-	}
-	return;
-}
-
-sub test_monitoring
-{
-	my ($activity, $track, $functions, $queue, $runs, @rest) = @_;
-
-	is(scalar @rest, 0, 'recipe 7 has five blocks');
-
-	$sandbox->reset;
-	my $session = session($node, use_script('hang'), $ONE);
-	wait_for_call($node);
-	is(() = run_block($activity) =~ /\| victim /g, 1, 'recipe 7: the query shows who waits for the API');
-	query("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
-	$session->finish;
-
-	run_block($track);
-	$node->poll_query_until('postgres', q{SELECT current_setting('track_functions') = 'all'});
-	run_session($node, $ONE, $ONE);
-	$node->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_stat_user_functions WHERE funcname = 'sw_create_guest_token'});
-	like(run_block($functions), qr/^ sw_create_guest_token \| +2 \| +\d/m, 'recipe 7: calls and their cost are counted');
-
-	request_tokens(5);
-	start_worker('CALL issue_tokens()', use_script('401'))->finish;
-	query("UPDATE token_request SET next_try = 'infinity' WHERE token IS NULL;
-		UPDATE token_request SET next_try = now() WHERE customer_id IN (SELECT customer_id FROM token_request WHERE token IS NULL LIMIT 2)");
-	my ($state, $errors) = split /\n\n/, run_block($queue);
-	my $issued = query('SELECT count(token) FROM token_request');
-	like($state, qr/^ +2 \| \d\d:.* \| +3 \| +0 \| +$issued$/m, 'recipe 7: the state of the queue is shown');
-	like($errors, qr/^ 28000 +\| +5 \| +\d+ \| \S/m, 'recipe 7: and its errors');
-
-  SKIP:
-	{
-		skip 'PostgreSQL has no pg_cron here (Debian: postgresql-N-cron)', 1 unless $has_cron;
-		run_block($runs);
 	}
 	return;
 }
