@@ -425,7 +425,7 @@ exec_scan(CustomScanState *css)
 		read_ahead(scan);
 		if (scan->n_rows == 0)
 		{
-			sgt_rest_stream(scan->stream);
+			sgt_leave_stream(scan->stream);
 			ExecClearTuple(css->ss.ss_ScanTupleSlot);
 			return css->ss.ps.ps_ProjInfo ?
 				ExecClearTuple(css->ss.ps.ps_ResultTupleSlot) : NULL;
@@ -448,7 +448,7 @@ exec_scan(CustomScanState *css)
 		}
 		scan->n_handed_on++;
 		scan->n_in_run++;
-		sgt_rest_stream(scan->stream);
+		sgt_leave_stream(scan->stream);
 		return css->ss.ps.ps_ProjInfo ?
 			ExecProject(css->ss.ps.ps_ProjInfo) : slot;
 	}

@@ -348,17 +348,28 @@ sgt_renew_stream(TokenStream *stream)
 }
 
 /*
- * To be called before somebody else runs, such as the plan below a node, or
- * whoever takes its rows: meanwhile this session does not wait for the API.
+ * To be called before somebody else runs, such as the plan below a node:
+ * meanwhile this session does not wait for the API.
  */
 void
 sgt_rest_stream(TokenStream *stream)
 {
-	/* what refused the calls must be known as long as they are refused */
+	if (stream->batch)
+		sgt_rest_batch(stream->batch);
+}
+
+/*
+ * The same before whoever takes the rows of a query runs, which may be for long:
+ * the next call may find other settings.  What refused the calls must be known as
+ * long as they are refused.
+ */
+void
+sgt_leave_stream(TokenStream *stream)
+{
 	if (stream->n_untaken == 0 && !stream->is_stopped)
 		sgt_abandon_calls(stream);
-	else if (stream->batch)
-		sgt_rest_batch(stream->batch);
+	else
+		sgt_rest_stream(stream);
 }
 
 /*
