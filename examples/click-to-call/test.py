@@ -96,6 +96,8 @@ CONTRAST = """
 })()
 """
 
+BUSY = "We cannot take your call just yet. You can try again in"
+
 passed, failed = [], []
 
 
@@ -538,7 +540,6 @@ async def test_failures(page, desk, relay, http, pictures):
     before = count_calls()
     await page.load()
     failed = "We cannot take calls right now. Please try again later."
-    busy = "All our lines are busy. You can try again in"
     for what, break_it, mend_it, message, status in [
         ("SignalWire fails (500)",
          "ALTER ROLE web SET sw_guest_token.base_url"
@@ -550,7 +551,7 @@ async def test_failures(page, desk, relay, http, pictures):
         ("SignalWire's rate limit is reached (429)",
          "ALTER ROLE web SET sw_guest_token.base_url"
          f" = '{SANDBOX}/script/429'", "ALTER ROLE web RESET ALL",
-         busy, 429),
+         BUSY, 429),
         ("the database denies the function",
          "REVOKE EXECUTE ON FUNCTION start_call FROM web",
          "GRANT EXECUTE ON FUNCTION start_call TO web", failed, 503),
@@ -565,7 +566,7 @@ async def test_failures(page, desk, relay, http, pictures):
               ("POST /call/start", status, f"{status}: {phrase}"))
         check("and all that it shows",
               await page.evaluate("find('details').hidden"))
-        if message == busy:
+        if message == BUSY:
             await page.load()
     await page.look(pictures, "7-failed")
 
@@ -610,7 +611,7 @@ async def test_limits(page, http, pictures):
         status, _, _ = await post(http, "call/start")
         check("a visitor gets five tokens", status, 200)
     check("and then a friendly no", await page.call(),
-          "All our lines are busy. You can try again in")
+          BUSY)
     check("with the time to wait",
           (await page.text("#clock"))[:3] in ("15:", "14:"))
     check("until when the button rests",
