@@ -17,13 +17,13 @@ import psycopg
 from aiohttp import web
 
 HERE = pathlib.Path(__file__).parent
-TOO_MANY = "53400"              # for SignalWire; the visitor's own are no error
+TOO_MANY = "53400"              # for SignalWire
 REFUSED = "22023"               # the refresh token has expired, for example
 RETRY_AFTER = 30                # seconds, where nobody knows better
 
 
 def headers(relays):
-    """The page may talk to its server and to SignalWire, and to nobody else."""
+    """The page may talk to its server and to SignalWire, to nobody else."""
     return {
         "Cache-Control": "no-store",
         "Content-Security-Policy":
