@@ -216,7 +216,7 @@ function planRefresh(mine) {
 }
 
 async function refresh(mine) {
-  // A session whose token has expired cannot be brought back: not by version 3.
+  // Once a token has expired, version 3 takes no other one.
   if (current !== mine || Date.now() > mine.expiry) { return; }
   try {
     const { token, expires_in } = await ask('refresh', mine.secret);
