@@ -18,7 +18,7 @@ from aiohttp import web
 
 HERE = pathlib.Path(__file__).parent
 TOO_MANY = "53400"              # for SignalWire
-REFUSED = "22023"               # the refresh token has expired, for example
+REFUSED = "22023"               # by SignalWire
 RETRY_AFTER = 30                # seconds, where nobody knows better
 
 
@@ -36,8 +36,11 @@ def headers(relays):
     }
 
 
-async def execute(function, argument):
-    """Returns the row of a function's result, or raises what to answer."""
+async def execute(function, argument, refused=web.HTTPServiceUnavailable):
+    """Returns the row of a function's result, or raises what to answer.
+
+    SignalWire's refusal is our own fault, unless it is about a refresh token.
+    """
     try:
         async with await psycopg.AsyncConnection.connect() as connection:
             cursor = await connection.execute(
@@ -49,7 +52,7 @@ async def execute(function, argument):
         if error.sqlstate == TOO_MANY:
             raise too_many(RETRY_AFTER)
         if error.sqlstate == REFUSED:
-            raise web.HTTPGone
+            raise refused
         raise web.HTTPServiceUnavailable
 
 
@@ -66,7 +69,8 @@ async def start_call(request):
 
 
 async def refresh_call(request):
-    row = await execute("refresh_call(%s)", await request.text())
+    row = await execute("refresh_call(%s)", await request.text(),
+                        refused=web.HTTPGone)
     if row["token"] is None:
         raise web.HTTPGone
     return web.json_response(row)

@@ -499,6 +499,10 @@ async def test_failures(page, desk, relay, http, pictures):
          "ALTER ROLE web SET sw_guest_token.base_url"
          f" = '{SANDBOX}/script/500'", "ALTER ROLE web RESET ALL",
          failed, 503),
+        ("SignalWire refuses the address (422)",
+         "ALTER ROLE web SET sw_guest_token.base_url"
+         f" = '{SANDBOX}/script/422'", "ALTER ROLE web RESET ALL",
+         failed, 503),
         ("SignalWire does not accept the credentials (401)",
          "ALTER ROLE web SET sw_guest_token.project_id = 'another'",
          "ALTER ROLE web RESET ALL", failed, 503),
