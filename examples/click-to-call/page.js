@@ -28,7 +28,7 @@ const states = {
   ending: { text: 'Hanging up\u2026', button: 'Call again', off: true },
   ended: { text: 'The call has ended. Thank you.', button: 'Call again' },
   cancelled: { text: 'No call was made.', button: 'Call us' },
-  busy: { text: 'We cannot take your call just yet. You can try again in', button: 'Try again', off: true },
+  busy: { text: 'We are busy. You can try again in', button: 'Try again', off: true },
   ready: { text: 'You can try again now.', button: 'Try again' },
   unanswered: { text: 'Nobody could take your call. Please try again in a few minutes.', button: 'Try again', bad: true },
   refused: { text: 'Your browser does not let us use your microphone. Please allow it next to the page\u2019s address, then try again.', button: 'Try again', bad: true },

@@ -47,7 +47,7 @@ CHROMIUM = [
     " MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--remote-debugging-port=0"]
 
 SCRIPT = pathlib.Path(__file__).with_name("test.js").read_text()
-BUSY = "We cannot take your call just yet. You can try again in"
+BUSY = "We are busy. You can try again in"
 
 passed, failed = [], []
 
