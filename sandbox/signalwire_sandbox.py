@@ -52,7 +52,10 @@ CONTROL = "/_sandbox/"
 SCRIPT = "/script/"
 
 ERROR_DOCS = "https://signalwire.com/docs/apis/error-codes"
-CLUSTERS = ("us-central",)
+# A token's header names the host that the browser's SDK connects to: the usual
+# one, or that of a cluster.
+HOST = "puc.signalwire.com"
+CLUSTERS = {"us-central": "us-central.signalwire.com"}
 MAX_ADDRESSES = 10
 TOKEN_LIFE = 2 * 60 * 60
 REFRESH_GRACE = 5 * 60
@@ -173,11 +176,13 @@ def load_object(body):
 class Project:
     """A SignalWire project: its credentials, its addresses, its tokens."""
 
-    def __init__(self, project_id, api_token, addresses=(), foreign=()):
+    def __init__(self, project_id, api_token, addresses=(), foreign=(),
+                 host=HOST):
         self.project_id = project_id
         self.api_token = api_token
         self.addresses = set(addresses)
         self.foreign = set(foreign)
+        self.host = host
         self.key = jwk.JWK.generate(kty="oct", size=256)
 
     def authorizes(self, authorization):
@@ -204,8 +209,8 @@ class Project:
         if errors:
             raise Refused(*errors)
         return self.mint(fields["allowed_addresses"],
-                         fields.get("expire_at"),
-                         fields.get("region"), fields.get("ch"))
+                         fields.get("expire_at"), fields.get("region"),
+                         CLUSTERS.get(fields.get("ch")))
 
     def problems(self, fields):
         """Yields one entry for each member that the API would refuse."""
@@ -266,15 +271,15 @@ class Project:
         return self.mint(claims.get("addresses", []), None,
                          claims.get("region"), claims.get("ch"))
 
-    def mint(self, addresses, expire_at=None, region=None, ch=None):
+    def mint(self, addresses, expire_at=None, region=None, host=None):
         now = int(time.time())
         exp = expire_at or now + TOKEN_LIFE
-        ch = ch or CLUSTERS[0]
+        host = host or self.host
 
         def encrypt(typ, exp):
-            return self.encrypt({"ch": ch, "typ": typ}, {
+            return self.encrypt({"ch": host, "typ": typ}, {
                 "addresses": addresses, "exp": exp,
-                "region": region or CLUSTERS[0], "ch": ch, "iat": now,
+                "region": region or [*CLUSTERS][0], "ch": host, "iat": now,
                 "jti": secrets.token_urlsafe(12),
                 "project_id": self.project_id})
 
@@ -819,6 +824,8 @@ def parse_options(arguments):
         help="an address of the project, the only ones if given; repeatable")
     add("--foreign-address", type=uuid, action="append", default=[],
         metavar="UUID", help="an address of someone else; repeatable")
+    add("--ch", default=HOST, metavar="HOST",
+        help="the host in a token's header (default: %(default)s)")
     add("--tls-cert", metavar="FILE", help="PEM certificate: speak HTTPS")
     add("--tls-key", metavar="FILE", help="PEM key of that certificate")
     add("--latency", type=int, default=0, metavar="MS",
@@ -852,7 +859,7 @@ async def main(options):
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(options.tls_cert, options.tls_key)
     project = Project(options.project_id, options.api_token,
-                      options.address, options.foreign_address)
+                      options.address, options.foreign_address, options.ch)
     sandbox = Sandbox(project, options.latency, options.journal)
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(sandbox, options.host, options.port,

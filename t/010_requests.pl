@@ -40,7 +40,7 @@ is_deeply(
 
 my $issued = $sandbox->decrypt($token);
 is($issued->{header}{typ}, 'SAT', 'the token is a guest token');
-is($issued->{header}{ch}, 'us-central', 'ch is in its header');
+is($issued->{header}{ch}, 'us-central.signalwire.com', 'the host of ch is in its header');
 is($issued->{claims}{exp}, $expire_at, 'the token expires when it was asked to');
 is_deeply(
 	$issued->{claims}{addresses},

@@ -2,8 +2,8 @@
 """Click to call: gives a page, and guest tokens that PostgreSQL issued.
 
 It knows no credentials of SignalWire's, and is given no refresh token: it
-logs in as a role that may execute call_token() and nothing else (schema.sql).
-PGHOST, PGDATABASE, PGUSER and the like tell where.
+logs in as a role that may execute three functions and nothing else
+(schema.sql).  PGHOST, PGDATABASE, PGUSER and the like tell where.
 
 What goes wrong is told to the log.  A browser is told a status.
 """
@@ -16,50 +16,107 @@ import pathlib
 import psycopg
 from aiohttp import web
 
-PAGE = pathlib.Path(__file__).with_name("index.html")
-TOO_MANY = "53400"              # too many for this visitor, or for SignalWire
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; "
-                               "img-src data:; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+HERE = pathlib.Path(__file__).parent
+TOO_MANY = "53400"              # for SignalWire
+REFUSED = "22023"               # by SignalWire
+RETRY_AFTER = 30                # seconds, where nobody knows better
 
 
-async def show_page(request):
-    return web.FileResponse(PAGE)
+def headers(relays):
+    """The page may talk to its server and to SignalWire, to nobody else."""
+    return {
+        "Cache-Control": "no-store",
+        "Content-Security-Policy":
+            "default-src 'none'; script-src 'self'; style-src 'self'; "
+            f"img-src data:; connect-src 'self' {relays}; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "Permissions-Policy": "microphone=(self), camera=()",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
 
 
-async def issue_token(request):
-    # Nobody else's page asks for tokens in a visitor's name.
-    if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
-        raise web.HTTPForbidden
+async def execute(function, argument, refused=web.HTTPServiceUnavailable):
+    """Returns the row of a function's result, or raises what to answer.
+
+    SignalWire's refusal is our own fault, unless it is about a refresh token.
+    """
     try:
         async with await psycopg.AsyncConnection.connect() as connection:
             cursor = await connection.execute(
-                "SELECT token, expires_in FROM call_token(%s::inet)",
-                [request.remote])
-            token, expires_in = await cursor.fetchone()
+                f"SELECT * FROM {function}", [argument])
+            names = [column.name for column in cursor.description]
+            return dict(zip(names, await cursor.fetchone()))
     except psycopg.Error as error:
-        logging.error("no token: SQLSTATE %s: %s", error.sqlstate, error)
+        logging.error("%s: SQLSTATE %s: %s", function, error.sqlstate, error)
         if error.sqlstate == TOO_MANY:
-            raise web.HTTPTooManyRequests
+            raise too_many(RETRY_AFTER)
+        if error.sqlstate == REFUSED:
+            raise refused
         raise web.HTTPServiceUnavailable
-    return web.json_response({"token": token, "expires_in": expires_in})
 
 
-async def add_headers(request, response):
-    response.headers.update(HEADERS)
+def too_many(seconds):
+    return web.HTTPTooManyRequests(headers={"Retry-After": str(seconds)})
 
 
-async def main(port):
-    app = web.Application()
-    app.add_routes([web.get("/", show_page), web.post("/token", issue_token)])
+async def start_call(request):
+    row = await execute("start_call(%s::inet)", request.remote)
+    retry_after = row.pop("retry_after")
+    if retry_after is not None:
+        raise too_many(retry_after)
+    return web.json_response(row)
+
+
+async def refresh_call(request):
+    row = await execute("refresh_call(%s)", await request.text(),
+                        refused=web.HTTPGone)
+    if row["token"] is None:
+        raise web.HTTPGone
+    return web.json_response(row)
+
+
+async def end_call(request):
+    await execute("end_call(%s)", await request.text())
+    return web.Response(status=204)
+
+
+@web.middleware
+async def refuse_strangers(request, handler):
+    """No other site's page asks for anything in a visitor's name."""
+    if request.method != "GET" and request.headers.get(
+            "Sec-Fetch-Site", "same-origin") != "same-origin":
+        raise web.HTTPForbidden
+    return await handler(request)
+
+
+def file_route(path, file):
+    async def show(request):
+        return web.FileResponse(file)
+    return web.get(path, show)
+
+
+async def main(options):
+    app = web.Application(middlewares=[refuse_strangers],
+                          client_max_size=1024)
+    app.add_routes([
+        file_route("/", HERE / "index.html"),
+        file_route("/page.css", HERE / "page.css"),
+        file_route("/page.js", HERE / "page.js"),
+        file_route("/signalwire.js", options.sdk),
+        web.post("/call/start", start_call),
+        web.post("/call/refresh", refresh_call),
+        web.post("/call/end", end_call),
+    ])
+    extra = headers(options.relays)
+
+    async def add_headers(request, response):
+        response.headers.update(extra)
+
     app.on_response_prepare.append(add_headers)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await web.TCPSite(runner, "127.0.0.1", options.port).start()
     print(f"listening on http://127.0.0.1:{runner.addresses[0][1]}/",
           flush=True)
     await asyncio.Event().wait()
@@ -69,4 +126,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--port", type=int, default=0,
                         help="default: any free port")
-    asyncio.run(main(parser.parse_args().port))
+    parser.add_argument("--sdk", type=pathlib.Path,
+                        default=HERE / "signalwire.js", metavar="FILE",
+                        help="dist/index.umd.js of @signalwire/js 3.30"
+                        " (default: signalwire.js beside this file)")
+    parser.add_argument("--relays", default="wss://*.signalwire.com",
+                        metavar="HOSTS", help="what the page may connect to"
+                        " apart from this server (default: %(default)s)")
+    asyncio.run(main(parser.parse_args()))

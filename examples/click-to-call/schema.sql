@@ -1,9 +1,9 @@
 --
 -- What the page needs of the database.  A superuser runs it with psql, once:
 --
---   psql -f schema.sql -v address=ID-OF-A-FABRIC-ADDRESS
+--   psql -f schema.sql -v address=ID-OF-A-FABRIC-ADDRESS -v path=/public/ITS-NAME
 --
--- The application logs in as "web".  It may execute one function and nothing
+-- The application logs in as "web".  It may execute three functions and nothing
 -- else: it chooses no address, sees no table, and cannot call the extension.
 --
 \set ON_ERROR_STOP on
@@ -11,55 +11,125 @@ BEGIN;
 
 CREATE EXTENSION IF NOT EXISTS sw_guest_token;
 
--- Owns the function below.  It need not be able to call the extension either:
--- the trigger does that.
+-- Owns the functions below.  It cannot ask for tokens: the trigger does that.  All
+-- that it may do is to trade a refresh token for new ones.
 CREATE ROLE switchboard NOLOGIN;
+GRANT EXECUTE ON FUNCTION sw_refresh_guest_token TO switchboard;
 
 -- However many visitors there are, they leave connections to others.
 CREATE ROLE web LOGIN CONNECTION LIMIT 20;
 
-CREATE TABLE guest_call (
+-- Who is called: the ID is for the token, the path for the browser.
+CREATE TABLE destination (
+	address uuid PRIMARY KEY,
+	path	text NOT NULL
+);
+INSERT INTO destination VALUES (:'address', :'path');
+GRANT SELECT ON destination TO switchboard;
+
+-- The row of recipe 5 in docs/recipes.md.  The browser knows a secret that is no
+-- token; this table has only its hash.
+CREATE TABLE call_session (
 	id			  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	secret_hash	  bytea UNIQUE,
 	visitor		  inet NOT NULL,
-	addresses	  uuid[] NOT NULL DEFAULT ARRAY[:'address'::uuid],
+	addresses	  uuid[] NOT NULL,
+	started_at	  timestamptz NOT NULL DEFAULT now(),
 	expires_at	  timestamptz NOT NULL DEFAULT now() + interval '15 minutes',
 	token		  text,
 	refresh_token text
 );
-CREATE INDEX ON guest_call (visitor, expires_at);
+CREATE INDEX ON call_session (visitor, started_at);
 
-CREATE TRIGGER issue_token BEFORE INSERT ON guest_call FOR EACH ROW
+CREATE TRIGGER issue_token BEFORE INSERT ON call_session FOR EACH ROW
 	EXECUTE FUNCTION sw_guest_token_trigger('addresses', 'token', 'refresh_token', 'expires_at');
 
-GRANT INSERT (visitor), SELECT (visitor, token, expires_at) ON guest_call TO switchboard;
+GRANT SELECT, INSERT (secret_hash, visitor, addresses),
+	UPDATE (secret_hash, expires_at, token, refresh_token) ON call_session TO switchboard;
 
--- A token for a visitor, and for how many seconds it is valid.  A visitor can have
--- five that are valid, and wait for one at a time.  One more is 53400, as it is
--- when SignalWire says "too many".
-CREATE FUNCTION call_token(visitor inet, OUT token text, OUT expires_in int)
+-- A token for a visitor, for how many seconds it is valid, whom to call, and the
+-- session's secret.  A visitor can have five tokens in a quarter of an hour, and
+-- wait for one at a time.  Otherwise there is no token, but for how many seconds to
+-- wait.
+CREATE FUNCTION start_call(visitor inet,
+	OUT token text, OUT expires_in int, OUT path text, OUT secret text, OUT retry_after int)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	address uuid;
 BEGIN
 	-- Whoever has IPv6 has 2^64 addresses.
 	visitor := network(set_masklen(visitor, CASE family(visitor) WHEN 6 THEN 64 ELSE 32 END));
 
 	-- Only after the lock is it known how many there are.
-	IF NOT pg_try_advisory_xact_lock(hashtextextended('guest_call ' || visitor, 0)) THEN
-		RAISE configuration_limit_exceeded USING MESSAGE = 'the visitor is waiting for a token already';
+	IF NOT pg_try_advisory_xact_lock(hashtextextended('call_session ' || visitor, 0)) THEN
+		retry_after := 5;
+		RETURN;
 	END IF;
-	IF (SELECT count(*) >= 5 FROM public.guest_call c
-		WHERE c.visitor = call_token.visitor AND c.expires_at > now()) THEN
-		RAISE configuration_limit_exceeded USING MESSAGE = 'the visitor has five tokens already';
+	-- The fifth last call, if it was within the quarter of an hour, has to be older.
+	SELECT ceil(extract(epoch FROM s.started_at + interval '15 minutes' - now())) INTO retry_after
+	  FROM public.call_session s
+	 WHERE s.visitor = start_call.visitor AND s.started_at > now() - interval '15 minutes'
+	 ORDER BY s.started_at DESC
+	OFFSET 4 LIMIT 1;
+	IF FOUND THEN
+		RETURN;
 	END IF;
 
-	INSERT INTO public.guest_call AS c (visitor) VALUES (call_token.visitor)
-	RETURNING c.token, floor(extract(epoch FROM c.expires_at - clock_timestamp()))
-		INTO call_token.token, call_token.expires_in;
+	SELECT d.address, d.path INTO STRICT address, start_call.path FROM public.destination d;
+	secret := gen_random_uuid();
+	INSERT INTO public.call_session AS s (secret_hash, visitor, addresses)
+	VALUES (sha256(convert_to(secret, 'UTF8')), start_call.visitor, ARRAY[address])
+	RETURNING s.token, floor(extract(epoch FROM s.expires_at - clock_timestamp()))
+		INTO start_call.token, start_call.expires_in;
 END
 $$;
-ALTER FUNCTION call_token OWNER TO switchboard;
-REVOKE EXECUTE ON FUNCTION call_token FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION call_token TO web;
+
+-- The session's next token.  It is asked for when the last one has less than five
+-- minutes left.  Else, and where recipe 5's worker keeps the rows fresh, it is the
+-- one in the row.  After four hours, or when the call has ended, there is none.
+CREATE FUNCTION refresh_call(secret text, OUT token text, OUT expires_in int)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	session public.call_session;
+BEGIN
+	SELECT * INTO session
+	  FROM public.call_session s
+	 WHERE s.secret_hash = sha256(convert_to(secret, 'UTF8')) AND s.started_at > now() - interval '4 hours'
+	   FOR UPDATE;
+	IF NOT FOUND THEN
+		RETURN;
+	END IF;
+	IF session.expires_at < now() + interval '5 minutes' THEN
+		SELECT t.token, t.refresh_token, now() + interval '2 hours'
+		  INTO session.token, session.refresh_token, session.expires_at
+		  FROM public.sw_refresh_guest_token(session.refresh_token) t;
+		UPDATE public.call_session s
+		   SET token = session.token, refresh_token = session.refresh_token, expires_at = session.expires_at
+		 WHERE s.id = session.id;
+	END IF;
+	token := session.token;
+	expires_in := floor(extract(epoch FROM session.expires_at - clock_timestamp()));
+END
+$$;
+
+-- The visitor has hung up: from now on the secret is good for nothing.
+CREATE FUNCTION end_call(secret text) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+	UPDATE public.call_session s
+	   SET secret_hash = NULL, token = NULL, refresh_token = NULL
+	 WHERE s.secret_hash = sha256(convert_to(secret, 'UTF8'))
+$$;
+
+ALTER FUNCTION start_call OWNER TO switchboard;
+ALTER FUNCTION refresh_call OWNER TO switchboard;
+ALTER FUNCTION end_call OWNER TO switchboard;
+REVOKE EXECUTE ON FUNCTION start_call, refresh_call, end_call FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION start_call, refresh_call, end_call TO web;
 
 COMMIT;
