@@ -493,6 +493,7 @@ start_server() {
 start_listener() {
     local line
 
+    : >"$work/$1.out"                   # the program may be slow to create it
     "${as_user[@]}" /usr/bin/python3 "${@:2}" \
         >"$work/$1.out" 2>"$work/$1.log" </dev/null &
     pids+=($!)
