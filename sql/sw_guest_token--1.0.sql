@@ -3,12 +3,19 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION sw_guest_token" to load this file. \quit
 
+-- The comments are read in psql, and by the clients of API layers such as
+-- PostgREST and PostGraphile, which show the first line as a summary.
+
 CREATE TYPE sw_guest_token AS (
 	token text,
 	refresh_token text
 );
 COMMENT ON TYPE sw_guest_token IS
-'a guest token and the token that refreshes it';
+'A guest token, and the token that refreshes it.';
+COMMENT ON COLUMN sw_guest_token.token IS
+'The guest token, for SignalWire''s SDK in the visitor''s browser. Whoever has it can reach its addresses until it expires.';
+COMMENT ON COLUMN sw_guest_token.refresh_token IS
+'sw_refresh_guest_token trades it for a new pair. Keep it on the server.';
 
 CREATE TYPE sw_guest_token_result AS (
 	token text,
@@ -17,7 +24,15 @@ CREATE TYPE sw_guest_token_result AS (
 	error text
 );
 COMMENT ON TYPE sw_guest_token_result IS
-'a guest token with its refresh token, or why there is none';
+'A guest token with its refresh token, or why there is none.';
+COMMENT ON COLUMN sw_guest_token_result.token IS
+'The guest token, for SignalWire''s SDK in the visitor''s browser. NULL after a failure.';
+COMMENT ON COLUMN sw_guest_token_result.refresh_token IS
+'sw_refresh_guest_token trades it for a new pair. Keep it on the server. NULL after a failure.';
+COMMENT ON COLUMN sw_guest_token_result.error_code IS
+'The SQLSTATE of the failure. NULL if there is a token.';
+COMMENT ON COLUMN sw_guest_token_result.error IS
+'The message of the failure, for people: programs should look at error_code. NULL if there is a token.';
 
 CREATE TYPE sw_guest_token_request AS (
 	addresses uuid[],
@@ -26,7 +41,15 @@ CREATE TYPE sw_guest_token_request AS (
 	ch text
 );
 COMMENT ON TYPE sw_guest_token_request IS
-'what one guest token is asked for';
+'A request for one guest token, as an element of what sw_create_guest_tokens takes.';
+COMMENT ON COLUMN sw_guest_token_request.addresses IS
+'The IDs of 1 to 10 Fabric addresses that the visitor may reach.';
+COMMENT ON COLUMN sw_guest_token_request.expire_at IS
+'When the token expires, in seconds since 1970. NULL stands for the API''s default, two hours from now.';
+COMMENT ON COLUMN sw_guest_token_request.region IS
+'The regional cluster that the SDK connects to. NULL is not sent.';
+COMMENT ON COLUMN sw_guest_token_request.ch IS
+'The cluster''s endpoint, which becomes the claim ch in the token''s header. NULL is not sent.';
 
 CREATE FUNCTION sw_guest_token_support(
 	internal)
@@ -34,7 +57,7 @@ RETURNS internal
 AS 'MODULE_PATHNAME', 'sw_guest_token_support'
 LANGUAGE C STRICT;
 COMMENT ON FUNCTION sw_guest_token_support(internal) IS
-'tells the planner of calls, so that queries may read ahead';
+'Tells the planner of calls, so that queries may read ahead. For PostgreSQL alone.';
 
 -- What reaches outside costs more than PL/pgSQL's 100, so that cheap filters
 -- run first, but not so much that queries are compiled for its sake.
@@ -50,7 +73,9 @@ AS 'MODULE_PATHNAME', 'sw_create_guest_token'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000
 SUPPORT sw_guest_token_support;
 COMMENT ON FUNCTION sw_create_guest_token(uuid[], int, text, text, interval) IS
-'asks SignalWire for a guest token';
+'Asks SignalWire for a guest token.
+
+addresses has the IDs of the 1 to 10 Fabric addresses that the token''s holder may reach. The token expires at expire_at (in seconds since 1970) or after expires_in, by default after two hours. region and ch choose a cluster. A failure is an error.';
 
 CREATE FUNCTION sw_try_create_guest_token(
 	addresses uuid[],
@@ -63,7 +88,9 @@ AS 'MODULE_PATHNAME', 'sw_try_create_guest_token'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000
 SUPPORT sw_guest_token_support;
 COMMENT ON FUNCTION sw_try_create_guest_token(uuid[], int, text, text, interval) IS
-'asks SignalWire for a guest token; a failure is a result';
+'Asks SignalWire for a guest token, and returns a failure as a result.
+
+The arguments are those of sw_create_guest_token. After a failure the tokens are NULL, and error_code and error say why. Unusable settings and cancels are errors all the same.';
 
 CREATE FUNCTION sw_create_guest_tokens(
 	requests sw_guest_token_request[])
@@ -76,7 +103,9 @@ RETURNS TABLE (
 AS 'MODULE_PATHNAME', 'sw_create_guest_tokens'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION sw_create_guest_tokens(sw_guest_token_request[]) IS
-'asks SignalWire for many guest tokens at once';
+'Asks SignalWire for many guest tokens at once.
+
+There is one row for each request, in order of completion, and ordinality is the request''s place in the array, from 1. A request that failed has an SQLSTATE in error_code and a message in error, and no tokens. Unusable settings and cancels are errors.';
 
 CREATE FUNCTION sw_refresh_guest_token(
 	refresh_token text)
@@ -84,14 +113,16 @@ RETURNS sw_guest_token
 AS 'MODULE_PATHNAME', 'sw_refresh_guest_token'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION sw_refresh_guest_token(text) IS
-'trades a refresh token for a new pair';
+'Trades a refresh token for a new guest token and a new refresh token.';
 
 CREATE FUNCTION sw_guest_token_trigger()
 RETURNS trigger
 AS 'MODULE_PATHNAME', 'sw_guest_token_trigger'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION sw_guest_token_trigger() IS
-'issues a guest token as a row is inserted or updated';
+'Issues a guest token as a row is inserted or updated.
+
+It is for BEFORE INSERT OR UPDATE triggers, FOR EACH ROW. Their arguments name the columns of the addresses, the token, the refresh token and, optionally, expire_at, region and ch.';
 
 CREATE FUNCTION sw_guest_token_check()
 RETURNS TABLE (
@@ -103,7 +134,9 @@ RETURNS TABLE (
 AS 'MODULE_PATHNAME', 'sw_guest_token_check'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 9;
 COMMENT ON FUNCTION sw_guest_token_check() IS
-'says which step on the way to a guest token fails, and what to do';
+'Says which step on the way to a guest token fails, and what to do.
+
+There is one row for each step, in order. It sends one request, which issues no token.';
 
 CREATE FUNCTION sw_token_header(
 	token text)
@@ -111,7 +144,9 @@ RETURNS jsonb
 AS 'MODULE_PATHNAME', 'sw_token_header'
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION sw_token_header(text) IS
-'decodes the header of a token, which is not encrypted';
+'Decodes the header of a token.
+
+It sends nothing and verifies nothing. The rest of a token is encrypted.';
 
 -- What all sessions know of the API, and have counted.
 
@@ -142,7 +177,7 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'sw_guest_token_stat'
 LANGUAGE C VOLATILE PARALLEL SAFE ROWS 4;
 COMMENT ON FUNCTION sw_guest_token_stat() IS
-'state and statistics of the targets; for the view of this name';
+'State and statistics by target, for the view of this name.';
 
 CREATE FUNCTION sw_guest_token_latency(
 	OUT target text,
@@ -152,24 +187,78 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'sw_guest_token_latency'
 LANGUAGE C VOLATILE PARALLEL SAFE ROWS 72;
 COMMENT ON FUNCTION sw_guest_token_latency() IS
-'how long calls took; for the view of this name';
+'How long calls took by target, for the view of this name.';
 
 CREATE FUNCTION sw_guest_token_stat_reset()
 RETURNS void
 AS 'MODULE_PATHNAME', 'sw_guest_token_stat_reset'
 LANGUAGE C VOLATILE PARALLEL SAFE;
 COMMENT ON FUNCTION sw_guest_token_stat_reset() IS
-'sets all statistics to zero';
+'Sets the statistics of all targets to zero.
+
+What is known of the API stays: if requests are suspended, they remain so.';
 
 CREATE VIEW sw_guest_token_stat AS
 	SELECT * FROM sw_guest_token_stat();
 COMMENT ON VIEW sw_guest_token_stat IS
-'whether requests are suspended, and what became of calls, by target';
+'What became of calls, and whether requests are suspended, by target.
+
+A target is the API''s URL with a project and a proxy. A call is a request for one token. All sessions of the server count together.';
+COMMENT ON COLUMN sw_guest_token_stat.target IS
+'The API''s URL.';
+COMMENT ON COLUMN sw_guest_token_stat.state IS
+'open while requests are suspended, otherwise closed.';
+COMMENT ON COLUMN sw_guest_token_stat.next_probe IS
+'When the next request may be sent to find out whether the API works again. NULL if requests are not suspended.';
+COMMENT ON COLUMN sw_guest_token_stat.sessions IS
+'Sessions that are inside a call now.';
+COMMENT ON COLUMN sw_guest_token_stat.calls IS
+'Tokens that were asked for: issued, rejected, limited, failed, timed_out, cancelled, suspended, crowded and over_budget together.';
+COMMENT ON COLUMN sw_guest_token_stat.requests IS
+'Requests that were sent, retries and the doctor''s included.';
+COMMENT ON COLUMN sw_guest_token_stat.issued IS
+'Calls that brought a token.';
+COMMENT ON COLUMN sw_guest_token_stat.rejected IS
+'Calls that the API rejected with a status 4xx other than 429.';
+COMMENT ON COLUMN sw_guest_token_stat.limited IS
+'Calls that ended with status 429, too many requests.';
+COMMENT ON COLUMN sw_guest_token_stat.failed IS
+'Calls that failed otherwise: no connection, a broken connection, a status 5xx, or a response that was not valid.';
+COMMENT ON COLUMN sw_guest_token_stat.timed_out IS
+'Calls whose time limit ran out, or that gave up because no session got an answer.';
+COMMENT ON COLUMN sw_guest_token_stat.cancelled IS
+'Calls that were cancelled, or ended with their statement or session.';
+COMMENT ON COLUMN sw_guest_token_stat.retries IS
+'Attempts after the first.';
+COMMENT ON COLUMN sw_guest_token_stat.retries_denied IS
+'Attempts after the first that the shared budget of retries did not allow.';
+COMMENT ON COLUMN sw_guest_token_stat.suspended IS
+'Calls that were not sent because requests were suspended.';
+COMMENT ON COLUMN sw_guest_token_stat.crowded IS
+'Calls that were not sent because too many sessions waited for the API.';
+COMMENT ON COLUMN sw_guest_token_stat.over_budget IS
+'Calls that were not sent because the role had used up its tokens_per_minute.';
+COMMENT ON COLUMN sw_guest_token_stat.opened IS
+'How often requests were suspended.';
+COMMENT ON COLUMN sw_guest_token_stat.last_opened IS
+'When requests were last suspended. NULL if they never were.';
+COMMENT ON COLUMN sw_guest_token_stat.last_error IS
+'The SQLSTATE of the last call that failed and was not cancelled. NULL if none failed.';
+COMMENT ON COLUMN sw_guest_token_stat.total_time IS
+'Milliseconds that calls took. Those that were cancelled or not sent are left out.';
+COMMENT ON COLUMN sw_guest_token_stat.stats_reset IS
+'When this row began to count.';
 
 CREATE VIEW sw_guest_token_latency AS
 	SELECT * FROM sw_guest_token_latency();
 COMMENT ON VIEW sw_guest_token_latency IS
-'cumulative histogram of the time that calls took, by target';
+'A cumulative histogram of how long calls took, by target.';
+COMMENT ON COLUMN sw_guest_token_latency.target IS
+'The API''s URL.';
+COMMENT ON COLUMN sw_guest_token_latency.le_ms IS
+'The upper bound in milliseconds: powers of two from 1 on, and Infinity.';
+COMMENT ON COLUMN sw_guest_token_latency.calls IS
+'Calls that took at most le_ms milliseconds.';
 
 -- Whoever may call these functions spends the project's money, so nobody but
 -- the owner may until it is granted.  PUBLIC is not all that may have EXECUTE
