@@ -40,7 +40,7 @@ export async function tokenWithin(db, addresses, milliseconds) {
 
 import { readFileSync } from 'node:fs';
 import pg from 'pg';
-import { ADDRESS, checkFails, checkSnippet } from './check.mjs';
+import { ADDRESS, assert, checkFails, checkSnippet } from './check.mjs';
 
 const { version } = JSON.parse(readFileSync(new URL('node_modules/drizzle-orm/package.json', import.meta.url)));
 console.log('drizzle-orm', version);
@@ -60,4 +60,10 @@ await checkFails('42883', 'function sw_create_guest_token(record) does not exist
 await checkFails('42601', 'syntax error at or near ")"', call([]));
 await checkFails('42846', 'cannot cast type record to uuid[]',
   app.execute(sql`SELECT * FROM sw_create_guest_token(${[ADDRESS, ADDRESS]}::uuid[])`));
+
+// It calls the pool's query(), which closes the connection after any error.
+const pid = async () => (await app.execute(sql`SELECT pg_backend_pid() AS pid`)).rows[0].pid;
+const first = await pid();
+await checkFails('22023', 'addresses', oneToken(app, []));
+assert.notEqual(await pid(), first);
 await Promise.all(pools.map((pool) => pool.end()));

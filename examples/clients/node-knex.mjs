@@ -37,7 +37,7 @@ export async function tokenWithin(db, addresses, milliseconds) {
 // end
 
 import { readFileSync } from 'node:fs';
-import { ADDRESS, assert, checkFails, checkSnippet } from './check.mjs';
+import { ADDRESS, GUESTS, assert, checkFails, checkSnippet } from './check.mjs';
 
 const { version } = JSON.parse(readFileSync(new URL('node_modules/knex/package.json', import.meta.url)));
 console.log('knex', version);
@@ -72,4 +72,6 @@ for (const cancel of [false, true]) {
 
 await checkFails('22P02', `malformed array literal: "${ADDRESS}"`, app.raw(call, [ADDRESS]));
 await checkFails('22023', 'addresses must have one dimension', app.raw(call, [[[ADDRESS]]]));
+await checkFails('22P02', 'invalid input syntax for type json',
+  app.raw('SELECT * FROM jsonb_to_recordset(?) AS r(id int)', [GUESTS]));
 await Promise.all(pools.map((pool) => pool.destroy()));
