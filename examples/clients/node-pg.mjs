@@ -65,6 +65,13 @@ await checkFails('57014', 'due to statement timeout',
   oneToken(await connect('slow', { statement_timeout: 200 }), [ADDRESS]));
 
 const call2 = 'SELECT * FROM sw_create_guest_token($1, $2)';
+// PgBouncer refuses this option, which node-postgres sends as it connects.
+const { PGBOUNCER_HOST: host, PGBOUNCER_PORT: port } = process.env;
+if (host) {
+  await checkFails('08P01', 'unsupported startup parameter', connect('app', { host, port, statement_timeout: 200 }));
+  clients.pop();
+}
+
 const now = Date.now();
 await checkFails('22003', `value "${now}" is out of range for type integer`, app.query(call2, [[ADDRESS], now]));
 await checkFails('22P02', 'invalid input syntax for type integer', app.query(call2, [[ADDRESS], new Date()]));
