@@ -6,6 +6,7 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
+use JSON::PP;
 use PostgreSQL::Test::Utils;
 use SwTest;
 use Test::More;
@@ -35,6 +36,15 @@ foreach my $file (@programs)
 	ok($shown{$name}, "$name is in the document") if slurp_file($file) =~ /^[^\w\n]*clients\.md$/m;
 }
 cmp_ok(scalar keys %shown, '>=', 14, 'the document has a snippet for each driver');
+
+# the versions that it names are those that script/clients brings
+my $packages = decode_json(slurp_file("$root/examples/clients/package.json"))->{dependencies};
+foreach my $name (grep { $_ ne 'graphql' } sort keys %$packages)
+{
+	my ($version) = $packages->{$name} =~ /^(\d+\.\d+)\.\d+$/;
+
+	like($document, qr/ \Q$name $version\E\b/, "the document names the version of $name");
+}
 
 # each message is one that a program has seen: strings are joined over lines first
 $sources =~ s/"\n\s*[.+]?\s*f?"//g;

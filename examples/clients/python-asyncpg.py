@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Guest tokens with asyncpg."""
 
-import asyncio
 # clients.md
+import asyncio
 import datetime
 import json
 

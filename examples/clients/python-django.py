@@ -1,23 +1,14 @@
 #!/usr/bin/python3
 """Guest tokens with Django, over psycopg 2."""
 
-import json
-
-import django
-from django.conf import settings
-from django.contrib.postgres.fields import ArrayField
-from django.db import DatabaseError, connections, models
-
-settings.configure(DATABASES={
-    name: {"ENGINE": "django.db.backends.postgresql", "NAME": "postgres",
-           "USER": user}
-    for name, user in (("default", "app"), ("ahead", "ahead"),
-                       ("slow", "slow"), ("down", "down"),
-                       ("watcher", "slow"))},
-    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField")
-django.setup()
+import django_setup
 
 # clients.md
+import json
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import DatabaseError, models
+
 TRY_LATER = ("08001", "08006", "53400", "58000")
 
 
@@ -75,6 +66,8 @@ def take_note(guest, note):
 # end
 
 
+from django.db import connections  # noqa: E402
+
 import check  # noqa: E402
 
 
@@ -96,7 +89,7 @@ def connect(user):
 
 
 connect.slow = False
-print("Django", django.__version__)
+print("Django", django_setup.VERSION)
 check.check_snippet(connect, execute, one_token, many_tokens,
                     token_unless_down, cancel)
 check.check_fails("42883", "function sw_create_guest_token(text[])"
