@@ -130,6 +130,19 @@ class Clients {
         Connection slow = connect("slow");
         checkFails("57014", "due to user request", () -> tokenWithin(slow, 1, ADDRESS));
         check(execute(slow, "SELECT 1").equals(1), "the connection is free again");
+        Connection watcher = connect("slow");
+        try (var statement = slow.prepareStatement("SELECT token FROM sw_create_guest_token(?)")) {
+            statement.setArray(1, slow.createArrayOf("uuid", new UUID[] {ADDRESS}));
+            new Thread(() -> {
+                try {
+                    execute(watcher, "SELECT until_called()");
+                    statement.cancel();
+                } catch (SQLException error) {
+                    throw new AssertionError(error);
+                }
+            }).start();
+            checkFails("57014", "due to user request", () -> statement.executeQuery());
+        }
 
         // The client stops waiting, and closes the connection; the server goes on.
         Connection impatient = connect("slow", "socketTimeout=1");
