@@ -1,0 +1,15 @@
+"""Sets up Django for python-django.py, whose module has models."""
+
+import django
+from django.conf import settings
+
+VERSION = django.get_version()
+USERS = {"default": "app", "ahead": "ahead", "slow": "slow",
+         "watcher": "slow", "down": "down"}
+
+settings.configure(
+    DATABASES={name: {"ENGINE": "django.db.backends.postgresql",
+                      "NAME": "postgres", "USER": user}
+               for name, user in USERS.items()},
+    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField")
+django.setup()

@@ -1,0 +1,97 @@
+// Guest tokens with node-postgres.
+
+// clients.md
+import pg from 'pg';
+
+const TRY_LATER = ['08001', '08006', '53400', '58000'];
+
+export async function oneToken(client, addresses) {
+  const { rows } = await client.query(
+    'SELECT token, refresh_token FROM sw_create_guest_token($1, expires_in => $2)',
+    [addresses, '30 min']);
+  return rows[0];
+}
+
+export async function manyTokens(client, guests) {
+  const { rows } = await client.query(
+    `SELECT r.id, t.* FROM jsonb_to_recordset($1) AS r(id int, addresses uuid[]),
+       sw_try_create_guest_token(r.addresses) t`, [JSON.stringify(guests)]);
+  return rows;
+}
+
+export async function tokenUnlessDown(client, addresses) {
+  try {
+    return await oneToken(client, addresses);
+  } catch (error) {
+    if (TRY_LATER.includes(error.code)) return null;
+    throw error;
+  }
+}
+
+export async function cancel(pool, client) {    // over another connection
+  await pool.query('SELECT pg_cancel_backend($1)', [client.processID]);
+}
+// end
+
+import { readFileSync } from 'node:fs';
+import { ADDRESS, GUESTS, assert, checkFails, checkSnippet } from './check.mjs';
+
+const { version } = JSON.parse(readFileSync(new URL('node_modules/pg/package.json', import.meta.url)));
+console.log('pg', version);
+
+const clients = [];
+async function connect(user, options) {
+  clients.push(new pg.Client({ user, ...options }));
+  await clients.at(-1).connect();
+  return clients.at(-1);
+}
+
+const app = await checkSnippet(connect, oneToken, manyTokens, tokenUnlessDown);
+const slow = await connect('slow');
+const watcher = await connect('slow');
+const call = oneToken(slow, [ADDRESS]);
+await Promise.all([
+  checkFails('57014', 'due to user request', call),
+  watcher.query('SELECT until_called()').then(() => cancel(watcher, slow)),
+]);
+
+// The client stops waiting; the server does not.
+const impatient = await connect('slow', { query_timeout: 200 });
+await checkFails(undefined, 'Query read timeout', oneToken(impatient, [ADDRESS]));
+const { rows: [caller] } = await watcher.query('SELECT until_called() AS pid');
+assert.equal(caller.pid, impatient.processID);
+await cancel(watcher, impatient);
+await checkFails('57014', 'due to statement timeout',
+  oneToken(await connect('slow', { statement_timeout: 200 }), [ADDRESS]));
+
+const call2 = 'SELECT * FROM sw_create_guest_token($1, $2)';
+// PgBouncer refuses this option, which node-postgres sends as it connects.
+const { PGBOUNCER_HOST: host, PGBOUNCER_PORT: port } = process.env;
+if (host) {
+  await checkFails('08P01', 'unsupported startup parameter', connect('app', { host, port, statement_timeout: 200 }));
+  clients.pop();
+}
+
+const now = Date.now();
+await checkFails('22003', `value "${now}" is out of range for type integer`, app.query(call2, [[ADDRESS], now]));
+await checkFails('22P02', 'invalid input syntax for type integer', app.query(call2, [[ADDRESS], new Date()]));
+await checkFails('22P02', `malformed array literal: "${ADDRESS}"`, app.query(call2, [ADDRESS, null]));
+await checkFails('22P02', 'invalid input syntax for type json',
+  app.query('SELECT * FROM jsonb_to_recordset($1) AS r(id int)', [GUESTS]));
+await checkFails('22P02', 'malformed record literal',
+  app.query('SELECT * FROM sw_create_guest_tokens($1)', [GUESTS]));
+const { rows: [bare] } = await app.query('SELECT sw_create_guest_token($1) AS t', [[ADDRESS]]);
+assert.match(bare.t, /^\(eyJ.*,eyJ.*\)$/);
+
+// pool.query() closes the connection after any error; connect() and release() do not.
+const pool = new pg.Pool({ user: 'app', max: 1 });
+const pid = async () => (await pool.query('SELECT pg_backend_pid() AS pid')).rows[0].pid;
+const first = await pid();
+const client = await pool.connect();
+await checkFails('22023', 'addresses', oneToken(client, []));
+client.release();
+assert.equal(await pid(), first);
+await checkFails('22023', 'addresses', oneToken(pool, []));
+assert.notEqual(await pid(), first);
+await pool.end();
+await Promise.all(clients.map((each) => each.end()));

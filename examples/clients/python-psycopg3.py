@@ -1,0 +1,67 @@
+#!/usr/bin/python3
+"""Guest tokens with psycopg 3."""
+
+# clients.md
+import psycopg
+from psycopg.types.json import Jsonb
+
+TRY_LATER = ("08001", "08006", "53400", "58000")
+
+
+def one_token(connection, addresses):
+    return connection.execute(
+        "SELECT token, refresh_token FROM sw_create_guest_token("
+        "%s::uuid[], expires_in => %s)", [addresses, "30 min"]).fetchone()
+
+
+def many_tokens(connection, rows):
+    return connection.execute(
+        "SELECT r.id, t.*"
+        " FROM jsonb_to_recordset(%s) AS r(id int, addresses uuid[]),"
+        " sw_try_create_guest_token(r.addresses) t", [Jsonb(rows)]).fetchall()
+
+
+def token_unless_down(connection, addresses):
+    try:
+        return one_token(connection, addresses)
+    except psycopg.Error as error:
+        if error.sqlstate in TRY_LATER:
+            return None
+        raise
+
+
+def cancel(connection):         # from another thread
+    connection.cancel()
+# end
+
+
+import check  # noqa: E402
+
+
+def connect(user):
+    return psycopg.connect(user=user, autocommit=True)
+
+
+def execute(connection, sql, *values):
+    return connection.execute(sql, values).fetchone()
+
+
+print("psycopg", psycopg.__version__)
+check.check_snippet(connect, execute, one_token, many_tokens,
+                    token_unless_down, cancel)
+
+app = connect("app")
+check.check_traps(app, execute)
+# a list of strings needs no cast, and a value is no part of the statement
+check.check_token(execute(app, "SELECT * FROM sw_create_guest_token(%s)",
+                          [check.ADDRESS]))
+check.check("secret" not in execute(app, "SELECT current_query(), %s::text",
+                                    "secret")[0], "a parameter in the text")
+
+# a cursor that the server keeps does not read ahead
+for statement, reads_ahead in ("", True), ("DECLARE kept CURSOR FOR ", False):
+    plan = connect("ahead").execute(
+        f"EXPLAIN {statement}SELECT t.*"
+        " FROM jsonb_to_recordset('[]') AS r(id int, addresses uuid[]),"
+        " sw_try_create_guest_token(r.addresses) t").fetchall()
+    check.check(("Guest Tokens" in str(plan)) == reads_ahead, plan)
