@@ -169,7 +169,7 @@ sgt_describe_outcome(const Call *call, const Outcome *outcome,
 			break;
 		case ATTEMPT_OVER_BUDGET:
 			sgt_set_error(error, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-						  "too many tokens in a minute");
+						  "too many tokens requested in a minute");
 			error->detail = psprintf(_("\"sw_guest_token.tokens_per_minute\" is %d."),
 									 call->limits.tokens_per_minute);
 			error->hint = pstrdup(_("Try again later."));
@@ -219,12 +219,12 @@ describe_status(const Call *call, const Outcome *outcome,
 			break;
 		case 404:
 			sgt_set_error(error, ERRCODE_UNDEFINED_OBJECT,
-						  "SignalWire has nothing at the URL of the request");
+						  "SignalWire found nothing at the URL of the request");
 			error->hint = pstrdup(_("Check the parameter \"sw_guest_token.space_name\" or \"sw_guest_token.base_url\"."));
 			break;
 		case 429:
 			sgt_set_error(error, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-						  "SignalWire limits the rate of requests");
+						  "SignalWire limited the rate of requests");
 			break;
 		default:
 			if (status >= 500 && status <= 599)

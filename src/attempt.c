@@ -439,7 +439,7 @@ describe_reason(Attempt *a, AttemptEnd end, CURLcode code)
 	const char *reason = NULL;
 
 	if (a->too_large)
-		reason = gettext_noop("too much came");
+		reason = gettext_noop("the response is too large");
 	else if (a->is_encoded)
 		reason = gettext_noop("it has a transfer encoding that was not asked for");
 	else if (is_header_too_long(a, code))

@@ -152,7 +152,7 @@ check_network(ReturnSetInfo *result, Target *target,
 	if (probe.connect_us == 0)
 	{
 		put_error(result, "connect", took_us, &error,
-				  _("Can the server reach the host, and does something listen there?  A firewall may want a \"sw_guest_token.proxy\"."));
+				  _("Can the server reach the host, and does something listen there?  A firewall may require \"sw_guest_token.proxy\"."));
 		return;
 	}
 	put_step(result, "connect", true, probe.connect_us,
@@ -202,7 +202,7 @@ put_certificate(ReturnSetInfo *result, Target *target,
 						  sgt_show_text(&target->secrets, probe->issuer,
 										strlen(probe->issuer)),
 						  (long long) days),
-				 days <= SOON_DAYS ? _("Its owner has to renew it.") : NULL);
+				 days <= SOON_DAYS ? _("The owner of the certificate has to renew it.") : NULL);
 }
 
 static void
@@ -213,7 +213,7 @@ put_clock(ReturnSetInfo *result, const AttemptProbe *probe)
 
 	if (probe->server_time < 0)
 		put_step(result, "clock", true, probe->answer_us,
-				 _("The API does not tell its time."), NULL);
+				 _("The response has no date."), NULL);
 	else
 		put_step(result, "clock", ok, probe->answer_us,
 				 skew_s == 0 ?
@@ -246,14 +246,14 @@ put_guard(ReturnSetInfo *result, const Target *target)
 				 _("Nothing is guarded: the settings name no target."), NULL);
 	else if (guarded == NULL)
 		put_step(result, "guard", true, 0,
-				 psprintf(_("This target is not guarded: %d others are."),
+				 psprintf(_("This target is not guarded: %d other targets have taken all places."),
 						  SGT_MAX_GUARDED), NULL);
 	else if (state->is_open)
 		put_step(result, "guard", false, 0,
 				 psprintf(_("Requests are suspended.  %s  The next probe is due in %.1f s."),
 						  sgt_describe_cause(state),
 						  Max(state->probe_in_us, 0) / 1000000.0),
-				 _("A probe that is answered ends this by itself."));
+				 _("This ends by itself as soon as a probe is answered."));
 	else
 		put_step(result, "guard", true, 0,
 				 _("Requests are not suspended."), NULL);

@@ -196,7 +196,7 @@ initialize(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("libcurl %s cannot be used", info->version),
-				 errdetail("Needed is version 7.87 or newer with TLS and name look-ups that can be interrupted.")));
+				 errdetail("Version 7.87 or newer is needed, with TLS and name look-ups that can be interrupted.")));
 
 	sgt_begin_turn();
 	engine.is_initialized = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;

@@ -293,7 +293,7 @@ sw_token_header(PG_FUNCTION_ARGS)
 		refuse_header("It is too long.");
 	json = decode_base64url(start, dot - start, &length);
 	if (json == NULL)
-		refuse_header("What stands before the first dot is not base64url.");
+		refuse_header("The part before the first dot is not base64url.");
 
 	switch (sgt_check_json_object(json, length))
 	{
@@ -307,7 +307,7 @@ sw_token_header(PG_FUNCTION_ARGS)
 					 errmsg("header of the token is nested too deeply")));
 			break;
 		case CODEC_MALFORMED:
-			refuse_header("What stands before the first dot does not encode a JSON object.");
+			refuse_header("The part before the first dot does not encode a JSON object.");
 	}
 
 	/* 22P05 if the database's encoding lacks a character */

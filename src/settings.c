@@ -447,7 +447,7 @@ make_route(Target *target)
 		refuse_setting("project_id", NULL, NULL);
 	if (strchr(project_id, ':') || sgt_has_unfit_character(project_id))
 		refuse_setting("project_id",
-					   "It holds a colon, white space or a control character.", NULL);
+					   "It contains a colon, white space or a control character.", NULL);
 
 	if (ca_file[0] != '\0')
 		check_ca_file();
@@ -481,7 +481,7 @@ make_credentials(Target *target)
 					   gettext_noop("Write the API token into a file that only the server's user can read, and name it in \"sw_guest_token.api_token_file\"."));
 	if (sgt_has_unfit_character(token))
 		refuse_setting(api_token_file[0] ? "api_token_file" : "api_token",
-					   "The token holds white space or a control character.", NULL);
+					   "The token contains white space or a control character.", NULL);
 	add_secret(target, pstrdup(token));
 	target->authorization =
 		psprintf("Basic %s", add_basic_secret(target, project_id, token));
@@ -573,7 +573,7 @@ read_token_file(char *token)
 		else if (n > MAX_API_TOKEN_LENGTH)
 			problem = gettext_noop("The file is too long.");
 		else if (memchr(token, '\0', n))
-			problem = gettext_noop("The token holds white space or a control character.");
+			problem = gettext_noop("The token contains white space or a control character.");
 	}
 	CloseTransientFile(fd);
 	if (problem)

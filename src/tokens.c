@@ -560,7 +560,7 @@ check_expires_in(const Interval *expires_in, int64 *expire_at,
 				 CallError *error)
 {
 	const char *too_short = gettext_noop("expires_in must be at least one second");
-	const char *too_long = gettext_noop("expires_in must not reach beyond the year 9999");
+	const char *too_long = gettext_noop("expires_in must not end after the year 9999");
 	const int64 days_per_year = 366;
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz end;

@@ -86,9 +86,9 @@ sgt_read_base_url(const char *str, ApiUrl *result)
 	if (strchr("/?#", *authority))
 		return gettext_noop("It has no host.");
 	if (memchr(authority, '@', strcspn(authority, "/?#")))
-		return gettext_noop("It must not hold a user name or a password.");
+		return gettext_noop("It must not contain a user name or a password.");
 	if (strpbrk(authority, "?#"))
-		return gettext_noop("It must not hold a query or a fragment.");
+		return gettext_noop("It must not contain a query or a fragment.");
 
 	if (!parse_url(str, 0, &parts) || !parts.path)
 		return gettext_noop("It is not a URL.");
@@ -135,7 +135,7 @@ sgt_read_proxy(const char *str, bool is_https, ProxyUrl *result)
 	if (!parts.decodes)
 		return gettext_noop("Its user name or password is not valid.");
 	if (!is_known_proxy_scheme(parts.scheme))
-		return gettext_noop("libcurl does not know such a proxy.");
+		return gettext_noop("libcurl does not support this kind of proxy.");
 	if (!is_https && !is_loopback(parts.host))
 		return gettext_noop("With a plain \"http\" URL the proxy must be on a loopback host: it would see the API token in clear.");
 

@@ -431,7 +431,7 @@ is($out, "token true\n" x 2 . 'token true', 'three of four tokens, in every way'
 is($out, "token true\n53400", 'the fourth, in another session, is the last');
 is(sql_state($err), '53400 53400 53400', 'and neither SET ROLE nor SECURITY DEFINER gives more');
 like($err,
-	qr/too many tokens in a minute\nDETAIL:  "sw_guest_token\.tokens_per_minute" is 4\.\nHINT:  Try again later\./,
+	qr/too many tokens requested in a minute\nDETAIL:  "sw_guest_token\.tokens_per_minute" is 4\.\nHINT:  Try again later\./,
 	'which says why');
 is($sandbox->attempts, 4, 'nothing more was sent');
 is(stat_of('over_budget'), 4, 'and the view counts');
@@ -507,7 +507,7 @@ $session = calls(12, 'SET sw_guest_token.max_retries = 1');
 is($sandbox->attempts, 24, 'a 17th is not guarded');
 like(
 	calls(0, "SELECT ok, detail FROM sw_guest_token_check() WHERE step = 'guard'")->{out},
-	qr/^t\|This target is not guarded: 16 others are\.$/, 'and the doctor says so');
+	qr/^t\|This target is not guarded: 16 other targets have taken all places\.$/, 'and the doctor says so');
 
 # a rotated token is the same target, another project is not
 $node->restart;

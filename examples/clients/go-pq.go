@@ -152,7 +152,7 @@ func main() {
 	checkFails("22P02", "malformed array literal: \""+address+"\"", err)
 	_, err = query(app, "SELECT token FROM sw_create_guest_token($1, expires_in => $2)",
 		pq.Array([]string{address}), 30*time.Minute)
-	checkFails("22023", "expires_in must not reach beyond the year 9999", err)
+	checkFails("22023", "expires_in must not end after the year 9999", err)
 	text, err := query(app, "SELECT sw_create_guest_token($1)", pq.Array([]string{address}))
 	check(err == nil && strings.HasPrefix(text, "(eyJ"), "text and no columns:", err)
 }
