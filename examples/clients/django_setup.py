@@ -1,7 +1,12 @@
 """Sets up Django for python-django.py, whose module has models."""
 
+import sys
+
 import django
 from django.conf import settings
+
+# From 4.2 on, Django would take psycopg 3 where both are installed.
+sys.modules["psycopg"] = None
 
 VERSION = django.get_version()
 USERS = {"default": "app", "ahead": "ahead", "slow": "slow",
