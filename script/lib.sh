@@ -245,6 +245,12 @@ has_cron() {
             [ "$("$pg_config" --bindir)" != "/usr/lib/postgresql/$major/bin" ]; }
 }
 
+has_hint_plan() {
+    [ -n "$pg_config" ] &&
+        { [ -f "$("$pg_config" --pkglibdir)/pg_hint_plan.so" ] ||
+            [ "$("$pg_config" --bindir)" != "/usr/lib/postgresql/$major/bin" ]; }
+}
+
 has_pgxs() {
     [ -n "$pg_config" ] && has_development_files "$pg_config"
 }
@@ -283,6 +289,7 @@ need_tests() {
     need nginx-light command -v nginx
     need gettext command -v msgfmt
     want "postgresql-$major-cron" has_cron
+    want "postgresql-$major-pg-hint-plan" has_hint_plan
     need_sandbox
 }
 
