@@ -15,7 +15,7 @@ set title "Rows whose calls take 50 ms (more is better)"
 set ylabel "rows per second"
 set logscale y
 set yrange [10:10000]
-set xtics rotate by -35
+set xtics rotate by 35 right noenhanced
 array color[4] = ["#66a9b5", "#0b7285", "#083d4a", "#7b5ea7"]
 array name[4] = ["16 in flight", "64", "256", "one by one"]
 plot for [s = 1:4] "read_ahead.dat" using s + 1:xtic(1) lc rgb color[s] title name[s]

@@ -37,7 +37,7 @@ SELECT w.round, what, w.us, o.us AS other_us
 \echo
 \echo Medians, in brackets the least and the greatest.
 \echo
-\echo Rows whose calls take 50 ms, times the array function''s time:
+\echo Rows whose calls take 50 ms, as times of the array function:
 SELECT form,
        max(ratio) FILTER (WHERE concurrency = 16) AS "16 in flight",
        max(ratio) FILTER (WHERE concurrency = 64) AS "64",
