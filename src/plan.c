@@ -26,11 +26,11 @@
 #include "scan.h"
 #include "settings.h"
 
-/* Those with the options of DECLARE CURSOR are left alone. */
-#define CURSOR_OPTIONS	(CURSOR_OPT_BINARY | CURSOR_OPT_SCROLL | \
-						 CURSOR_OPT_NO_SCROLL | CURSOR_OPT_INSENSITIVE | \
-						 CURSOR_OPT_ASENSITIVE | CURSOR_OPT_HOLD | \
-						 CURSOR_OPT_FAST_PLAN)
+/*
+ * Cursors are left alone: those of DECLARE CURSOR and PL/pgSQL want a fast start,
+ * others may be scrolled.  PL/pgSQL says of all its queries that they are not.
+ */
+#define CURSOR_OPTIONS	(CURSOR_OPT_SCROLL | CURSOR_OPT_HOLD | CURSOR_OPT_FAST_PLAN)
 
 static planner_hook_type next_planner_hook = NULL;
 static PGFunction create_function = NULL;
