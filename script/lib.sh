@@ -289,7 +289,10 @@ need_tests() {
     need nginx-light command -v nginx
     need gettext command -v msgfmt
     want "postgresql-$major-cron" has_cron
-    want "postgresql-$major-pg-hint-plan" has_hint_plan
+    # Not all releases have it, which is no reason to ask for the lists each time.
+    if apt-cache show "postgresql-$major-pg-hint-plan" >/dev/null 2>&1; then
+        want "postgresql-$major-pg-hint-plan" has_hint_plan
+    fi
     need_sandbox
 }
 
