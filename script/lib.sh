@@ -245,6 +245,12 @@ has_cron() {
             [ "$("$pg_config" --bindir)" != "/usr/lib/postgresql/$major/bin" ]; }
 }
 
+has_hint_plan() {
+    [ -n "$pg_config" ] &&
+        { [ -f "$("$pg_config" --pkglibdir)/pg_hint_plan.so" ] ||
+            [ "$("$pg_config" --bindir)" != "/usr/lib/postgresql/$major/bin" ]; }
+}
+
 has_pgxs() {
     [ -n "$pg_config" ] && has_development_files "$pg_config"
 }
@@ -283,6 +289,10 @@ need_tests() {
     need nginx-light command -v nginx
     need gettext command -v msgfmt
     want "postgresql-$major-cron" has_cron
+    # Not all releases have it, which is no reason to ask for the lists each time.
+    if apt-cache show "postgresql-$major-pg-hint-plan" >/dev/null 2>&1; then
+        want "postgresql-$major-pg-hint-plan" has_hint_plan
+    fi
     need_sandbox
 }
 

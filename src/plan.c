@@ -26,11 +26,11 @@
 #include "scan.h"
 #include "settings.h"
 
-/* Those with the options of DECLARE CURSOR are left alone. */
-#define CURSOR_OPTIONS	(CURSOR_OPT_BINARY | CURSOR_OPT_SCROLL | \
-						 CURSOR_OPT_NO_SCROLL | CURSOR_OPT_INSENSITIVE | \
-						 CURSOR_OPT_ASENSITIVE | CURSOR_OPT_HOLD | \
-						 CURSOR_OPT_FAST_PLAN)
+/*
+ * Cursors are left alone: those of DECLARE CURSOR and PL/pgSQL want a fast start,
+ * others may be scrolled.  PL/pgSQL says of all its queries that they are not.
+ */
+#define CURSOR_OPTIONS	(CURSOR_OPT_SCROLL | CURSOR_OPT_HOLD | CURSOR_OPT_FAST_PLAN)
 
 static planner_hook_type next_planner_hook = NULL;
 static PGFunction create_function = NULL;
@@ -43,7 +43,7 @@ static PlannedStmt *plan_query(Query *parse, const char *query_string,
 							   int cursor_options,
 							   ParamListInfo params SGT_PLANNER_PARAM);
 static void rewrite_statement(PlannedStmt *stmt, const Mentioned *mentions);
-static int	find_last_plan_id(Plan *plan);
+static void look_at(Rewrite *rw, Plan *plan);
 static void visit(Rewrite *rw, Plan **link, Demand demand);
 static void visit_list(Rewrite *rw, List *plans, Demand demand);
 static void visit_append(Rewrite *rw, Append *append, Demand demand);
@@ -133,26 +133,36 @@ rewrite_statement(PlannedStmt *stmt, const Mentioned *mentions)
 
 	rw.are_judged = palloc0(list_length(stmt->subplans) * sizeof(bool));
 	rw.are_pure = palloc0(list_length(stmt->subplans) * sizeof(bool));
-	rw.next_plan_id = find_last_plan_id(stmt->planTree) + 1;
+	rw.setters = palloc0(list_length(stmt->paramExecTypes) * sizeof(int));
+	look_at(&rw, stmt->planTree);
 	foreach(lc, stmt->subplans)
-		rw.next_plan_id = Max(rw.next_plan_id,
-							  find_last_plan_id(lfirst(lc)) + 1);
+		look_at(&rw, lfirst(lc));
 	visit(&rw, &stmt->planTree, by_run);
 	visit_list(&rw, stmt->subplans, unknown);
 }
 
-static int
-find_last_plan_id(Plan *plan)
+/*
+ * Fills in what is about the statement as a whole.
+ */
+static void
+look_at(Rewrite *rw, Plan *plan)
 {
-	int			last_id;
 	ListCell   *lc;
+	ListCell   *param;
 
 	if (plan == NULL)
-		return 0;
-	last_id = plan->plan_node_id;
+		return;
+	check_stack_depth();
+	rw->next_plan_id = Max(rw->next_plan_id, plan->plan_node_id + 1);
+	foreach(lc, plan->initPlan)
+	{
+		const SubPlan *subplan = lfirst_node(SubPlan, lc);
+
+		foreach(param, subplan->setParam)
+			rw->setters[lfirst_int(param)] = subplan->plan_id;
+	}
 	foreach(lc, sgt_get_children(plan))
-		last_id = Max(last_id, find_last_plan_id(lfirst(lc)));
-	return last_id;
+		look_at(rw, lfirst(lc));
 }
 
 /*
@@ -196,6 +206,7 @@ visit(Rewrite *rw, Plan **link, Demand demand)
 
 			/* each of their rows takes one of their children's, at least */
 		case T_Result:
+		case T_LockRows:
 			outer = demand;
 			break;
 		case T_SubqueryScan:
@@ -231,9 +242,7 @@ visit(Rewrite *rw, Plan **link, Demand demand)
 	if (!demand.is_known)
 		return;
 	sgt_wrap_target_list(rw, link, &demand);
-	if (*link != plan)
-		link = &(*link)->lefttree;
-	if (sgt_is_lateral(rw, plan))
+	if (*link == plan && sgt_is_lateral(rw, plan))
 		sgt_replace_loop(rw, link, &demand);
 }
 

@@ -96,9 +96,6 @@ sgt_is_pure(const Rewrite *rw, Plan *plan)
 	switch (nodeTag(plan))
 	{
 		case T_SeqScan:
-		case T_IndexScan:
-		case T_IndexOnlyScan:
-		case T_BitmapIndexScan:
 		case T_BitmapHeapScan:
 		case T_BitmapAnd:
 		case T_BitmapOr:
@@ -116,11 +113,21 @@ sgt_is_pure(const Rewrite *rw, Plan *plan)
 		case T_SetOp:
 		case T_Gather:
 		case T_GatherMerge:
-		case T_Hash:
 		case T_LockRows:
 			break;
 		case T_Result:
 			is_pure = sgt_is_pure_expr(rw, ((Result *) plan)->resconstantqual);
+			break;
+		case T_IndexScan:
+			is_pure = sgt_is_pure_expr(rw, ((IndexScan *) plan)->indexqual) &&
+				sgt_is_pure_expr(rw, ((IndexScan *) plan)->indexorderby);
+			break;
+		case T_IndexOnlyScan:
+			is_pure = sgt_is_pure_expr(rw, ((IndexOnlyScan *) plan)->indexqual) &&
+				sgt_is_pure_expr(rw, ((IndexOnlyScan *) plan)->indexorderby);
+			break;
+		case T_BitmapIndexScan:
+			is_pure = sgt_is_pure_expr(rw, ((BitmapIndexScan *) plan)->indexqual);
 			break;
 		case T_SampleScan:
 			is_pure = sgt_is_pure_expr(rw, ((SampleScan *) plan)->tablesample);
@@ -143,10 +150,22 @@ sgt_is_pure(const Rewrite *rw, Plan *plan)
 		case T_CteScan:
 			is_pure = is_pure_subplan(rw, ((CteScan *) plan)->ctePlanId);
 			break;
+
+			/* the planner does not see what is volatile in a sub-select */
 		case T_NestLoop:
-		case T_MergeJoin:
-		case T_HashJoin:
 			is_pure = sgt_is_pure_expr(rw, ((Join *) plan)->joinqual);
+			break;
+		case T_MergeJoin:
+			is_pure = sgt_is_pure_expr(rw, ((Join *) plan)->joinqual) &&
+				sgt_is_pure_expr(rw, ((MergeJoin *) plan)->mergeclauses);
+			break;
+		case T_HashJoin:
+			is_pure = sgt_is_pure_expr(rw, ((Join *) plan)->joinqual) &&
+				sgt_is_pure_expr(rw, ((HashJoin *) plan)->hashclauses) &&
+				sgt_is_pure_expr(rw, ((HashJoin *) plan)->hashkeys);
+			break;
+		case T_Hash:
+			is_pure = sgt_is_pure_expr(rw, ((Hash *) plan)->hashkeys);
 			break;
 		case T_Memoize:
 			is_pure = sgt_is_pure_expr(rw, ((Memoize *) plan)->param_exprs);
@@ -210,6 +229,13 @@ has_impure_subplan(Node *node, void *rewrite)
 
 	if (node == NULL)
 		return false;
+	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXEC)
+	{
+		/* who asks first for the parameter of an initPlan has that run */
+		int			setter = rw->setters[((Param *) node)->paramid];
+
+		return setter > 0 && !is_pure_subplan(rw, setter);
+	}
 	if (IsA(node, SubPlan) &&
 		!is_pure_subplan(rw, ((SubPlan *) node)->plan_id))
 		return true;

@@ -27,6 +27,8 @@ typedef struct Rewrite
 	Mentioned	mentioned;		/* of these, those that are what they seem */
 	bool		are_try[MAX_FUNCTIONS];
 	int			next_plan_id;
+	int		   *setters;		/* by parameter: which sub-plan sets it, once;
+								 * 0: none */
 	bool	   *are_judged;		/* the statement's sub-plans */
 	bool	   *are_pure;		/* if they are judged */
 } Rewrite;

@@ -87,7 +87,8 @@ static Node *move_lateral(Node *node, void *context);
  */
 
 /*
- * Puts a node above a plan whose target list has calls, if that can be done.
+ * Puts a node above a plan whose target list has calls, if that can be done.  A
+ * nested loop with the function becomes a node, too.
  */
 void
 sgt_wrap_target_list(Rewrite *rw, Plan **link, const Demand *demand)
@@ -95,6 +96,7 @@ sgt_wrap_target_list(Rewrite *rw, Plan **link, const Demand *demand)
 	TargetList	state = {.rw = rw};
 	TargetList *list = &state;
 	Plan	   *plan = *link;
+	Plan	   *child = plan;
 	List	   *targetlist = plan->targetlist;
 	List	   *result = NIL;
 	ScanCall   *calls;
@@ -130,12 +132,14 @@ sgt_wrap_target_list(Rewrite *rw, Plan **link, const Demand *demand)
 	}
 
 	plan->targetlist = list->columns;
-	if (!sgt_is_pure(rw, plan))
+	if (sgt_is_lateral(rw, plan))
+		sgt_replace_loop(rw, &child, demand);
+	if (!sgt_is_pure(rw, child))
 	{
 		plan->targetlist = targetlist;
 		return;
 	}
-	cscan = sgt_make_scan(plan, plan, calls, list_length(list->calls),
+	cscan = sgt_make_scan(plan, child, calls, list_length(list->calls),
 						  demand->bounds, demand->limit);
 	cscan->scan.plan.plan_node_id = rw->next_plan_id++;
 	cscan->scan.plan.targetlist = result;
@@ -170,6 +174,8 @@ has_target_list(const Plan *plan)
 		case T_HashJoin:
 		case T_Agg:
 		case T_WindowAgg:
+		case T_Gather:
+		case T_GatherMerge:
 			return true;
 		default:
 			return false;
@@ -575,7 +581,8 @@ sgt_is_lateral(const Rewrite *rw, const Plan *plan)
 
 /*
  * Puts a node in the place of such a plan, if that can be done.  Its target list
- * is evaluated as rows are handed on, so that it may be volatile.
+ * is evaluated as rows are handed on, so that it may be volatile.  Quals keep
+ * the order in which the loop evaluates them.
  */
 void
 sgt_replace_loop(Rewrite *rw, Plan **link, const Demand *demand)
@@ -583,8 +590,8 @@ sgt_replace_loop(Rewrite *rw, Plan **link, const Demand *demand)
 	NestLoop   *loop = (NestLoop *) *link;
 	Plan	   *plan = &loop->join.plan;
 	FunctionScan *scan = (FunctionScan *) plan->righttree;
-	List	   *quals = list_concat(list_concat_copy(loop->join.joinqual, plan->qual),
-									scan->scan.plan.qual);
+	List	   *quals = list_concat(list_concat_copy(scan->scan.plan.qual,
+													 loop->join.joinqual), plan->qual);
 	Lateral		lateral = {.loop = loop,.scan = scan};
 	Node	   *targetlist;
 	FuncExpr   *func;

@@ -154,8 +154,9 @@ class Session:
             elif kind in 'EN':
                 fields = {f[:1]: f[1:].decode()
                           for f in body.split(b'\0') if f}
-                lines.append(' '.join((fields[b'S'], fields[b'C'],
-                                       fields[b'M'])))
+                # the server numbers portals
+                lines.append(re.sub(r'(<unnamed portal) \d+', r'\1', ' '.join(
+                    (fields[b'S'], fields[b'C'], fields[b'M']))))
             elif kind == 'C':
                 lines.append('(%s)' % body[:-1].decode())
             if kind in ends:
@@ -736,8 +737,10 @@ class Case:
         expressions += [rng.choice(names)] if calls or not expressions else []
         rng.shuffle(expressions)
         lock = ''
-        if self.chance(0.04) and not calls and items.startswith('good '):
-            lock = ' FOR UPDATE'
+        if self.chance(0.2) and re.match('(good|big|part|bad) %s(,|$)' % t,
+                                         items):
+            lock = self.pick(' FOR UPDATE OF %s', ' FOR SHARE OF %s NOWAIT',
+                             ' FOR UPDATE OF %s SKIP LOCKED') % t
         if kind == 10:
             return ('SELECT %s.grp, %s.n, count(*), max(%s) FROM %s%s GROUP BY'
                     ' GROUPING SETS ((%s.grp), (%s.n), ())' % (
@@ -926,6 +929,7 @@ class Case:
                             'SET LOCAL jit_above_cost = 0']
         if self.chance(0.1):
             self.before += ['SET LOCAL parallel_setup_cost = 0',
+                            'SET LOCAL parallel_tuple_cost = 0',
                             'SET LOCAL min_parallel_table_scan_size = 0',
                             'SET LOCAL parallel_leader_participation = off',
                             'SET LOCAL max_parallel_workers_per_gather = 1']

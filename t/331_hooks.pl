@@ -1,0 +1,91 @@
+# Reading ahead together with other modules that hook into planner and executor,
+# loaded before the library and after it.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use SwTest;
+use Test::More;
+
+my $library_path = qx(pg_config --pkglibdir);
+chomp $library_path;
+my %has = map { $_ => -e "$library_path/$_.so" } qw(auto_explain pg_stat_statements pg_hint_plan);
+my @modules = grep { $has{$_} } sort keys %has;
+plan skip_all => 'the server has no such modules' unless @modules;
+
+my $sandbox = start_sandbox();
+my $FUNCTION = 'sw_create_guest_token(v.addresses)';
+my $QUERY = "SELECT v.id, t.token FROM visitor v, $FUNCTION t";
+
+foreach my $order ([ @modules, 'sw_guest_token' ], [ 'sw_guest_token', @modules ])
+{
+	my $where = $order->[0] eq 'sw_guest_token' ? 'after' : 'before';
+	my $node = start_server("hooks_$where",
+		"shared_preload_libraries = '" . join(', ', @$order) . "'\n"
+		  . "sw_guest_token.breaker = off\nsw_guest_token.max_retries = 0\ncompute_query_id = on\n");
+	my @settings = ('SET sw_guest_token.read_ahead = on');
+
+	use_sandbox($node, $sandbox);
+	$node->safe_psql('postgres', <<'EOC');
+CREATE TABLE visitor (id int PRIMARY KEY, addresses uuid[]);
+INSERT INTO visitor
+	SELECT n, ARRAY[('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid]
+	FROM generate_series(1, 40) n;
+ANALYZE;
+EOC
+	push @settings, map { "SET auto_explain.$_" } 'log_min_duration = 0', 'log_analyze = on', 'log_verbose = on',
+	  'log_nested_statements = on'
+	  if $has{auto_explain};
+	$node->safe_psql('postgres', 'CREATE EXTENSION pg_stat_statements') if $has{pg_stat_statements};
+	push @settings, "SET pg_stat_statements.track = 'all'" if $has{pg_stat_statements};
+
+	$sandbox->reset;
+	my $url = $sandbox->script('hold,n=16');
+	my $session = run_session($node, @settings, "SET sw_guest_token.base_url = '$url'", $QUERY);
+	is(scalar(split /\n/, $session->{out}), 40, "modules loaded $where: all rows come");
+	is($session->{err}, '', "modules loaded $where: without an error");
+	is($sandbox->attempts . ' ' . $sandbox->journal->{max_in_flight}, '40 16', "modules loaded $where: they are read ahead");
+
+	# from PL/pgSQL, and with an error that is caught
+	$session = run_session($node, @settings, "SET sw_guest_token.base_url = '" . $sandbox->script('201-then-201-then-422-then-201') . "'",
+		<<"EOC", $ONE);
+DO \$\$
+DECLARE n int := 0;
+BEGIN
+	SELECT count(t.token) INTO n FROM visitor v, $FUNCTION t;
+EXCEPTION WHEN invalid_parameter_value THEN
+	SELECT count(t.token) INTO n FROM visitor v, $FUNCTION t WHERE v.id <= 20;
+	ASSERT n = 20;
+END \$\$
+EOC
+	is($session->{err} . $session->{out}, "token true\n", "modules loaded $where: an error that is caught does no harm");
+
+	SKIP:
+	{
+		skip 'the server has no auto_explain', 1 unless $has{auto_explain};
+		like(slurp_file($node->logfile),
+			qr/Custom Scan \(Guest Tokens\) .*rows=40.*Calls per Row: 1\n\s*Requests: 40\n\s*Requests in Flight: 16\n/s,
+			"modules loaded $where: auto_explain shows what the node did");
+	}
+	SKIP:
+	{
+		skip 'the server has no pg_stat_statements', 1 unless $has{pg_stat_statements};
+		is($node->safe_psql('postgres', "SELECT calls, rows FROM pg_stat_statements WHERE query LIKE 'SELECT v.id, t.token FROM visitor%'"),
+			'1|40', "modules loaded $where: pg_stat_statements counts the query");
+	}
+	SKIP:
+	{
+		skip 'the server has no pg_hint_plan', 2 unless $has{pg_hint_plan};
+		$session = run_session($node, @settings, "/*+ IndexScan(v) */ EXPLAIN (COSTS OFF) $QUERY", "EXPLAIN (COSTS OFF) $QUERY");
+		like($session->{out}, qr/^Custom Scan \(Guest Tokens\)\n  Calls per Row: 1\n  ->  Index Scan/,
+			"modules loaded $where: a hint is taken, and the plan reads ahead");
+		like($session->{out}, qr/Custom Scan \(Guest Tokens\)\n  Calls per Row: 1\n  ->  Seq Scan/,
+			"modules loaded $where: without it the plan is another");
+	}
+	$node->stop;
+}
+
+done_testing();
