@@ -1,13 +1,13 @@
 # shellcheck shell=bash
 #
 # Folders with a Debian system in them, for script/matrix, script/package and
-# script/check-docs, which source this after lib.sh.  They say with
+# script/check-docs, which source this after lib.sh.  They set
 #   $folder     where it is
-#   $suite      which of Debian's suites is in it
-#   $major      which PostgreSQL
-#   $old        an older one that is to be there, too, or nothing
-#   $log        where to tell what is done there
-# and find in $result what went wrong.
+#   $suite      the Debian suite in it
+#   $major      the version of PostgreSQL
+#   $old        an older version to install as well, or nothing
+#   $log        the file for the output of what is done there
+# and $result then says what went wrong.
 
 # shellcheck disable=SC2034,SC2154      # the scripts set and use them
 

@@ -1,15 +1,15 @@
 # shellcheck shell=bash
 #
-# What the scripts beside this file share; they source it, nobody runs it.
+# What the scripts beside this file share: they source it, and it is never run.
 #
 # All of them work on throw-away copies in one temporary directory: the source
 # tree is copied there and built there, and so is the PostgreSQL installation,
 # which finds its files relative to its own binaries.  `make install` goes into
 # that copy and servers start from it, so the system's PostgreSQL, its clusters
-# and the checkout stay as they are, and none of it needs root.
+# and the checkout stay as they are, and nothing needs root.
 #
-# PostgreSQL refuses to run as root.  When root calls, everything that builds
-# or runs our code does so as an unprivileged user through as_server_user.
+# PostgreSQL refuses to run as root.  If root runs a script, everything that
+# builds or runs our code does so as an unprivileged user, by as_server_user.
 #
 # A script calls, in this order:
 #   start_work                      the directory, and its removal at the end

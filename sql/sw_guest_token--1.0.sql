@@ -11,7 +11,7 @@ CREATE TYPE sw_guest_token AS (
 	refresh_token text
 );
 COMMENT ON TYPE sw_guest_token IS
-'A guest token, and the token that refreshes it.';
+'A guest token, and the refresh token that can be traded for a new pair.';
 COMMENT ON COLUMN sw_guest_token.token IS
 'The guest token, for SignalWire''s SDK in the visitor''s browser. Whoever has it can reach its addresses until it expires.';
 COMMENT ON COLUMN sw_guest_token.refresh_token IS
@@ -24,7 +24,7 @@ CREATE TYPE sw_guest_token_result AS (
 	error text
 );
 COMMENT ON TYPE sw_guest_token_result IS
-'A guest token with its refresh token, or why there is none.';
+'A guest token with its refresh token, or the reason why there is none.';
 COMMENT ON COLUMN sw_guest_token_result.token IS
 'The guest token, for SignalWire''s SDK in the visitor''s browser. NULL after a failure.';
 COMMENT ON COLUMN sw_guest_token_result.refresh_token IS
@@ -32,7 +32,7 @@ COMMENT ON COLUMN sw_guest_token_result.refresh_token IS
 COMMENT ON COLUMN sw_guest_token_result.error_code IS
 'The SQLSTATE of the failure. NULL if there is a token.';
 COMMENT ON COLUMN sw_guest_token_result.error IS
-'The message of the failure, for people: programs should look at error_code. NULL if there is a token.';
+'The message of the failure, for people; programs should look at error_code. NULL if there is a token.';
 
 CREATE TYPE sw_guest_token_request AS (
 	addresses uuid[],
@@ -41,15 +41,15 @@ CREATE TYPE sw_guest_token_request AS (
 	ch text
 );
 COMMENT ON TYPE sw_guest_token_request IS
-'A request for one guest token, as an element of what sw_create_guest_tokens takes.';
+'A request for one guest token. sw_create_guest_tokens takes an array of these.';
 COMMENT ON COLUMN sw_guest_token_request.addresses IS
 'The IDs of 1 to 10 Fabric addresses that the visitor may reach.';
 COMMENT ON COLUMN sw_guest_token_request.expire_at IS
-'When the token expires, in seconds since 1970. NULL stands for the API''s default, two hours from now.';
+'When the token expires, as Unix time in seconds. NULL means the API''s default, two hours from now.';
 COMMENT ON COLUMN sw_guest_token_request.region IS
-'The regional cluster that the SDK connects to. NULL is not sent.';
+'The regional cluster that the SDK connects to. Not sent if NULL.';
 COMMENT ON COLUMN sw_guest_token_request.ch IS
-'The cluster''s endpoint, which becomes the claim ch in the token''s header. NULL is not sent.';
+'The cluster''s endpoint, which becomes the claim ch in the token''s header. Not sent if NULL.';
 
 CREATE FUNCTION sw_guest_token_support(
 	internal)
@@ -57,7 +57,7 @@ RETURNS internal
 AS 'MODULE_PATHNAME', 'sw_guest_token_support'
 LANGUAGE C STRICT;
 COMMENT ON FUNCTION sw_guest_token_support(internal) IS
-'Tells the planner of calls, so that queries may read ahead. For PostgreSQL alone.';
+'Tells the planner about calls, so that queries can read ahead. Only PostgreSQL calls it.';
 
 -- What reaches outside costs more than PL/pgSQL's 100, so that cheap filters
 -- run first, but not so much that queries are compiled for its sake.
@@ -75,7 +75,7 @@ SUPPORT sw_guest_token_support;
 COMMENT ON FUNCTION sw_create_guest_token(uuid[], int, text, text, interval) IS
 'Asks SignalWire for a guest token.
 
-addresses has the IDs of the 1 to 10 Fabric addresses that the token''s holder may reach. The token expires at expire_at (in seconds since 1970) or after expires_in, by default after two hours. region and ch choose a cluster. A failure is an error.';
+addresses has the IDs of the 1 to 10 Fabric addresses that the token''s holder may reach. The token expires at expire_at (Unix time in seconds) or after expires_in, by default after two hours. region and ch choose a cluster. A failure is an error.';
 
 CREATE FUNCTION sw_try_create_guest_token(
 	addresses uuid[],
@@ -90,7 +90,7 @@ SUPPORT sw_guest_token_support;
 COMMENT ON FUNCTION sw_try_create_guest_token(uuid[], int, text, text, interval) IS
 'Asks SignalWire for a guest token, and returns a failure as a result.
 
-The arguments are those of sw_create_guest_token. After a failure the tokens are NULL, and error_code and error say why. Unusable settings and cancels are errors all the same.';
+The arguments are those of sw_create_guest_token. After a failure the tokens are NULL, and error_code and error say why. Unusable settings and cancels are still raised as errors.';
 
 CREATE FUNCTION sw_create_guest_tokens(
 	requests sw_guest_token_request[])
@@ -105,7 +105,7 @@ LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION sw_create_guest_tokens(sw_guest_token_request[]) IS
 'Asks SignalWire for many guest tokens at once.
 
-There is one row for each request, in order of completion, and ordinality is the request''s place in the array, from 1. A request that failed has an SQLSTATE in error_code and a message in error, and no tokens. Unusable settings and cancels are errors.';
+It returns one row for each request, in order of completion; ordinality is the request''s place in the array, from 1. If a request failed, error_code has the SQLSTATE, error has the message, and the tokens are NULL. Unusable settings and cancels are raised as errors.';
 
 CREATE FUNCTION sw_refresh_guest_token(
 	refresh_token text)
@@ -122,7 +122,7 @@ LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION sw_guest_token_trigger() IS
 'Issues a guest token as a row is inserted or updated.
 
-It is for BEFORE INSERT OR UPDATE triggers, FOR EACH ROW. Their arguments name the columns of the addresses, the token, the refresh token and, optionally, expire_at, region and ch.';
+Use it in a BEFORE INSERT OR UPDATE trigger, FOR EACH ROW. The trigger''s arguments name the columns for the addresses, the token, the refresh token and, optionally, expire_at, region and ch.';
 
 CREATE FUNCTION sw_guest_token_check()
 RETURNS TABLE (
@@ -136,7 +136,7 @@ LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 9;
 COMMENT ON FUNCTION sw_guest_token_check() IS
 'Says which step on the way to a guest token fails, and what to do.
 
-There is one row for each step, in order. It sends one request, which issues no token.';
+It returns one row for each step, in order, and sends one request, which issues no token.';
 
 CREATE FUNCTION sw_token_header(
 	token text)
@@ -177,7 +177,7 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'sw_guest_token_stat'
 LANGUAGE C VOLATILE PARALLEL SAFE ROWS 4;
 COMMENT ON FUNCTION sw_guest_token_stat() IS
-'State and statistics by target, for the view of this name.';
+'State and statistics by target, for the view of the same name.';
 
 CREATE FUNCTION sw_guest_token_latency(
 	OUT target text,
@@ -187,7 +187,7 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'sw_guest_token_latency'
 LANGUAGE C VOLATILE PARALLEL SAFE ROWS 72;
 COMMENT ON FUNCTION sw_guest_token_latency() IS
-'How long calls took by target, for the view of this name.';
+'How long calls took, by target, for the view of the same name.';
 
 CREATE FUNCTION sw_guest_token_stat_reset()
 RETURNS void
@@ -196,14 +196,14 @@ LANGUAGE C VOLATILE PARALLEL SAFE;
 COMMENT ON FUNCTION sw_guest_token_stat_reset() IS
 'Sets the statistics of all targets to zero.
 
-What is known of the API stays: if requests are suspended, they remain so.';
+What is known about the API stays: if requests are suspended, they remain suspended.';
 
 CREATE VIEW sw_guest_token_stat AS
 	SELECT * FROM sw_guest_token_stat();
 COMMENT ON VIEW sw_guest_token_stat IS
-'What became of calls, and whether requests are suspended, by target.
+'How calls ended, and whether requests are suspended, by target.
 
-A target is the API''s URL with a project and a proxy. A call is a request for one token. All sessions of the server count together.';
+A target is the API''s URL with a project and a proxy. A call is a request for one token. The counters cover all sessions of the server.';
 COMMENT ON COLUMN sw_guest_token_stat.target IS
 'The API''s URL.';
 COMMENT ON COLUMN sw_guest_token_stat.state IS
@@ -213,17 +213,17 @@ COMMENT ON COLUMN sw_guest_token_stat.next_probe IS
 COMMENT ON COLUMN sw_guest_token_stat.sessions IS
 'Sessions that are inside a call now.';
 COMMENT ON COLUMN sw_guest_token_stat.calls IS
-'Tokens that were asked for: issued, rejected, limited, failed, timed_out, cancelled, suspended, crowded and over_budget together.';
+'Tokens that were asked for: the sum of issued, rejected, limited, failed, timed_out, cancelled, suspended, crowded and over_budget.';
 COMMENT ON COLUMN sw_guest_token_stat.requests IS
 'Requests that were sent, retries and the doctor''s included.';
 COMMENT ON COLUMN sw_guest_token_stat.issued IS
 'Calls that brought a token.';
 COMMENT ON COLUMN sw_guest_token_stat.rejected IS
-'Calls that the API rejected with a status 4xx other than 429.';
+'Calls that the API rejected with a 4xx status other than 429.';
 COMMENT ON COLUMN sw_guest_token_stat.limited IS
 'Calls that ended with status 429, too many requests.';
 COMMENT ON COLUMN sw_guest_token_stat.failed IS
-'Calls that failed otherwise: no connection, a broken connection, a status 5xx, or a response that was not valid.';
+'Calls that failed for another reason: no connection, a broken connection, a 5xx status, or a response that was not valid.';
 COMMENT ON COLUMN sw_guest_token_stat.timed_out IS
 'Calls whose time limit ran out, or that gave up because no session got an answer.';
 COMMENT ON COLUMN sw_guest_token_stat.cancelled IS

@@ -12,7 +12,6 @@ use SwTest;
 use Test::More;
 
 my $node = start_server('interrupts', <<'EOC');
-sw_guest_token.breaker = off
 sw_guest_token.timeout = '1h'
 sw_guest_token.connect_timeout = '1h'
 EOC

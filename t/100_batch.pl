@@ -10,7 +10,6 @@ use SwTest;
 use Test::More;
 
 my $node = start_server('batch', <<'EOC');
-sw_guest_token.breaker = off
 sw_guest_token.timeout = '100s'
 EOC
 my $sandbox = start_sandbox();

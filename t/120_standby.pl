@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 use SwTest;
 use Test::More;
 
-my $primary = start_server('primary', '', allows_streaming => 1);
+my $primary = start_server('primary', "sw_guest_token.breaker = on\n", allows_streaming => 1);
 my $sandbox = start_sandbox();
 use_sandbox($primary, $sandbox);
 my $many =

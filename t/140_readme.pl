@@ -17,7 +17,7 @@ my @documents = qw(
   docs/comparison.md docs/faq.md docs/performance.md docs/README.md
 );
 
-my $node = start_server('readme');
+my $node = start_server('readme', "sw_guest_token.breaker = on\n");
 my $sandbox = start_sandbox();
 use_sandbox($node, $sandbox);
 
@@ -100,7 +100,7 @@ sub test_document
 sub test_getting_started
 {
 	my $document = 'docs/getting-started.md';
-	my $newcomer = start_server('newcomer');
+	my $newcomer = start_server('newcomer', "sw_guest_token.breaker = on\n");
 	my ($command) = map { $_->{text} =~ m{^sandbox/signalwire_sandbox\.py (.+)}m } blocks_of($document, 'sh');
 	my ($port, @options) = (8080, grep { length } split /--port 8080| /, $command);
 	my $own = start_sandbox(@options);

@@ -13,7 +13,7 @@ use Test::More;
 my $directory = PostgreSQL::Test::Utils::tempdir;
 make_certificate($directory, 'Test authority');
 
-my $node = start_server('check', "sw_guest_token.timeout = '60s'\nsw_guest_token.connect_timeout = '60s'\n");
+my $node = start_server('check', "sw_guest_token.breaker = on\nsw_guest_token.timeout = '60s'\nsw_guest_token.connect_timeout = '60s'\n");
 my $sandbox = start_sandbox();
 my $tls = start_sandbox('--tls-cert', "$directory/cert.pem", '--tls-key', "$directory/key.pem");
 use_sandbox($node, $sandbox);
@@ -135,7 +135,7 @@ is_check('a 201 to an empty list', [ "base_url = '" . $sandbox->script('201,toke
 is_check('a space that does not exist', [ "base_url = '" . $sandbox->script('404') . "'" ],
 	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize- guard+', qr/nothing at the URL/);
 is_check('an API that limits the rate', [ "base_url = '" . $sandbox->script('429') . "'" ],
-	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize- guard+', qr/limits the rate/);
+	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize- guard+', qr/limited the rate/);
 is_check('an API that fails', [ "base_url = '" . $sandbox->script('500') . "'" ],
 	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize- guard+', qr/failed to process/);
 is_check('an API that does not answer', [ "base_url = '" . $sandbox->script('hang') . "'", "timeout = '200ms'" ],
@@ -145,7 +145,7 @@ is_check('an API that does not answer', [ "base_url = '" . $sandbox->script('han
 my $limited = "base_url = '" . $sandbox->script('429,id=limited') . "'";
 run_session($node, "SET sw_guest_token.$limited", 'SET sw_guest_token.max_retries = 0', ($ONE) x 10);
 is_check('an API that limits the rate of everybody', [$limited],
-	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize- guard-', qr/limits the rate.*suspended/s);
+	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize- guard-', qr/limited the rate.*suspended/s);
 
 # without preloading
 my $bare = start_server('bare', "shared_preload_libraries = ''\n");

@@ -14,7 +14,6 @@ use Test::More;
 
 # Generous beyond any machine: what it catches took minutes.
 my $node = start_server('hostile', <<'EOC');
-sw_guest_token.breaker = off
 sw_guest_token.max_retries = 0
 sw_guest_token.timeout = '100s'
 statement_timeout = '100s'

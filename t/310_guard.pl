@@ -11,7 +11,7 @@ use SwTest;
 use Test::More;
 
 my $sandbox = start_sandbox();
-my $node = start_server('guard', "restart_after_crash = on\nsw_guest_token.max_retries = 0\n");
+my $node = start_server('guard', "sw_guest_token.breaker = on\nrestart_after_crash = on\nsw_guest_token.max_retries = 0\n");
 use_sandbox($node, $sandbox);
 
 my $tests = 0;

@@ -13,7 +13,7 @@ use Test::More;
 
 my $directory = "$FindBin::RealBin/../examples/prometheus";
 my $sandbox = start_sandbox();
-my $node = start_server('prometheus', "sw_guest_token.max_retries = 0\n");
+my $node = start_server('prometheus', "sw_guest_token.breaker = on\nsw_guest_token.max_retries = 0\n");
 use_sandbox($node, $sandbox);
 $node->safe_psql('postgres', 'CREATE ROLE prometheus; GRANT pg_monitor TO prometheus');
 

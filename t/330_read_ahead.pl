@@ -9,7 +9,7 @@ use PostgreSQL::Test::Utils;
 use SwTest;
 use Test::More;
 
-my $node = start_server('read_ahead', "sw_guest_token.breaker = off\nsw_guest_token.max_retries = 0\n");
+my $node = start_server('read_ahead', "sw_guest_token.max_retries = 0\n");
 my $sandbox = start_sandbox();
 use_sandbox($node, $sandbox);
 

@@ -25,7 +25,7 @@ foreach my $order ([ @modules, 'sw_guest_token' ], [ 'sw_guest_token', @modules 
 	my $where = $order->[0] eq 'sw_guest_token' ? 'after' : 'before';
 	my $node = start_server("hooks_$where",
 		"shared_preload_libraries = '" . join(', ', @$order) . "'\n"
-		  . "sw_guest_token.breaker = off\nsw_guest_token.max_retries = 0\ncompute_query_id = on\n");
+		  . "sw_guest_token.max_retries = 0\ncompute_query_id = on\n");
 	my @settings = ('SET sw_guest_token.read_ahead = on');
 
 	use_sandbox($node, $sandbox);

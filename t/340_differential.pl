@@ -10,7 +10,6 @@ use SwTest;
 use Test::More;
 
 my $node = start_server('differential', <<'EOC');
-sw_guest_token.breaker = off
 autovacuum = off
 EOC
 my $sandbox = start_sandbox();
