@@ -87,8 +87,7 @@ static Node *move_lateral(Node *node, void *context);
  */
 
 /*
- * Puts a node above a plan whose target list has calls, if that can be done.  A
- * nested loop with the function becomes a node, too.
+ * Puts a node above a plan whose target list has calls, if that can be done.
  */
 void
 sgt_wrap_target_list(Rewrite *rw, Plan **link, const Demand *demand)
@@ -96,7 +95,6 @@ sgt_wrap_target_list(Rewrite *rw, Plan **link, const Demand *demand)
 	TargetList	state = {.rw = rw};
 	TargetList *list = &state;
 	Plan	   *plan = *link;
-	Plan	   *child = plan;
 	List	   *targetlist = plan->targetlist;
 	List	   *result = NIL;
 	ScanCall   *calls;
@@ -132,14 +130,12 @@ sgt_wrap_target_list(Rewrite *rw, Plan **link, const Demand *demand)
 	}
 
 	plan->targetlist = list->columns;
-	if (sgt_is_lateral(rw, plan))
-		sgt_replace_loop(rw, &child, demand);
-	if (!sgt_is_pure(rw, child))
+	if (!sgt_is_pure(rw, plan))
 	{
 		plan->targetlist = targetlist;
 		return;
 	}
-	cscan = sgt_make_scan(plan, child, calls, list_length(list->calls),
+	cscan = sgt_make_scan(plan, plan, calls, list_length(list->calls),
 						  demand->bounds, demand->limit);
 	cscan->scan.plan.plan_node_id = rw->next_plan_id++;
 	cscan->scan.plan.targetlist = result;
