@@ -166,7 +166,7 @@ sgt_find_guarded(const Target *target)
 		return NULL;
 	if (!is_registered)
 	{
-		before_shmem_exit(take_back_shares, (Datum) 0);
+		on_shmem_exit(take_back_shares, (Datum) 0);
 		is_registered = true;
 	}
 
@@ -245,8 +245,8 @@ find_own_share(const Guarded *g)
 }
 
 /*
- * When the session exits, maybe before its batches are abandoned.  From then
- * on it is not guarded.
+ * When the session exits, and its transaction has been aborted: what is left.
+ * From then on it is not guarded.
  */
 static void
 take_back_shares(int code, Datum arg)
@@ -627,13 +627,14 @@ sgt_count_call(Guarded *g, AttemptEnd result, int status, int sqlstate,
 		i++;
 	SpinLockAcquire(&area->mutex);
 	g->counters.ends[end]++;
+	/* a call that was cancelled, or not let through, says nothing of the API */
 	if (end < CALL_CANCELLED)
 	{
 		g->counters.latencies[i]++;
 		g->counters.total_us += time_us;
+		if (sqlstate != 0)
+			g->counters.last_error = sqlstate;
 	}
-	if (sqlstate != 0 && end != CALL_CANCELLED)
-		g->counters.last_error = sqlstate;
 	SpinLockRelease(&area->mutex);
 }
 
@@ -670,13 +671,15 @@ sgt_get_guarded(int n)
 }
 
 void
-sgt_take_snapshot(const Guarded *g, GuardSnapshot *snapshot)
+sgt_take_snapshot(const Guarded *g, const Limits *limits,
+				  GuardSnapshot *snapshot)
 {
 	int64		now = sgt_now_us();
 
 	memcpy(snapshot->url, g->url, sizeof(snapshot->url));
 	SpinLockAcquire(&area->mutex);
 	sgt_get_breaker_state(&g->breaker, now, &snapshot->state);
+	snapshot->state.is_open &= limits->breaker;
 	snapshot->sessions = g->sessions;
 	snapshot->counters = g->counters;
 	SpinLockRelease(&area->mutex);

@@ -114,7 +114,8 @@ extern void sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned);
 extern void sgt_count_call(Guarded *g, AttemptEnd result, int status,
 						   int sqlstate, int64 time_us);
 extern Guarded *sgt_get_guarded(int n);
-extern void sgt_take_snapshot(const Guarded *g, GuardSnapshot *snapshot);
+extern void sgt_take_snapshot(const Guarded *g, const Limits *limits,
+							  GuardSnapshot *snapshot);
 extern void sgt_reset_counters(void);
 
 /*

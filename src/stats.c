@@ -17,6 +17,7 @@
 
 #include "guard.h"
 #include "messages.h"
+#include "settings.h"
 
 /* The columns of sw_guest_token_stat() */
 #define N_STAT_COLUMNS	22
@@ -71,12 +72,14 @@ put_targets(FunctionCallInfo fcinfo, PutTarget put)
 {
 	GuardSnapshot snapshot;
 	Guarded    *g;
+	Limits		limits;
 
 	need_guard();
+	sgt_read_limits(&limits);
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; (g = sgt_get_guarded(i)) != NULL; i++)
 	{
-		sgt_take_snapshot(g, &snapshot);
+		sgt_take_snapshot(g, &limits, &snapshot);
 		put((ReturnSetInfo *) fcinfo->resultinfo, &snapshot);
 	}
 	return (Datum) 0;

@@ -121,8 +121,8 @@ calls(5);
 is(stat_of('state'), 'open', 'connections that break open it');
 
 $url = 'http://127.0.0.1:1';
-calls(5);
-is(stat_of('state'), 'open', 'and so do refused ones');
+calls(6);
+is(stat_of("state || ' ' || last_error"), 'open 08001', 'and so do refused ones, which remain the last error');
 
 # what says nothing
 use_script(repeated(12, '500'));
@@ -199,8 +199,12 @@ wait_for_call($node);
 $node->safe_psql('postgres',
 	"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
 $victim->finish;
-wait_for_probe();
-is(calls(1)->{out}, "token true\n", 'a prober that was killed leaves the next to others');
+my $out = '';
+for (1 .. 1000)
+{
+	last if ($out = calls(1)->{out});
+}
+is($out, "token true\n", 'a prober that was killed leaves the next to others');
 
 # nobody keeps the others from probing by giving up at once
 my $soon = "state = 'closed' OR next_probe < now() + interval '500 ms'";
@@ -244,12 +248,13 @@ sub busy_after_first
 {
 	my ($n, $seconds) = @_;
 
-	# the first goes over the connection that is kept alive, and so arrives first
+	# the first goes over the connection that is kept alive, and so arrives first;
+	# while it is waited for, the others are sent
 	return ($ONE, 'SET sw_guest_token.read_ahead = on',
 		"SELECT coalesce(t.error_code, 'token'), CASE WHEN i = 1 THEN pg_sleep($seconds) END IS NULL "
 		  . "FROM generate_series(1, $n) i, sw_try_create_guest_token(ARRAY[lpad(i::text, 32, '0')::uuid]) t");
 }
-use_script(repeated(4, '201,delay=900') . '-then-201-then-201-then-close,delay=2500');
+use_script(repeated(4, '201,delay=900') . '-then-201-then-201,delay=300-then-close,delay=2500');
 calls(4);						# so that a slow machine's second is no silence
 $session = run_sql(busy_after_first(6, 4));
 is($session->{out}, "token true\ntoken|f\n" . "08006|t\n" x 5, 'connections that break while nobody looks');
@@ -331,9 +336,14 @@ run_sql('SET sw_guest_token.max_retries = 15', "SET sw_guest_token.connect_timeo
 is(stat_of("retries || ' ' || retries_denied"), '15 0', 'a time limit of one\'s own spends nothing of it');
 close $dumb;
 
+use_script('503');
+calls(7);
+is(stat_of('state || suspended'), 'open2', 'requests are suspended');
 $node->append_conf('postgresql.conf', 'sw_guest_token.breaker = off');
 $node->reload;
 $node->poll_query_until('postgres', "SELECT NOT current_setting('sw_guest_token.breaker')::bool");
+is(stat_of('state'), 'closed', 'breaker = off: they are no longer');
+is(calls(0, "SELECT ok FROM sw_guest_token_check() WHERE step = 'guard'")->{out}, "t\n", 'and the doctor says so');
 use_script('503');
 $session = run_sql('SET sw_guest_token.max_retries = 2', ($ONE) x 8);
 is($sandbox->attempts . stat_of('state'), '24closed', 'breaker = off: neither breaker nor budget');
@@ -354,7 +364,7 @@ $pausing->finish;
 $node->append_conf('postgresql.conf', 'sw_guest_token.max_sessions = 1');
 $node->reload;
 $node->poll_query_until('postgres', "SELECT current_setting('sw_guest_token.max_sessions') = '1'");
-use_script('201-then-201-then-201,delay=100-then-hang-then-201');
+use_script('201-then-201,delay=300-then-201,delay=400-then-hang-then-201');
 run_sql(busy_after_first(2, 1.5));
 $victim = session($node, "SET sw_guest_token.base_url = '$url'", $ONE);
 $sandbox->journal(4);
@@ -375,7 +385,7 @@ is(calls(1)->{out}, "token true\n", 'who makes place');
 
 # requests that become late while their session is busy count as long as it is
 # inside a call, and no longer
-use_script('201-then-201-then-201,delay=4000-then-' . repeated(8, '201') . '-then-'
+use_script('201-then-201,delay=300-then-201,delay=4000-then-' . repeated(8, '201') . '-then-'
 	  . repeated(4, '201,delay=900') . '-then-hold,n=2');
 my $leak = run_sql(
 	'CREATE TEMP TABLE issued (token text)',
@@ -425,7 +435,7 @@ sub as_app
 		extra_params => [ '-U', 'app', '-v', 'VERBOSITY=verbose' ], on_error_stop => 0);
 }
 
-my ($rc, $out, $err) = as_app($ONE, "SET ROLE other; $ONE", "SELECT 'token ' || (as_owner() IS NOT NULL)");
+(my $rc, $out, my $err) = as_app($ONE, "SET ROLE other; $ONE", "SELECT 'token ' || (as_owner() IS NOT NULL)");
 is($out, "token true\n" x 2 . 'token true', 'three of four tokens, in every way');
 ($rc, $out, $err) = as_app(($ONE) x 2, "SET ROLE other; $ONE", 'SELECT as_owner()', $batch =~ s/20/1/r);
 is($out, "token true\n53400", 'the fourth, in another session, is the last');
@@ -460,7 +470,7 @@ foreach my $end ('TERM', 'KILL')
 		next;
 	}
 	wait_for_stat('sessions = 0');
-	pass('one that was ended is no more');
+	is(stat_of("calls || ' ' || cancelled"), '1 1', 'one that was ended is no more, and its call is counted');
 }
 
 #
