@@ -385,7 +385,7 @@ is(calls(1)->{out}, "token true\n", 'who makes place');
 
 # requests that become late while their session is busy count as long as it is
 # inside a call, and no longer
-use_script('201-then-201,delay=300-then-201,delay=4000-then-' . repeated(8, '201') . '-then-'
+use_script('201-then-201,delay=300-then-201,delay=4000-then-' . repeated(30, '201') . '-then-'
 	  . repeated(4, '201,delay=900') . '-then-hold,n=2');
 my $leak = run_sql(
 	'CREATE TEMP TABLE issued (token text)',
@@ -393,9 +393,9 @@ my $leak = run_sql(
 	'CREATE TEMP TABLE target (i int, token text)',
 	'CREATE FUNCTION pg_temp.issue_more() RETURNS trigger LANGUAGE plpgsql AS $$
 	 BEGIN
-		FOR j IN 1 .. 8 LOOP
+		FOR j IN 1 .. 30 LOOP
 			EXIT WHEN NEW.i = 2;
-			PERFORM pg_sleep(0.2);
+			PERFORM pg_sleep(0.06);
 			INSERT INTO issued SELECT (sw_create_guest_token(a)).token FROM source WHERE i = 1;
 		END LOOP;
 		RETURN NEW;
@@ -404,11 +404,31 @@ my $leak = run_sql(
 	$ONE, 'SET sw_guest_token.read_ahead = on',
 	'INSERT INTO target SELECT i, (sw_create_guest_token(a)).token FROM source',
 	'SELECT count(token) FROM issued');
-is($leak->{out} . $leak->{err}, "token true\n8\n", 'a trigger reads ahead while a query above it does');
+is($leak->{out} . $leak->{err}, "token true\n30\n", 'a trigger reads ahead while a query above it does');
 calls(4);						# so that nobody who takes a second is late
 $victim = session($node, "SET sw_guest_token.base_url = '$url'", $ONE);
-$sandbox->journal(16);
+$sandbox->journal(38);
 is(calls(1)->{out}, "token true\n", 'which leaves nothing behind that would refuse others');
+$victim->finish;
+
+# nor does a session wait for the API while the plan below the node is busy
+use_script('201');
+$node->safe_psql('postgres', <<'EOS');
+CREATE FUNCTION slow(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	PERFORM pg_sleep(100) WHERE i = 2;
+	RETURN i;
+END $$;
+EOS
+$victim = session($node, "SET sw_guest_token.base_url = '$url'", 'SET sw_guest_token.read_ahead = on',
+	'SELECT count(t.token) FROM (SELECT slow(i)::text AS region FROM generate_series(1, 2) i OFFSET 0) q, '
+	  . "sw_create_guest_token('{$ADDRESS}', region => q.region) t");
+$node->poll_query_until('postgres',
+	"SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'victim' AND wait_event = 'PgSleep'")
+  or die 'the plan does not get so far';
+is(stat_of('sessions'), 0, 'a session whose query is busy elsewhere does not wait for the API');
+$node->safe_psql('postgres',
+	"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
 $victim->finish;
 
 #
