@@ -134,8 +134,13 @@ func main() {
 	check(tx.Commit(ctx) == nil, "the transaction cannot be committed")
 	stored, err := query(down, "SELECT count(*)::text FROM visit")
 	check(err == nil && *stored == "1", "what was stored is gone:", err)
-	_, _, err = oneToken(ctx, down, []string{address})
+
+	// A caught error has aborted the transaction; this driver says so as it commits.
+	tx, err = down.Begin(ctx)
+	check(err == nil, err)
+	_, _, err = oneToken(ctx, tx.Conn(), []string{address})
 	checkFails("08001", "could not connect to SignalWire", err)
+	checkFails("", "commit unexpectedly resulted in rollback", tx.Commit(ctx))
 	_, _, err = tokenUnlessDown(ctx, app, []string{})
 	checkFails("", "22023: addresses must have 1 to 10 elements", err)
 	_, _, err = oneToken(ctx, app, []string{})

@@ -145,6 +145,13 @@ func main() {
 	check(tx.Commit() == nil, "the transaction cannot be committed")
 	stored, err := query(down, "SELECT count(*) FROM visit")
 	check(err == nil && stored == "1", "what was stored is gone:", err)
+
+	// A caught error has aborted the transaction; this driver says so as it commits.
+	tx, err = down.Begin()
+	check(err == nil, err)
+	_, err = tx.Exec("SELECT FROM sw_create_guest_token($1)", pq.Array([]string{address}))
+	checkFails("08001", "could not connect to SignalWire", err)
+	checkFails("", "Could not complete operation in a failed transaction", tx.Commit())
 	_, _, err = tokenUnlessDown(ctx, app, []string{})
 	checkFails("", "22023: addresses must have 1 to 10 elements", err)
 	_, _, err = oneToken(ctx, app, []string{})

@@ -140,6 +140,12 @@ class Clients {
         check(tokenUnlessDown(down, ADDRESS) == null, "none in an outage");
         down.commit();
         check(execute(down, "SELECT count(*) FROM visit").equals(1L), "what was stored is gone");
+
+        // A caught error has aborted the transaction, which commit() then rolls back.
+        execute(down, "INSERT INTO visit DEFAULT VALUES RETURNING id");
+        checkFails("08001", "could not connect to SignalWire", () -> oneToken(down, ADDRESS));
+        down.commit();
+        check(execute(down, "SELECT count(*) FROM visit").equals(1L), "what was stored is there");
         checkFails("22023", "addresses must have 1 to 10 elements", () -> tokenUnlessDown(app));
         Connection slow = connect("slow");
         checkFails("57014", "due to user request", () -> tokenWithin(slow, 1, ADDRESS));
