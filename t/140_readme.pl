@@ -6,7 +6,6 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
-use IPC::Run;
 use PostgreSQL::Test::Utils;
 use SwTest;
 use Test::More;
@@ -47,7 +46,9 @@ sub test_readme
 
 	# the reader creates the extension after having seen the first query
 	my ($create) = grep { $_->{text} =~ /CREATE EXTENSION/ } @blocks;
-	run_block($node, $_) foreach $create, grep { $_ != $create } @blocks;
+	my $session = one_session($node);
+	run_block($node, $_, $session) foreach $create, grep { $_ != $create } @blocks;
+	$session->finish;
 	is($node->safe_psql('postgres', q{SELECT count(*), count(DISTINCT token) FILTER (WHERE token > '') FROM visitor}),
 		'100|100', 'the join has issued a token for each row');
 	is($node->safe_psql('postgres', q{SELECT sw_token_header(token)->>'typ', sw_token_header(refresh_token)->>'typ' FROM guest}),
@@ -95,8 +96,8 @@ sub test_document
 	return;
 }
 
-# As a newcomer does it: on a server that preloads the library, and with the
-# sandbox as it is started there.
+# As a newcomer does it: on a server that preloads the library, with the sandbox as
+# it is started there, and in one session.
 sub test_getting_started
 {
 	my $document = 'docs/getting-started.md';
@@ -106,6 +107,7 @@ sub test_getting_started
 	my $own = start_sandbox(@options);
 	my ($free) = $own->{url} =~ /:(\d+)$/;
 	my @blocks = blocks_of($document, 'sql');
+	my $session;
 
 	like(slurp_file("$directory/$document"), qr{http://127\.0\.0\.1:$port`}, 'it says where the sandbox listens');
 	$newcomer->safe_psql('postgres', 'DROP EXTENSION sw_guest_token');
@@ -114,11 +116,13 @@ sub test_getting_started
 		s/127\.0\.0\.1:$port/127.0.0.1:$free/g foreach grep { defined } @$block{qw(text output)};
 		$own->stop if $block->{text} =~ /generate_series\(1, 4\)/;
 		$own = start_sandbox(@options, '--port', $free) if $block->{text} =~ /FROM sw_guest_token_stat/;
-		run_block($newcomer, $block);
+		$session //= one_session($newcomer);
+		run_block($newcomer, $block, $session);
 		$newcomer->poll_query_until('postgres',
 			"SELECT current_setting('sw_guest_token.base_url') LIKE '%:$free'")
 		  if $block->{text} =~ /ALTER SYSTEM SET/;
 	}
+	$session->finish;
 	$newcomer->stop;
 	return;
 }
@@ -242,18 +246,33 @@ sub blocks_of
 	return @blocks;
 }
 
-# Runs a block as it is printed, in a session of its own.
+# Starts psql for run_block().
+sub one_session
+{
+	my ($server) = @_;
+
+	return start_process([ $server->installed_command('psql'), '-Xq', '-P', 'footer=off', '-d', $server->connstr('postgres') ]);
+}
+
+# Runs a block as it is printed, in a session of its own or in the one that is given,
+# where it finds what the blocks before it have left behind.
 sub run_block
 {
-	my ($server, $block) = @_;
+	my ($server, $block, $session) = @_;
 	my ($first) = $block->{text} =~ /^((?!SET ROLE|BEGIN).+)/m;
 	my $shown = $block->{output} // '';
-	my ($out, $err) = ('', '');
+	my $own = $session ? undef : one_session($server);
+	my $psql = $session // $own;
 
-	IPC::Run::run(
-		[ $server->installed_command('psql'), '-Xq', '-P', 'footer=off', '-d', $server->connstr('postgres') ],
-		'<', \$block->{text}, '>', \$out, '2>', \$err,
-		IPC::Run::timeout(10 * $PostgreSQL::Test::Utils::timeout_default));
+	@$psql{qw(out err)} = ('', '');
+	$psql->{timer}->start(10 * $PostgreSQL::Test::Utils::timeout_default);
+	$psql->{in} .= "$block->{text}\n\\echo end of block\n\\warn end of block\n";
+	foreach my $stream (qw(out err))
+	{
+		$psql->{process}->pump while $psql->{$stream} !~ /^end of block\n/m && $psql->{process}->pumpable;
+	}
+	$own->finish if $own;
+	my ($out, $err) = map { s/^end of block\n//mr } @$psql{qw(out err)};
 
 	# dropping the extension says what else it drops
 	$err =~ s/^NOTICE:.*\n(?:DETAIL:.*\n)?//mg;

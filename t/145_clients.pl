@@ -60,6 +60,7 @@ foreach my $message (@messages)
 
 # the SQL runs
 my $node = start_server('clients');
+$node->safe_psql('postgres', 'CREATE ROLE app LOGIN');
 while ($document =~ /^```sql\n(.*?)^```/msg)
 {
 	is(($node->psql('postgres', $1))[2], '', 'the SQL runs');

@@ -37,6 +37,17 @@ export async function checkFails(code, words, promise) {
   assert.ok(error.message.includes(words), error.message);
 }
 
+// What was stored before the call, in the same transaction, outlives an outage.
+// inTransaction(db, body) commits what body(transaction) does.
+export async function checkOutlives(db, inTransaction, execute, tokenUnlessDown) {
+  await inTransaction(db, async (transaction) => {
+    await execute(transaction, 'INSERT INTO visit DEFAULT VALUES');
+    assert.equal(await tokenUnlessDown(transaction, [ADDRESS]), null);
+  });
+  const [{ n }] = await execute(db, 'SELECT count(*)::int AS n FROM visit');
+  assert.equal(n, 1);
+}
+
 // connect(user) gives what the functions take.
 export async function checkSnippet(connect, oneToken, manyTokens, tokenUnlessDown) {
   const app = await connect('app');
@@ -45,6 +56,6 @@ export async function checkSnippet(connect, oneToken, manyTokens, tokenUnlessDow
   checkRows(await manyTokens(await connect('ahead'), GUESTS));
   checkToken(await tokenUnlessDown(app, [ADDRESS]));
   assert.equal(await tokenUnlessDown(await connect('down'), [ADDRESS]), null);
-  await checkFails('22023', 'addresses must have 1 to 10 elements', tokenUnlessDown(app, []));
+  await checkFails(undefined, '22023: addresses must have 1 to 10 elements', tokenUnlessDown(app, []));
   return app;
 }

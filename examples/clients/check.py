@@ -50,7 +50,7 @@ def check_snippet(connect, execute, one_token, many_tokens,
     check_rows(many_tokens(connect("ahead"), ROWS))
     check_token(token_unless_down(app, [ADDRESS]))
     check(token_unless_down(connect("down"), [ADDRESS]) is None, "an outage")
-    check_fails("22023", "addresses must have 1 to 10 elements",
+    check_fails(None, "22023: addresses must have 1 to 10 elements",
                 token_unless_down, app, [])
 
     # this API never answers
@@ -65,6 +65,18 @@ def check_snippet(connect, execute, one_token, many_tokens,
     thread.start()
     check_fails("57014", "due to user request", one_token, slow, [ADDRESS])
     thread.join()
+
+
+def store_and_ask(connection, execute, token_unless_down):
+    """In an open transaction: stores a row, and asks an API that is down."""
+    execute(connection, "INSERT INTO visit DEFAULT VALUES RETURNING id")
+    check(token_unless_down(connection, [ADDRESS]) is None, "an outage")
+
+
+def check_stored(connection, execute, rows):
+    """How many rows are there after that?"""
+    found = execute(connection, "SELECT count(*) FROM visit")[0]
+    check(found == rows, f"{found} rows, not {rows}")
 
 
 def check_traps(app, execute):

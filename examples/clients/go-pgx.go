@@ -35,6 +35,7 @@ func oneToken(ctx context.Context, conn *pgx.Conn, addresses []string) (token, r
 	return
 }
 
+// One call after the other, unless the role has read_ahead.
 func manyTokens(ctx context.Context, conn *pgx.Conn, guests []guest) (results []result, err error) {
 	rows, err := conn.Query(ctx,
 		`SELECT r.id, t.* FROM jsonb_to_recordset($1) AS r(id int, addresses uuid[]),
@@ -53,15 +54,25 @@ func manyTokens(ctx context.Context, conn *pgx.Conn, guests []guest) (results []
 	return results, rows.Err()
 }
 
-func isOutage(err error) bool {
-	var failure *pgconn.PgError
-	if errors.As(err, &failure) {
-		switch failure.Code {
+// queryer is a connection, a pool or a transaction.
+type queryer interface {
+	QueryRow(ctx context.Context, sql string, values ...interface{}) pgx.Row
+}
+
+// tokenUnlessDown returns no token and no error in an outage.
+func tokenUnlessDown(ctx context.Context, db queryer, addresses []string) (token, refreshToken *string, err error) {
+	var code, message *string
+	err = db.QueryRow(ctx,
+		"SELECT * FROM sw_try_create_guest_token($1, expires_in => $2)",
+		addresses, 30*time.Minute).Scan(&token, &refreshToken, &code, &message)
+	if err == nil && code != nil {
+		switch *code {
 		case "08001", "08006", "53400", "58000":
-			return true
+		default:
+			err = errors.New(*code + ": " + *message)
 		}
 	}
-	return false
+	return
 }
 
 // end
@@ -113,10 +124,26 @@ func main() {
 		check(r.id == 4 && *r.code == "22004" || strings.HasPrefix(*r.token, "eyJ"), r)
 	}
 
-	_, _, err = oneToken(ctx, connect("down"), []string{address})
-	check(isOutage(err), err)
+	down := connect("down")
+	tx, err := down.Begin(ctx)
+	check(err == nil, err)
+	_, err = tx.Exec(ctx, "INSERT INTO visit DEFAULT VALUES")
+	check(err == nil, err)
+	none, _, err := tokenUnlessDown(ctx, tx, []string{address})
+	check(err == nil && none == nil, "an outage:", err)
+	check(tx.Commit(ctx) == nil, "the transaction cannot be committed")
+	stored, err := query(down, "SELECT count(*)::text FROM visit")
+	check(err == nil && *stored == "1", "what was stored is gone:", err)
+
+	// A caught error has aborted the transaction; this driver says so as it commits.
+	tx, err = down.Begin(ctx)
+	check(err == nil, err)
+	_, _, err = oneToken(ctx, tx.Conn(), []string{address})
+	checkFails("08001", "could not connect to SignalWire", err)
+	checkFails("", "commit unexpectedly resulted in rollback", tx.Commit(ctx))
+	_, _, err = tokenUnlessDown(ctx, app, []string{})
+	checkFails("", "22023: addresses must have 1 to 10 elements", err)
 	_, _, err = oneToken(ctx, app, []string{})
-	check(!isOutage(err), err)
 	checkFails("22023", "addresses must have 1 to 10 elements", err)
 
 	// A cancelled context cancels the call, and closes the connection.

@@ -36,6 +36,7 @@ func oneToken(ctx context.Context, db *sql.DB, addresses []string) (token, refre
 	return
 }
 
+// One call after the other, unless the role has read_ahead.
 func manyTokens(ctx context.Context, db *sql.DB, guests []guest) (results []result, err error) {
 	list, err := json.Marshal(guests)
 	if err != nil {
@@ -58,15 +59,25 @@ func manyTokens(ctx context.Context, db *sql.DB, guests []guest) (results []resu
 	return results, rows.Err()
 }
 
-func isOutage(err error) bool {
-	var failure *pq.Error
-	if errors.As(err, &failure) {
-		switch failure.Code {
+// queryer is a connection, a pool or a transaction.
+type queryer interface {
+	QueryRowContext(ctx context.Context, text string, values ...interface{}) *sql.Row
+}
+
+// tokenUnlessDown returns no token and no error in an outage.
+func tokenUnlessDown(ctx context.Context, db queryer, addresses []string) (token, refreshToken *string, err error) {
+	var code, message *string
+	err = db.QueryRowContext(ctx,
+		"SELECT * FROM sw_try_create_guest_token($1, expires_in => $2)",
+		pq.Array(addresses), "30 min").Scan(&token, &refreshToken, &code, &message)
+	if err == nil && code != nil {
+		switch *code {
 		case "08001", "08006", "53400", "58000":
-			return true
+		default:
+			err = errors.New(*code + ": " + *message)
 		}
 	}
-	return false
+	return
 }
 
 // end
@@ -122,11 +133,28 @@ func main() {
 	down := connect("down")
 	before, _ := query(down, "SELECT pg_backend_pid()")
 	_, _, err = oneToken(ctx, down, []string{address})
-	check(isOutage(err), err)
+	checkFails("08001", "could not connect to SignalWire", err)
 	after, _ := query(down, "SELECT pg_backend_pid()")
 	check(before != "" && before == after, "the pool has closed the connection")
+	tx, err := down.Begin()
+	check(err == nil, err)
+	_, err = tx.Exec("INSERT INTO visit DEFAULT VALUES")
+	check(err == nil, err)
+	none, _, err := tokenUnlessDown(ctx, tx, []string{address})
+	check(err == nil && none == nil, "an outage:", err)
+	check(tx.Commit() == nil, "the transaction cannot be committed")
+	stored, err := query(down, "SELECT count(*) FROM visit")
+	check(err == nil && stored == "1", "what was stored is gone:", err)
+
+	// A caught error has aborted the transaction; this driver says so as it commits.
+	tx, err = down.Begin()
+	check(err == nil, err)
+	_, err = tx.Exec("SELECT FROM sw_create_guest_token($1)", pq.Array([]string{address}))
+	checkFails("08001", "could not connect to SignalWire", err)
+	checkFails("", "Could not complete operation in a failed transaction", tx.Commit())
+	_, _, err = tokenUnlessDown(ctx, app, []string{})
+	checkFails("", "22023: addresses must have 1 to 10 elements", err)
 	_, _, err = oneToken(ctx, app, []string{})
-	check(!isOutage(err), err)
 	checkFails("22023", "addresses must have 1 to 10 elements", err)
 
 	// A cancelled context cancels the call, and closes the connection.

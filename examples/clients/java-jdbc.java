@@ -25,6 +25,7 @@ class Clients {
         }
     }
 
+    // One call after the other, unless the role has read_ahead.
     static List<Result> manyTokens(Connection connection, String json) throws SQLException {
         try (var statement = connection.prepareStatement(
                 "SELECT r.id, t.* FROM jsonb_to_recordset(?::jsonb) AS r(id int, addresses uuid[]),"
@@ -43,13 +44,21 @@ class Clients {
     }
 
     static Token tokenUnlessDown(Connection connection, UUID... addresses) throws SQLException {
-        try {
-            return oneToken(connection, addresses);
-        } catch (SQLException error) {
-            if (TRY_LATER.contains(error.getSQLState())) {
-                return null;
+        try (var statement = connection.prepareStatement(
+                "SELECT * FROM sw_try_create_guest_token(?, expires_in => ?::interval)")) {
+            statement.setArray(1, connection.createArrayOf("uuid", addresses));
+            statement.setString(2, "30 min");
+            try (var row = statement.executeQuery()) {
+                row.next();
+                String code = row.getString("error_code");
+                if (code == null) {
+                    return new Token(row.getString("token"), row.getString("refresh_token"));
+                }
+                if (TRY_LATER.contains(code)) {
+                    return null;
+                }
+                throw new SQLException(row.getString("error"), code);
             }
-            throw error;
         }
     }
 
@@ -125,7 +134,18 @@ class Clients {
         }
 
         check(tokenUnlessDown(app, ADDRESS) != null, "a token, because all is well");
-        check(tokenUnlessDown(connect("down"), ADDRESS) == null, "none in an outage");
+        Connection down = connect("down");
+        down.setAutoCommit(false);
+        execute(down, "INSERT INTO visit DEFAULT VALUES RETURNING id");
+        check(tokenUnlessDown(down, ADDRESS) == null, "none in an outage");
+        down.commit();
+        check(execute(down, "SELECT count(*) FROM visit").equals(1L), "what was stored is gone");
+
+        // A caught error has aborted the transaction, which commit() then rolls back.
+        execute(down, "INSERT INTO visit DEFAULT VALUES RETURNING id");
+        checkFails("08001", "could not connect to SignalWire", () -> oneToken(down, ADDRESS));
+        down.commit();
+        check(execute(down, "SELECT count(*) FROM visit").equals(1L), "what was stored is there");
         checkFails("22023", "addresses must have 1 to 10 elements", () -> tokenUnlessDown(app));
         Connection slow = connect("slow");
         checkFails("57014", "due to user request", () -> tokenWithin(slow, 1, ADDRESS));

@@ -14,6 +14,7 @@ export async function oneToken(db, addresses) {
 }
 
 export async function manyTokens(db, guests) {
+  // one call after the other, unless the role has read_ahead
   const { rows } = await db.execute(sql`
     SELECT r.id, t.*
       FROM jsonb_to_recordset(${JSON.stringify(guests)}) AS r(id int, addresses uuid[]),
@@ -22,12 +23,11 @@ export async function manyTokens(db, guests) {
 }
 
 export async function tokenUnlessDown(db, addresses) {
-  try {
-    return await oneToken(db, addresses);
-  } catch (error) {
-    if (TRY_LATER.includes(error.cause?.code)) return null;
-    throw error;
-  }
+  const { rows: [row] } = await db.execute(sql`
+    SELECT * FROM sw_try_create_guest_token(${sql.param(addresses)}, expires_in => ${'30 min'})`);
+  if (TRY_LATER.includes(row.error_code)) return null;
+  if (row.error_code) throw new Error(`${row.error_code}: ${row.error}`);
+  return row;
 }
 
 export async function tokenWithin(db, addresses, milliseconds) {
@@ -40,7 +40,7 @@ export async function tokenWithin(db, addresses, milliseconds) {
 
 import { readFileSync } from 'node:fs';
 import pg from 'pg';
-import { ADDRESS, assert, checkFails, checkSnippet } from './check.mjs';
+import { ADDRESS, assert, checkFails, checkOutlives, checkSnippet } from './check.mjs';
 
 const { version } = JSON.parse(readFileSync(new URL('node_modules/drizzle-orm/package.json', import.meta.url)));
 console.log('drizzle-orm', version);
@@ -52,6 +52,8 @@ function connect(user) {
 }
 
 const app = await checkSnippet(connect, oneToken, manyTokens, tokenUnlessDown);
+await checkOutlives(connect('down'), (db, body) => db.transaction(body),
+  async (db, text) => (await db.execute(sql.raw(text))).rows, tokenUnlessDown);
 await checkFails('57014', 'due to statement timeout', tokenWithin(connect('slow'), [ADDRESS], 200));
 
 const call = (addresses) => app.execute(sql`SELECT * FROM sw_create_guest_token(${addresses})`);

@@ -13,6 +13,7 @@ export async function oneToken(db, addresses) {
 }
 
 export async function manyTokens(db, guests) {
+  // one call after the other, unless the role has read_ahead
   const { rows } = await db.raw(
     `SELECT r.id, t.* FROM jsonb_to_recordset(:guests) AS r(id int, addresses uuid[]),
        sw_try_create_guest_token(r.addresses) t`, { guests: JSON.stringify(guests) });
@@ -20,12 +21,12 @@ export async function manyTokens(db, guests) {
 }
 
 export async function tokenUnlessDown(db, addresses) {
-  try {
-    return await oneToken(db, addresses);
-  } catch (error) {
-    if (TRY_LATER.includes(error.code)) return null;
-    throw error;
-  }
+  const { rows: [row] } = await db.raw(
+    'SELECT * FROM sw_try_create_guest_token(:addresses, expires_in => :life)',
+    { addresses, life: '30 min' });
+  if (TRY_LATER.includes(row.error_code)) return null;
+  if (row.error_code) throw new Error(`${row.error_code}: ${row.error}`);
+  return row;
 }
 
 export async function tokenWithin(db, addresses, milliseconds) {
@@ -37,7 +38,7 @@ export async function tokenWithin(db, addresses, milliseconds) {
 // end
 
 import { readFileSync } from 'node:fs';
-import { ADDRESS, GUESTS, assert, checkFails, checkSnippet } from './check.mjs';
+import { ADDRESS, GUESTS, assert, checkFails, checkOutlives, checkSnippet } from './check.mjs';
 
 const { version } = JSON.parse(readFileSync(new URL('node_modules/knex/package.json', import.meta.url)));
 console.log('knex', version);
@@ -49,6 +50,8 @@ function connect(user, max = 1) {
 }
 
 const app = await checkSnippet(connect, oneToken, manyTokens, tokenUnlessDown);
+await checkOutlives(connect('down'), (db, body) => db.transaction(body),
+  async (db, text) => (await db.raw(text)).rows, tokenUnlessDown);
 const pidOf = async (db) => (await db.raw('SELECT pg_backend_pid() AS pid')).rows[0].pid;
 const first = await pidOf(app);
 await checkFails('22023', 'addresses', oneToken(app, []));

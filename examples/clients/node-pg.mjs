@@ -13,6 +13,7 @@ export async function oneToken(client, addresses) {
 }
 
 export async function manyTokens(client, guests) {
+  // one call after the other, unless the role has read_ahead
   const { rows } = await client.query(
     `SELECT r.id, t.* FROM jsonb_to_recordset($1) AS r(id int, addresses uuid[]),
        sw_try_create_guest_token(r.addresses) t`, [JSON.stringify(guests)]);
@@ -20,11 +21,19 @@ export async function manyTokens(client, guests) {
 }
 
 export async function tokenUnlessDown(client, addresses) {
+  const { rows: [row] } = await client.query(
+    'SELECT * FROM sw_try_create_guest_token($1, expires_in => $2)', [addresses, '30 min']);
+  if (TRY_LATER.includes(row.error_code)) return null;
+  if (row.error_code) throw new Error(`${row.error_code}: ${row.error}`);
+  return row;
+}
+
+export async function withClient(pool, work) {  // pool.query() closes the connection after an error
+  const client = await pool.connect();
   try {
-    return await oneToken(client, addresses);
-  } catch (error) {
-    if (TRY_LATER.includes(error.code)) return null;
-    throw error;
+    return await work(client);
+  } finally {
+    client.release();
   }
 }
 
@@ -34,7 +43,7 @@ export async function cancel(pool, client) {    // over another connection
 // end
 
 import { readFileSync } from 'node:fs';
-import { ADDRESS, GUESTS, assert, checkFails, checkSnippet } from './check.mjs';
+import { ADDRESS, GUESTS, assert, checkFails, checkOutlives, checkSnippet } from './check.mjs';
 
 const { version } = JSON.parse(readFileSync(new URL('node_modules/pg/package.json', import.meta.url)));
 console.log('pg', version);
@@ -47,6 +56,24 @@ async function connect(user, options) {
 }
 
 const app = await checkSnippet(connect, oneToken, manyTokens, tokenUnlessDown);
+const execute = async (client, text) => (await client.query(text)).rows;
+const inTransaction = async (client, body) => {
+  await client.query('BEGIN');
+  await body(client);
+  return client.query('COMMIT');
+};
+const down = await connect('down');
+await checkOutlives(down, inTransaction, execute, tokenUnlessDown);
+
+// A caught error has aborted the transaction, which COMMIT then rolls back.
+const { command } = await inTransaction(down, async () => {
+  await down.query('INSERT INTO visit DEFAULT VALUES');
+  await checkFails('08001', 'could not connect to SignalWire', oneToken(down, [ADDRESS]));
+  await checkFails('25P02', 'current transaction is aborted', down.query('SELECT 1'));
+});
+assert.equal(command, 'ROLLBACK');
+assert.equal((await execute(down, 'SELECT count(*)::int AS n FROM visit'))[0].n, 1);
+
 const slow = await connect('slow');
 const watcher = await connect('slow');
 const call = oneToken(slow, [ADDRESS]);
@@ -87,9 +114,8 @@ assert.match(bare.t, /^\(eyJ.*,eyJ.*\)$/);
 const pool = new pg.Pool({ user: 'app', max: 1 });
 const pid = async () => (await pool.query('SELECT pg_backend_pid() AS pid')).rows[0].pid;
 const first = await pid();
-const client = await pool.connect();
-await checkFails('22023', 'addresses', oneToken(client, []));
-client.release();
+await checkFails('22023', 'addresses', withClient(pool, (client) => oneToken(client, [])));
+await checkFails(undefined, '22023: addresses', tokenUnlessDown(pool, []));
 assert.equal(await pid(), first);
 await checkFails('22023', 'addresses', oneToken(pool, []));
 assert.notEqual(await pid(), first);

@@ -7,7 +7,7 @@ import django_setup
 import json
 
 from django.contrib.postgres.fields import ArrayField
-from django.db import DatabaseError, models
+from django.db import models
 
 TRY_LATER = ("08001", "08006", "53400", "58000")
 
@@ -21,6 +21,7 @@ def one_token(connection, addresses):           # django.db.connection
 
 
 def many_tokens(connection, rows):
+    # one call after the other, unless the role has read_ahead
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT r.id, t.*"
@@ -30,12 +31,16 @@ def many_tokens(connection, rows):
 
 
 def token_unless_down(connection, addresses):
-    try:
-        return one_token(connection, addresses)
-    except DatabaseError as error:
-        if error.__cause__.pgcode in TRY_LATER:     # psycopg 3: sqlstate
-            return None
-        raise
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT * FROM sw_try_create_guest_token("
+            "%s::uuid[], expires_in => %s)", [addresses, "30 min"])
+        token, refresh_token, code, error = cursor.fetchone()
+    if code in TRY_LATER:
+        return None
+    if code:
+        raise RuntimeError(f"{code}: {error}")
+    return token, refresh_token
 
 
 def cancel(connection):         # from another thread
@@ -66,7 +71,7 @@ def take_note(guest, note):
 # end
 
 
-from django.db import connections  # noqa: E402
+from django.db import connections, transaction  # noqa: E402
 
 import check  # noqa: E402
 
@@ -95,6 +100,10 @@ check.check_snippet(connect, execute, one_token, many_tokens,
 check.check_fails("42883", "function sw_create_guest_token(text[])"
                   " does not exist", execute, connections["default"],
                   "SELECT * FROM sw_create_guest_token(%s)", [check.ADDRESS])
+
+with transaction.atomic("down"):
+    check.store_and_ask(connections["down"], execute, token_unless_down)
+check.check_stored(connections["down"], execute, 1)
 
 
 def stored(guest):

@@ -17,6 +17,7 @@ def one_token(connection, addresses):
 
 
 def many_tokens(connection, rows):
+    # one call after the other, unless the role has read_ahead
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT r.id, t.* FROM jsonb_to_recordset(%s)"
@@ -26,12 +27,16 @@ def many_tokens(connection, rows):
 
 
 def token_unless_down(connection, addresses):
-    try:
-        return one_token(connection, addresses)
-    except psycopg2.Error as error:
-        if error.pgcode in TRY_LATER:
-            return None
-        raise
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT * FROM sw_try_create_guest_token("
+            "%s::uuid[], expires_in => %s)", [addresses, "30 min"])
+        token, refresh_token, code, error = cursor.fetchone()
+    if code in TRY_LATER:
+        return None
+    if code:
+        raise RuntimeError(f"{code}: {error}")
+    return token, refresh_token
 
 
 def cancel(connection):         # from another thread
@@ -40,6 +45,8 @@ def cancel(connection):         # from another thread
 
 
 import uuid  # noqa: E402
+
+import psycopg2.errors  # noqa: E402
 
 import check  # noqa: E402
 
@@ -59,6 +66,13 @@ def execute(connection, sql, *values):
 print("psycopg2", psycopg2.__version__)
 check.check_snippet(connect, execute, one_token, many_tokens,
                     token_unless_down, cancel)
+
+with psycopg2.connect(user="down") as down:     # a transaction
+    check.store_and_ask(down, execute, token_unless_down)
+check.check_stored(connect("down"), execute, 1)
+check.check(all(issubclass(psycopg2.errors.lookup(code),
+                           psycopg2.OperationalError) for code in TRY_LATER),
+            "another class")
 
 app = connect("app")
 check.check_traps(app, execute)

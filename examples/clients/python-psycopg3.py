@@ -15,6 +15,7 @@ def one_token(connection, addresses):
 
 
 def many_tokens(connection, rows):
+    # one call after the other, unless the role has read_ahead
     return connection.execute(
         "SELECT r.id, t.*"
         " FROM jsonb_to_recordset(%s) AS r(id int, addresses uuid[]),"
@@ -22,7 +23,18 @@ def many_tokens(connection, rows):
 
 
 def token_unless_down(connection, addresses):
-    try:
+    token, refresh_token, code, error = connection.execute(
+        "SELECT * FROM sw_try_create_guest_token("
+        "%s::uuid[], expires_in => %s)", [addresses, "30 min"]).fetchone()
+    if code in TRY_LATER:
+        return None
+    if code:
+        raise RuntimeError(f"{code}: {error}")
+    return token, refresh_token
+
+
+def token_with_autocommit(connection, addresses):
+    try:                        # inside a transaction, this would abort it
         return one_token(connection, addresses)
     except psycopg.Error as error:
         if error.sqlstate in TRY_LATER:
@@ -57,6 +69,25 @@ check.check_token(execute(app, "SELECT * FROM sw_create_guest_token(%s)",
                           [check.ADDRESS]))
 check.check("secret" not in execute(app, "SELECT current_query(), %s::text",
                                     "secret")[0], "a parameter in the text")
+
+# what was stored before the call outlives an outage; a caught error undoes it,
+# because the transaction is aborted
+for ask, rows in (token_unless_down, 1), (token_with_autocommit, 1):
+    with psycopg.connect(user="down") as down:      # opens a transaction
+        check.store_and_ask(down, execute, ask)
+        if ask is token_with_autocommit:
+            check.check_fails("25P02", "current transaction is aborted",
+                              execute, down, "SELECT 1")
+    check.check_stored(connect("down"), execute, rows)
+
+# with autocommit, it undoes nothing
+down = connect("down")
+check.store_and_ask(down, execute, token_with_autocommit)
+check.check_stored(down, execute, 2)
+check.check(not down.closed, "the connection is closed")
+check.check(all(issubclass(psycopg.errors.lookup(code),
+                           psycopg.OperationalError) for code in TRY_LATER),
+            "another class")
 
 # a cursor that the server keeps does not read ahead
 for statement, reads_ahead in ("", True), ("DECLARE kept CURSOR FOR ", False):

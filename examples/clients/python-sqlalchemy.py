@@ -5,7 +5,6 @@
 import json
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
 TRY_LATER = ("08001", "08006", "53400", "58000")
 
@@ -18,6 +17,7 @@ def one_token(connection, addresses):
 
 
 def many_tokens(connection, rows):
+    # one call after the other, unless the role has read_ahead
     return connection.execute(text(
         "SELECT r.id, t.* FROM jsonb_to_recordset(CAST(:rows AS jsonb))"
         " AS r(id int, addresses uuid[]),"
@@ -26,12 +26,15 @@ def many_tokens(connection, rows):
 
 
 def token_unless_down(connection, addresses):
-    try:
-        return one_token(connection, addresses)
-    except DBAPIError as error:
-        if error.orig.pgcode in TRY_LATER:      # with psycopg 3: sqlstate
-            return None
-        raise
+    token, refresh_token, code, error = connection.execute(text(
+        "SELECT * FROM sw_try_create_guest_token("
+        "CAST(:addresses AS uuid[]), expires_in => :life)"),
+        {"addresses": addresses, "life": "30 min"}).one()
+    if code in TRY_LATER:
+        return None
+    if code:
+        raise RuntimeError(f"{code}: {error}")
+    return token, refresh_token
 
 
 def cancel(connection):         # from another thread
@@ -42,6 +45,7 @@ def cancel(connection):         # from another thread
 import sqlalchemy  # noqa: E402
 from sqlalchemy import orm  # noqa: E402
 from sqlalchemy.dialects import postgresql  # noqa: E402
+from sqlalchemy.exc import DBAPIError  # noqa: E402
 
 import check  # noqa: E402
 
@@ -71,6 +75,10 @@ class Guest(orm.declarative_base()):
 print("SQLAlchemy", sqlalchemy.__version__)
 check.check_snippet(connect, execute, one_token, many_tokens,
                     token_unless_down, cancel)
+
+with engine("down").begin() as down:
+    check.store_and_ask(down, execute, token_unless_down)
+check.check_stored(connect("down"), execute, 1)
 
 # the pool keeps a connection whose call has failed with class 08
 down = connect("down")

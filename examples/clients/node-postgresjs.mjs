@@ -12,18 +12,18 @@ export async function oneToken(sql, addresses) {
 }
 
 export async function manyTokens(sql, guests) {
+  // one call after the other, unless the role has read_ahead
   return sql`
     SELECT r.id, t.* FROM jsonb_to_recordset(${sql.json(guests)}) AS r(id int, addresses uuid[]),
       sw_try_create_guest_token(r.addresses) t`;
 }
 
 export async function tokenUnlessDown(sql, addresses) {
-  try {
-    return await oneToken(sql, addresses);
-  } catch (error) {
-    if (TRY_LATER.includes(error.code)) return null;
-    throw error;
-  }
+  const [row] = await sql`
+    SELECT * FROM sw_try_create_guest_token(${addresses}, expires_in => ${'30 min'})`;
+  if (TRY_LATER.includes(row.error_code)) return null;
+  if (row.error_code) throw new Error(`${row.error_code}: ${row.error}`);
+  return row;
 }
 
 export async function tokenWithin(sql, addresses, milliseconds) {
@@ -38,7 +38,7 @@ export async function tokenWithin(sql, addresses, milliseconds) {
 // end
 
 import { readFileSync } from 'node:fs';
-import { ADDRESS, GUESTS, assert, checkFails, checkSnippet } from './check.mjs';
+import { ADDRESS, GUESTS, assert, checkFails, checkOutlives, checkSnippet } from './check.mjs';
 
 const { version } = JSON.parse(readFileSync(new URL('node_modules/postgres/package.json', import.meta.url)));
 console.log('postgres', version);
@@ -50,6 +50,7 @@ function connect(user) {
 }
 
 const app = await checkSnippet(connect, oneToken, manyTokens, tokenUnlessDown);
+await checkOutlives(connect('down'), (sql, body) => sql.begin(body), (sql, text) => sql.unsafe(text), tokenUnlessDown);
 const slow = connect('slow');
 await slow`SELECT 1`;
 await checkFails('57014', 'due to user request', tokenWithin(slow, [ADDRESS], 200));
