@@ -17,7 +17,7 @@ my $model = '/usr/lib/locale/C.utf8';
 $ENV{LOCPATH} = PostgreSQL::Test::Utils::tempdir;
 symlink $model, "$ENV{LOCPATH}/$locale" if -d $model;
 
-my $node = start_server('translations');
+my $node = start_server('translations', "sw_guest_token.breaker = on\n");
 my $makefile = slurp_file(dirname(dirname($node->config_data('--pgxs'))) . '/Makefile.global');
 my ($msgfmt) = $makefile =~ /^MSGFMT\s*=\s*(\S+)/m;
 $makefile =~ /^enable_nls\s*=\s*yes/m
