@@ -36,12 +36,6 @@
 /* A response buffer beyond this is not kept for the next attempt. */
 #define MAX_KEPT_BUFFER		(64 * 1024)
 
-/*
- * How often a request may be sent again because its connection is gone, once the
- * server has refused it: libcurl then closes connections itself.
- */
-#define MAX_REPLACED		3
-
 static void reset_facts(Attempt *a);
 static bool is_configured(const Attempt *a, const AttemptOptions *options);
 static void configure(Attempt *a, const AttemptOptions *options);
@@ -279,17 +273,17 @@ add_header(Attempt *a, const char *name, const char *value)
 
 /*
  * Notes that the request is on its way; false if it must not be sent, because
- * it may have been processed too often.  "last_lives_on" tells whether the
- * connection that it was sent over before still exists.
+ * it may have been processed twice.
  *
  * libcurl sends a request up to five more times if nothing came back, for two
  * reasons: the connection existed before, so that the server may have closed
- * it in the meantime; or the server refused the stream.  We allow the first
- * only once, and over a new connection.  Otherwise a server that takes
- * requests and closes would get one over each connection that is kept alive.
+ * it in the meantime; or the server refused the stream, after which libcurl
+ * itself closes the connection unless others use it.  We allow the first only
+ * once, and over a new connection.  Otherwise a server that takes requests and
+ * closes would get one over each connection that is kept alive.
  */
 bool
-sgt_note_sending(Attempt *a, int local_port, bool last_lives_on)
+sgt_note_sending(Attempt *a, int local_port)
 {
 	long		n_connects = 0;
 
@@ -298,11 +292,9 @@ sgt_note_sending(Attempt *a, int local_port, bool last_lives_on)
 	a->sent_us = sgt_now_us();
 	if (a->n_sent > 0)
 	{
-		/* over a new connection, or one that lives on, it is a refusal */
-		if (a->is_new || last_lives_on)
+		if (a->is_new || !a->is_hung_up)
 			a->is_refused = true;
-		else if (a->n_replaced == (a->is_refused ? MAX_REPLACED : 1) ||
-				 (!a->is_refused && n_connects == a->n_connects))
+		else if (a->n_replaced > 0 || n_connects == a->n_connects)
 			return false;
 		else
 			a->n_replaced++;
@@ -310,6 +302,7 @@ sgt_note_sending(Attempt *a, int local_port, bool last_lives_on)
 
 	a->n_sent++;
 	a->is_new = n_connects > a->n_connects;
+	a->is_hung_up = false;
 	a->n_connects = n_connects;
 	a->local_port = local_port;
 	return true;

@@ -127,6 +127,7 @@ static void cut_connections(void);
 static void perform_timers(void);
 static int	note_request(void *arg, char *remote_ip, char *local_ip,
 						 int remote_port, int local_port);
+static void note_hang_up(curl_socket_t sock);
 static void find_lost_sockets(void);
 static void forget_socket(curl_socket_t sock);
 static curl_socket_t open_socket(void *arg, curlsocktype purpose,
@@ -675,13 +676,18 @@ note_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
 			 int local_port)
 {
 	Attempt    *a = arg;
-	bool		lives_on = a->n_sent > 0 &&
-	sgt_has_socket_with_port(&engine.sockets, a->local_port);
 
 	(void) remote_ip;
 	(void) local_ip;
 	(void) remote_port;
-	return sgt_note_sending(a, local_port, lives_on) ?
+	if (a->n_sent > 0 && !a->is_hung_up)
+	{
+		/* others may use the connection, or libcurl may still be closing it */
+		int			sock = sgt_find_port(&engine.sockets, a->local_port);
+
+		a->is_hung_up = sock >= 0 && sgt_is_hung_up(sock);
+	}
+	return sgt_note_sending(a, local_port) ?
 		CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
 }
 
@@ -727,8 +733,32 @@ static int
 close_socket(void *arg, curl_socket_t sock)
 {
 	(void) arg;
+	note_hang_up(sock);
 	forget_socket(sock);
 	return close(sock);
+}
+
+/*
+ * Tells the attempts whose request went over a socket if it was not libcurl
+ * that ended the connection.
+ */
+static void
+note_hang_up(curl_socket_t sock)
+{
+	dlist_iter	iter;
+	int			local_port;
+
+	if (!sgt_is_hung_up(sock))
+		return;
+	local_port = sgt_local_port(sock);
+	dlist_foreach(iter, &engine.running)
+	{
+		Attempt    *a = dlist_container(Attempt, node, iter.cur);
+
+		/* one that we have cut has no port any more */
+		if (a->n_sent > 0 && (local_port == 0 || a->local_port == local_port))
+			a->is_hung_up = true;
+	}
 }
 
 /*

@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -31,6 +32,11 @@
 #endif
 
 #include "socketset.h"
+
+/* Where it is not defined, POLLHUP tells the same. */
+#ifndef POLLRDHUP
+#define POLLRDHUP	0
+#endif
 
 static WatchedSocket *find_socket(SocketSet *set, int socket);
 static bool change_events(int set, int socket, int old_events,
@@ -122,29 +128,49 @@ sgt_cut_socket(int socket)
 }
 
 /*
- * Whether one of the sockets has this local port.
+ * The local port of a socket; 0 if it has none.
  */
-bool
-sgt_has_socket_with_port(const SocketSet *set, int local_port)
+int
+sgt_local_port(int socket)
+{
+	union
+	{
+		struct sockaddr any;
+		struct sockaddr_in ipv4;
+		struct sockaddr_in6 ipv6;
+	}			address = {0};
+	socklen_t	size = sizeof(address);
+
+	if (getsockname(socket, &address.any, &size) != 0)
+		return 0;
+	return ntohs(address.any.sa_family == AF_INET6 ? address.ipv6.sin6_port :
+				 address.ipv4.sin_port);
+}
+
+/*
+ * The socket with a local port; -1 if there is none.
+ */
+int
+sgt_find_port(const SocketSet *set, int local_port)
 {
 	for (int i = 0; i < set->table_size; i++)
 	{
-		union
-		{
-			struct sockaddr any;
-			struct sockaddr_in ipv4;
-			struct sockaddr_in6 ipv6;
-		}			address = {0};
-		socklen_t	size = sizeof(address);
-
-		if (!set->sockets[i].is_added ||
-			getsockname(i, &address.any, &size) != 0)
-			continue;
-		if (ntohs(address.any.sa_family == AF_INET6 ? address.ipv6.sin6_port :
-				  address.ipv4.sin_port) == local_port)
-			return true;
+		if (set->sockets[i].is_added && sgt_local_port(i) == local_port)
+			return i;
 	}
-	return false;
+	return -1;
+}
+
+/*
+ * Whether the other side has ended its connection, even if not everything has
+ * been read that came before.
+ */
+bool
+sgt_is_hung_up(int socket)
+{
+	struct pollfd s = {.fd = socket, .events = POLLRDHUP};
+
+	return poll(&s, 1, 0) > 0;
 }
 
 /*
