@@ -166,7 +166,7 @@ foreach my $case (
 
 # streams that the server refuses unprocessed are sent again, without counting;
 # libcurl alone tries six times
-foreach my $case ([ 12, 1, 13 ], [ 40, 20, 60 ], [ 1000, 1, undef ])
+foreach my $case ([ 12, 1, 13 ], [ 100, 20, 120 ], [ 1000, 1, undef ])
 {
 	my ($times, $n, $sent) = @$case;
 	my $h2 = start_raw({ '*' => 'refused_stream', times => $times }, "$directory/cert.pem", "$directory/key.pem");
