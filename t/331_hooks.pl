@@ -1,5 +1,5 @@
 # Reading ahead together with other modules that hook into planner and executor,
-# loaded before the library and after it.
+# loaded before the library and after it; and with one that watches access.
 
 use strict;
 use warnings;
@@ -14,13 +14,44 @@ my $library_path = qx(pg_config --pkglibdir);
 chomp $library_path;
 my %has = map { $_ => -e "$library_path/$_.so" } qw(auto_explain pg_stat_statements pg_hint_plan);
 my @modules = grep { $has{$_} } sort keys %has;
-plan skip_all => 'the server has no such modules' unless @modules;
-
+my $directory = PostgreSQL::Test::Utils::tempdir;
 my $sandbox = start_sandbox();
 my $FUNCTION = 'sw_create_guest_token(v.addresses)';
 my $QUERY = "SELECT v.id, t.token FROM visitor v, $FUNCTION t";
+my $VISITORS = <<'EOC';
+CREATE TABLE visitor (id int PRIMARY KEY, addresses uuid[]);
+INSERT INTO visitor
+	SELECT n, ARRAY[('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid]
+	FROM generate_series(1, 40) n;
+ANALYZE;
+EOC
 
-foreach my $order ([ @modules, 'sw_guest_token' ], [ 'sw_guest_token', @modules ])
+# A security module is told of each function before it is called.
+SKIP:
+{
+	my $node = start_server('access');
+	my $hook = "$directory/execute_hook.so";
+
+	skip 'there is no compiler', 5
+	  unless eval { IPC::Run::run([ $ENV{CC} || 'cc', '--version' ], '>', '/dev/null') };
+	ok(IPC::Run::run([ $ENV{CC} || 'cc', '-shared', '-fPIC', '-Wall', '-I' . $node->config_data('--includedir-server'),
+				'-o', $hook, 't/execute_hook.c' ]), 'a library says what is executed');
+	use_sandbox($node, $sandbox);
+	$node->safe_psql('postgres', $VISITORS);
+	foreach my $read_ahead ('off', 'on')
+	{
+		my $session = run_session($node, "LOAD '$hook'", "SET sw_guest_token.read_ahead = $read_ahead",
+			"SELECT count(t.token) FROM visitor v, $FUNCTION t", "SELECT count(sw_try_create_guest_token(v.addresses)) FROM visitor v",
+			$ONE);
+		is($session->{out}, "40\n40\ntoken true\n", "read_ahead $read_ahead: the calls are made");
+		my @executed = $session->{err} =~ /executes (\w+)/g;
+		is("@executed", 'sw_create_guest_token sw_try_create_guest_token sw_create_guest_token',
+			"read_ahead $read_ahead: a security module is told of each function, once a statement");
+	}
+	$node->stop;
+}
+
+foreach my $order (@modules ? ([ @modules, 'sw_guest_token' ], [ 'sw_guest_token', @modules ]) : ())
 {
 	my $where = $order->[0] eq 'sw_guest_token' ? 'after' : 'before';
 	my $node = start_server("hooks_$where",
@@ -29,13 +60,7 @@ foreach my $order ([ @modules, 'sw_guest_token' ], [ 'sw_guest_token', @modules 
 	my @settings = ('SET sw_guest_token.read_ahead = on');
 
 	use_sandbox($node, $sandbox);
-	$node->safe_psql('postgres', <<'EOC');
-CREATE TABLE visitor (id int PRIMARY KEY, addresses uuid[]);
-INSERT INTO visitor
-	SELECT n, ARRAY[('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid]
-	FROM generate_series(1, 40) n;
-ANALYZE;
-EOC
+	$node->safe_psql('postgres', $VISITORS);
 	push @settings, map { "SET auto_explain.$_" } 'log_min_duration = 0', 'log_analyze = on', 'log_verbose = on',
 	  'log_nested_statements = on'
 	  if $has{auto_explain};
