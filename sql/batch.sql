@@ -53,16 +53,17 @@ FROM sw_create_guest_tokens(ARRAY[
 	ROW('{11111111-1111-1111-1111-111111111111}', NULL, NULL, NULL),
 	ROW('{}', NULL, NULL, NULL),
 	ROW('{11111111-1111-1111-1111-111111111111}', NULL, NULL, NULL)
-]::sw_guest_token_request[]);
+]::sw_guest_token_request[])
+ORDER BY ordinality;
 SELECT set_config('sw_guest_token.base_url', :'sandbox_url' || '/script/403-then-201', false) IS NOT NULL AS set;
 SELECT ordinality, token IS NOT NULL AS token, error_code, error
 FROM sw_create_guest_tokens(array_fill(
-	ROW('{11111111-1111-1111-1111-111111111111}', NULL, NULL, NULL)::sw_guest_token_request, '{3}'));
+	ROW('{11111111-1111-1111-1111-111111111111}', NULL, NULL, NULL)::sw_guest_token_request, '{3}')) ORDER BY ordinality;
 -- a failure of another kind stops nothing
 SELECT set_config('sw_guest_token.base_url', :'sandbox_url' || '/script/404-then-201', false) IS NOT NULL AS set;
 SELECT ordinality, token IS NOT NULL AS token, error_code, error
 FROM sw_create_guest_tokens(array_fill(
-	ROW('{11111111-1111-1111-1111-111111111111}', NULL, NULL, NULL)::sw_guest_token_request, '{3}'));
+	ROW('{11111111-1111-1111-1111-111111111111}', NULL, NULL, NULL)::sw_guest_token_request, '{3}')) ORDER BY ordinality;
 -- in any place of a query
 SET sw_guest_token.base_url = :'sandbox_url';
 RESET sw_guest_token.max_concurrency;
