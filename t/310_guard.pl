@@ -206,6 +206,18 @@ for (1 .. 1000)
 }
 is($out, "token true\n", 'a prober that was killed leaves the next to others');
 
+# a probe that is cancelled takes nothing back of what another answer said
+use_script(repeated(5, '503') . '-then-hang-then-429,retry-after=30');
+calls(5);
+wait_for_probe();
+$victim = session($node, "SET sw_guest_token.base_url = '$url'", $ONE);
+wait_for_call($node);
+run_sql('SELECT FROM sw_guest_token_check()');
+$node->safe_psql('postgres',
+	"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
+$victim->finish;
+is(stat_of("next_probe > now() + interval '20 s'"), 't', 'a probe that is cancelled does not bring the next one forward');
+
 # nobody keeps the others from probing by giving up at once
 my $soon = "state = 'closed' OR next_probe < now() + interval '500 ms'";
 use_script(repeated(5, '503') . '-then-hang');
