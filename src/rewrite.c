@@ -169,10 +169,12 @@ has_target_list(const Plan *plan)
 		case T_MergeJoin:
 		case T_HashJoin:
 		case T_Agg:
-		case T_WindowAgg:
 		case T_Gather:
 		case T_GatherMerge:
 			return true;
+		case T_WindowAgg:
+			/* what ends it early looks at its own list */
+			return plan->qual == NIL && ((WindowAgg *) plan)->runCondition == NIL;
 		default:
 			return false;
 	}

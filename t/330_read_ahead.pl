@@ -134,6 +134,7 @@ my @others = (
 	[ 'what is volatile in a join below', "SELECT ($FUNCTION).token FROM visitor v JOIN source s"
 		. " ON s.id = (SELECT nextval('token_id_seq') + v.id)" ],
 	[ 'what is volatile and run once', "SELECT ($FUNCTION).token FROM visitor v WHERE v.id < 5 OR v.id > (SELECT nextval('token_id_seq'))" ],
+	[ 'a window that ends early', "SELECT * FROM (SELECT row_number() OVER (ORDER BY v.id) AS n, ($FUNCTION).token FROM visitor v) i WHERE n < 5" ],
 	[ 'RETURNING', "UPDATE visitor v SET id = id RETURNING ($FUNCTION).token" ],
 	[ 'ON CONFLICT', 'INSERT INTO visitor AS v (id) SELECT id FROM source ON CONFLICT (id)'
 		. " DO UPDATE SET token = ($FUNCTION).token" ],

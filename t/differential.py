@@ -745,6 +745,28 @@ class Case:
             return ('SELECT %s.grp, %s.n, count(*), max(%s) FROM %s%s GROUP BY'
                     ' GROUPING SETS ((%s.grp), (%s.n), ())' % (
                         t, t, self.text(t), items, where, t, t))
+        if kind == 11:
+            # a window that may end early
+            return ('SELECT * FROM (SELECT %s, %s OVER (%s ORDER BY %s.id%s)'
+                    ' AS r%s FROM %s%s) i WHERE r %s %s%s' % (
+                        ', '.join(expressions),
+                        self.pick('row_number()', 'rank()', 'dense_rank()',
+                                  'count(*)', 'count(%s.id)' % t),
+                        self.pick('', '', 'PARTITION BY %s.grp' % t), t,
+                        self.pick('', ' DESC', ', %s.n' % t),
+                        self.pick('', ', count(*) OVER (ORDER BY %s.n) AS r2'
+                                  % t), items, where,
+                        self.pick('<=', '<', '='), self.number(0, 7),
+                        self.pick('', '', ' ORDER BY r',
+                                  ' LIMIT ' + self.number(1, 9))))
+        if kind == 12:
+            return ('SELECT %s.grp, sum(%s.n) OVER w, max(%s) OVER (PARTITION'
+                    ' BY %s.n), first_value(%s) OVER w FROM %s%s WINDOW w AS'
+                    ' (PARTITION BY %s.grp ORDER BY %s.id ROWS BETWEEN %s'
+                    ' PRECEDING AND CURRENT ROW)%s' % (
+                        t, t, self.text(t), t, self.text(t), items, where, t,
+                        t, self.pick('1', 'UNBOUNDED'), self.pick(
+                            '', ' LIMIT ' + self.number(0, 9))))
         return 'SELECT %s FROM %s%s%s%s' % (
             ', '.join(expressions), items, where, self.tail(t), lock)
 
