@@ -438,6 +438,10 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 			g->wasted_by = GetAuthenticatedUserId();
 		return;
 	}
+	/* what times out while others are answered may be one role's requests */
+	if (cause == CAUSE_TIMED_OUT &&
+		a->ended_us - g->breaker.last_answer_us < sgt_silence_us(&g->breaker))
+		return;
 
 	take_failure(g, cause, a->status, 1, a->ended_us);
 	if (g->breaker.is_open && cause == CAUSE_STATUS && a->status == 429 &&

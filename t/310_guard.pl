@@ -277,6 +277,20 @@ calls(6, "SET sw_guest_token.connect_timeout = '60ms'");
 is(stat_of('timed_out || state'), '6closed', 'nor are connections that take longer than a short limit');
 close $deaf;
 
+# nor is what times out while others get their answers
+use_script('201-then-hang-then-hang-then-hang-then-hang-then-hang-then-hang-then-201');
+calls(1);
+$victim = session($node, "SET sw_guest_token.base_url = '$url'", "SET sw_guest_token.timeout = '4s'",
+	"SELECT count(error_code) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{6}'))");
+my $n_failed = 0;
+$sandbox->journal(7);
+while (stat_of('timed_out') < 6)
+{
+	calls(1)->{out} eq "token true\n" or $n_failed++;
+}
+$victim->finish;
+is($n_failed . stat_of('state'), '0closed', 'what times out while others are answered is no failure of all');
+
 # answers to what was sent before do not close it
 use_script('201,delay=900-then-' . repeated(6, '503'));
 $victim = session($node, "SET sw_guest_token.base_url = '$url'", $ONE);
