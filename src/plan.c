@@ -205,12 +205,18 @@ visit(Rewrite *rw, Plan **link, Demand demand)
 			break;
 
 			/* each of their rows takes one of their children's, at least */
-		case T_Result:
 		case T_LockRows:
+			outer = demand;
+			outer.passes_limit = false;
+			break;
+		case T_Result:
 			outer = demand;
 			break;
 		case T_SubqueryScan:
-			visit(rw, &((SubqueryScan *) plan)->subplan, demand);
+			outer = demand;
+			outer.passes_limit &= plan->qual == NIL;
+			visit(rw, &((SubqueryScan *) plan)->subplan, outer);
+			outer = unknown;
 			break;
 		case T_Append:
 			visit_append(rw, (Append *) plan, demand);
@@ -222,6 +228,7 @@ visit(Rewrite *rw, Plan **link, Demand demand)
 			/* these read the outer rows to their end */
 		case T_NestLoop:
 			outer = takes_all || sgt_is_lateral(rw, plan) ? demand : unknown;
+			outer.passes_limit = false;
 			break;
 		case T_HashJoin:
 			if (takes_all && (((Join *) plan)->jointype == JOIN_LEFT ||
@@ -298,6 +305,7 @@ demand_of_limit(const Limit *limit, Demand demand)
 	{
 		demand.bounds |= SCAN_BOUND_BY_LIMIT;
 		demand.limit = limit;
+		demand.passes_limit = limit->limitOption == LIMIT_OPTION_COUNT;
 	}
 	else
 		demand.is_known = false;

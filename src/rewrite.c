@@ -136,7 +136,9 @@ sgt_wrap_target_list(Rewrite *rw, Plan **link, const Demand *demand)
 		return;
 	}
 	cscan = sgt_make_scan(plan, plan, calls, list_length(list->calls),
-						  demand->bounds, demand->limit);
+						  demand->passes_limit ?
+						  demand->bounds | SCAN_PASSES_LIMIT : demand->bounds,
+						  demand->limit);
 	cscan->scan.plan.plan_node_id = rw->next_plan_id++;
 	cscan->scan.plan.targetlist = result;
 	*link = (Plan *) cscan;

@@ -16,6 +16,8 @@ typedef struct Demand
 	bool		is_known;		/* else: one by one */
 	int			bounds;			/* for scan.h */
 	const Limit *limit;			/* of SCAN_BOUND_BY_LIMIT */
+	bool		passes_limit;	/* the executor would tell the plan how many
+								 * rows LIMIT reads */
 } Demand;
 
 extern void sgt_wrap_target_list(Rewrite *rw, Plan **link, const Demand *demand);

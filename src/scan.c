@@ -128,6 +128,7 @@ static void forget_node(void *arg);
 static void check_permission(Oid function);
 static void read_ahead(ScanNode *scan);
 static int64 count_wanted(ScanNode *scan);
+static void pass_limit(ScanNode *scan);
 static int64 eval_limit(ScanNode *scan);
 static void read_row(ScanNode *scan);
 static void make_ring(ScanNode *scan);
@@ -383,6 +384,7 @@ rescan(CustomScanState *css)
 	scan->has_failed = false;
 	scan->limit = -1;
 	scan->n_handed_on = 0;
+	pass_limit(scan);
 	if (outerPlanState(css)->chgParam == NULL)
 		ExecReScan(outerPlanState(css));
 }
@@ -419,6 +421,8 @@ exec_scan(CustomScanState *css)
 		scan->run_number = current_run->number;
 		scan->n_in_run = 0;
 	}
+	if (scan->limit < 0)
+		pass_limit(scan);
 	for (;;)
 	{
 		ResetExprContext(econtext);
@@ -509,6 +513,22 @@ count_wanted(ScanNode *scan)
 	if (scan->bounds & SCAN_BOUND_BY_LIMIT)
 		n = Min(n, eval_limit(scan) - scan->n_handed_on);
 	return n;
+}
+
+/*
+ * Tells the child how many rows are read of it, as LIMIT would if the node were
+ * not there: a sort then keeps only those.
+ */
+static void
+pass_limit(ScanNode *scan)
+{
+	int64		limit;
+
+	if (!(scan->bounds & SCAN_PASSES_LIMIT))
+		return;
+	limit = eval_limit(scan);
+	ExecSetTupleBound(limit == PG_INT64_MAX ? -1 : limit,
+					  outerPlanState(&scan->css));
 }
 
 /*

@@ -23,6 +23,7 @@
 #define SCAN_BOUND_BY_LIMIT	0x2 /* what LIMIT above it says */
 #define SCAN_BOUND_BY_OTHERS	0x4 /* none, unless ExecutorRun() is asked for
 									 * all: others have rows before it */
+#define SCAN_PASSES_LIMIT	0x8 /* LIMIT's number is told to its child */
 
 /* One call, for sgt_make_scan() */
 typedef struct ScanCall

@@ -234,6 +234,11 @@ count_requests('LIMIT below ORDER BY the token', 6,
 	"SELECT * FROM (SELECT t.token FROM visitor v, $FUNCTION t LIMIT 6) s ORDER BY token");
 count_requests('ORDER BY the token below LIMIT', 40,
 	"SELECT t.token FROM visitor v, $FUNCTION t ORDER BY t.token LIMIT 1");
+my $ANALYZE = 'EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF)';
+like(run_ahead("$ANALYZE SELECT ($FUNCTION).token FROM visitor v ORDER BY v.id % 7 LIMIT 3")->{out},
+	qr/Guest Tokens.*\(actual rows=3.*Requests: 3\n.*top-N heapsort/s, 'a sort below keeps only what LIMIT reads');
+like(run_ahead("$ANALYZE SELECT ($FUNCTION).token FROM visitor v ORDER BY v.id % 7 FETCH FIRST 3 ROWS WITH TIES")->{out},
+	qr/Guest Tokens.*\(actual rows=6.*quicksort/s, 'unless there may be ties');
 count_requests('LIMIT over partitions', 25, 'SELECT (sw_create_guest_token(addresses)).token FROM part LIMIT 25');
 count_requests('no rows', 0, "SELECT t.token FROM visitor v, $FUNCTION t WHERE v.id < 0");
 $node->safe_psql('postgres', <<"EOC");
