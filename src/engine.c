@@ -127,7 +127,6 @@ static void cut_connections(void);
 static void perform_timers(void);
 static int	note_request(void *arg, char *remote_ip, char *local_ip,
 						 int remote_port, int local_port);
-static void note_hang_up(curl_socket_t sock);
 static void find_lost_sockets(void);
 static void forget_socket(curl_socket_t sock);
 static curl_socket_t open_socket(void *arg, curlsocktype purpose,
@@ -593,13 +592,8 @@ act(curl_socket_t sock, int what)
 static void
 cut_connections(void)
 {
-	if (engine.is_adding)
-		return;
-	for (int i = 0; i < engine.sockets.table_size; i++)
-	{
-		if (engine.sockets.sockets[i].is_added)
-			sgt_cut_socket(i);
-	}
+	if (!engine.is_adding)
+		sgt_cut_sockets(&engine.sockets);
 }
 
 /*
@@ -680,13 +674,9 @@ note_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
 	(void) remote_ip;
 	(void) local_ip;
 	(void) remote_port;
-	if (a->n_sent > 0 && !a->is_hung_up)
-	{
-		/* others may use the connection, or libcurl may still be closing it */
-		int			sock = sgt_find_port(&engine.sockets, a->local_port);
-
-		a->is_hung_up = sock >= 0 && sgt_is_hung_up(sock);
-	}
+	/* others may use the connection, or libcurl may still be closing it */
+	if (a->n_sent > 0)
+		a->is_hung_up |= sgt_is_port_hung_up(&engine.sockets, a->local_port);
 	return sgt_note_sending(a, local_port) ?
 		CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
 }
@@ -729,36 +719,25 @@ open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
 	return sock;
 }
 
+/*
+ * Those whose request went over the socket learn if it was not libcurl that
+ * ended the connection.  One that we have cut has no port any more.
+ */
 static int
 close_socket(void *arg, curl_socket_t sock)
 {
-	(void) arg;
-	note_hang_up(sock);
-	forget_socket(sock);
-	return close(sock);
-}
-
-/*
- * Tells the attempts whose request went over a socket if it was not libcurl
- * that ended the connection.
- */
-static void
-note_hang_up(curl_socket_t sock)
-{
+	int			port = sgt_is_hung_up(sock) ? sgt_local_port(sock) : -1;
 	dlist_iter	iter;
-	int			local_port;
 
-	if (!sgt_is_hung_up(sock))
-		return;
-	local_port = sgt_local_port(sock);
+	(void) arg;
 	dlist_foreach(iter, &engine.running)
 	{
 		Attempt    *a = dlist_container(Attempt, node, iter.cur);
 
-		/* one that we have cut has no port any more */
-		if (a->n_sent > 0 && (local_port == 0 || a->local_port == local_port))
-			a->is_hung_up = true;
+		a->is_hung_up |= port == 0 || port == a->local_port;
 	}
+	forget_socket(sock);
+	return close(sock);
 }
 
 /*

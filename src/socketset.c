@@ -114,17 +114,21 @@ sgt_remove_socket(SocketSet *set, int socket)
 }
 
 /*
- * Cuts a connection, so that nothing more can be read from it, not even what
- * has arrived.  Safe in a signal's handler.
+ * Cuts all connections, so that nothing more can be read from them, not even
+ * what has arrived.  Safe in a signal's handler.
  */
 void
-sgt_cut_socket(int socket)
+sgt_cut_sockets(const SocketSet *set)
 {
 	struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
 
-	/* Linux drops what has arrived only if the socket is disconnected */
-	if (connect(socket, &nowhere, sizeof(nowhere)) != 0)
-		(void) shutdown(socket, SHUT_RDWR);
+	for (int i = 0; i < set->table_size; i++)
+	{
+		/* Linux drops what has arrived only if the socket is disconnected */
+		if (set->sockets[i].is_added &&
+			connect(i, &nowhere, sizeof(nowhere)) != 0)
+			(void) shutdown(i, SHUT_RDWR);
+	}
 }
 
 /*
@@ -148,29 +152,29 @@ sgt_local_port(int socket)
 }
 
 /*
- * The socket with a local port; -1 if there is none.
- */
-int
-sgt_find_port(const SocketSet *set, int local_port)
-{
-	for (int i = 0; i < set->table_size; i++)
-	{
-		if (set->sockets[i].is_added && sgt_local_port(i) == local_port)
-			return i;
-	}
-	return -1;
-}
-
-/*
- * Whether the other side has ended its connection, even if not everything has
- * been read that came before.
+ * Whether the other side has ended the connection of a socket, even if not
+ * everything has been read that came before.
  */
 bool
 sgt_is_hung_up(int socket)
 {
-	struct pollfd s = {.fd = socket, .events = POLLRDHUP};
+	struct pollfd s = {.fd = socket,.events = POLLRDHUP};
 
 	return poll(&s, 1, 0) > 0;
+}
+
+/*
+ * The same of the socket with a local port, if there is one.
+ */
+bool
+sgt_is_port_hung_up(const SocketSet *set, int local_port)
+{
+	for (int i = 0; i < set->table_size; i++)
+	{
+		if (set->sockets[i].is_added && sgt_local_port(i) == local_port)
+			return sgt_is_hung_up(i);
+	}
+	return false;
 }
 
 /*
