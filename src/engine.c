@@ -46,13 +46,6 @@
 #include "socketset.h"
 #include "watchdog.h"
 
-/* CURLOPT_QUICK_EXIT, without which a cancel waits for a name look-up */
-#define MIN_LIBCURL_VERSION	0x075700
-
-#if LIBCURL_VERSION_NUM < MIN_LIBCURL_VERSION
-#error "sw_guest_token needs libcurl 7.87 or newer: older versions cannot abandon a name look-up"
-#endif
-
 /* Idle connections that a backend keeps, as many as a batch has by default. */
 #define MAX_KEPT_CONNECTIONS	16
 
