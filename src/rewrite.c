@@ -14,8 +14,10 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/tlist.h"
@@ -24,6 +26,15 @@
 #include "rewrite.h"
 #include "rows.h"
 #include "scan.h"
+
+/*
+ * A list with more calls than this stays as it is: to take it apart would take
+ * long.
+ */
+#define MAX_CALLS	64
+
+/* The node keeps the child's rows as tuples. */
+#define MAX_COLUMNS	MaxTupleAttributeNumber
 
 /* A call in a target list */
 typedef struct ListCall
@@ -49,6 +60,7 @@ typedef struct TargetList
 	List	   *calls;			/* ListCalls */
 	List	   *sites;			/* CallSites */
 	List	   *columns;		/* for the child */
+	bool		has_too_many;	/* of them for a tuple */
 } TargetList;
 
 /* A nested loop at hand */
@@ -128,6 +140,8 @@ sgt_wrap_target_list(Rewrite *rw, Plan **link, const Demand *demand)
 		tle->expr = (Expr *) move_up((Node *) tle->expr, list);
 		result = lappend(result, tle);
 	}
+	if (list->has_too_many)
+		return;
 
 	plan->targetlist = list->columns;
 	if (!sgt_is_pure(rw, plan))
@@ -302,7 +316,8 @@ add_call(TargetList *list, FuncExpr *func, int field)
 		}
 	}
 
-	if (list_length(func->args) != SGT_N_ARGS || !sgt_is_pure_expr(list->rw, func->args))
+	if (list_length(func->args) != SGT_N_ARGS || !sgt_is_pure_expr(list->rw, func->args) ||
+		list_length(list->calls) >= MAX_CALLS)
 		return NULL;
 	call = palloc0(sizeof(ListCall));
 	call->func = copyObject(func);
@@ -422,6 +437,7 @@ mentions_site(Node *node, void *context)
 
 	if (node == NULL)
 		return false;
+	CHECK_FOR_INTERRUPTS();
 	if (find_site(list, node) || find_param(list, node, &number))
 		return true;
 	return expression_tree_walker(node, mentions_site, list);
@@ -508,6 +524,12 @@ get_column(TargetList *list, Node *node, int varno, int offset)
 	if (IsA(node, Const) ||
 		(IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXTERN))
 		return node;
+	if (list_length(list->columns) >= MAX_COLUMNS)
+	{
+		list->has_too_many = true;
+		return node;
+	}
+	CHECK_FOR_INTERRUPTS();
 	tle = tlist_member((Expr *) node, list->columns);
 	if (tle == NULL)
 	{
@@ -598,7 +620,8 @@ sgt_replace_loop(Rewrite *rw, Plan **link, const Demand *demand)
 	ScanCall	call;
 	CustomScan *cscan;
 
-	if (!sgt_is_pure(rw, plan->lefttree) || !sgt_is_pure_expr(rw, quals) ||
+	if (list_length(plan->lefttree->targetlist) > MAX_COLUMNS ||
+		!sgt_is_pure(rw, plan->lefttree) || !sgt_is_pure_expr(rw, quals) ||
 		sgt_mentions_call((Node *) plan->targetlist, rw))
 		return;
 
