@@ -75,6 +75,7 @@ typedef struct OwnShare
 {
 	int			n_batches;		/* they count as one session */
 	int			n_late;
+	int64		measured_us;	/* when an answer's time last went into srtt */
 } OwnShare;
 
 static GuardArea *area = NULL;
@@ -404,13 +405,21 @@ sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
 }
 
 /*
- * If nobody drove for a while, it is not known how long the answer took.
+ * If nobody drove for a while, it is not known how long the answer took.  A
+ * session measures once a round trip, as TCP does: a batch of slow requests is
+ * one caller among many.
  */
 static void
 take_answer(Guarded *g, const Attempt *a)
 {
-	int64		took_us = a->gap_us == 0 ? a->ended_us - a->sent_us : 0;
+	OwnShare   *own = find_own_share(g);
+	int64		took_us = 0;
 
+	if (a->gap_us == 0 && a->sent_us >= own->measured_us)
+	{
+		took_us = a->ended_us - a->sent_us;
+		own->measured_us = a->ended_us;
+	}
 	if (sgt_note_good_answer(&g->breaker, a->status == 201, a->started_us,
 							 took_us, a->ended_us))
 		note_change(g, a->ended_us);
@@ -487,7 +496,8 @@ note_change(const Guarded *g, int64 now)
 
 /*
  * Tells the server's log what has changed, without the statement, which may
- * contain a refresh token.
+ * contain a refresh token.  A client is not told: it may not read for long, and
+ * keep the session inside the guard meanwhile.
  */
 void
 sgt_report_guard(void)
@@ -496,13 +506,13 @@ sgt_report_guard(void)
 		return;
 	change.is_any = false;
 	if (change.state.is_open)
-		ereport(LOG,
+		ereport(LOG_SERVER_ONLY,
 				(errmsg("requests to SignalWire are suspended"),
 				 errdetail("The target is %s.  %s", change.url,
 						   sgt_describe_cause(&change.state)),
 				 errhidestmt(true), errhidecontext(true)));
 	else
-		ereport(LOG,
+		ereport(LOG_SERVER_ONLY,
 				(errmsg("requests to SignalWire are resumed"),
 				 errdetail("The target is %s.  They were suspended for %.1f s.",
 						   change.url, (double) change.open_us / US_PER_S),

@@ -446,16 +446,21 @@ BEGIN
 	RETURN i;
 END $$;
 EOS
-$victim = session($node, "SET sw_guest_token.base_url = '$url'", 'SET sw_guest_token.read_ahead = on',
-	'SELECT count(t.token) FROM (SELECT slow(i)::text AS region FROM generate_series(1, 2) i OFFSET 0) q, '
-	  . "sw_create_guest_token('{$ADDRESS}', region => q.region) t");
-$node->poll_query_until('postgres',
-	"SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'victim' AND wait_event = 'PgSleep'")
-  or die 'the plan does not get so far';
-is(stat_of('sessions'), 0, 'a session whose query is busy elsewhere does not wait for the API');
-$node->safe_psql('postgres',
-	"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
-$victim->finish;
+foreach my $busy (
+	[ 'its query is busy elsewhere', 'SELECT count(t.token) FROM (SELECT slow(i)::text AS region FROM generate_series(1, 2) i OFFSET 0) q, '
+		  . "sw_create_guest_token('{$ADDRESS}', region => q.region) t" ],
+	[ 'a condition on the result is', "SELECT count(t.token) FROM generate_series(1, 9) i, "
+		  . "sw_create_guest_token(ARRAY[lpad(i::text, 32, '0')::uuid]) t WHERE slow(length(t.token) * 0 + 2) > 0" ])
+{
+	$victim = session($node, "SET sw_guest_token.base_url = '$url'", 'SET sw_guest_token.read_ahead = on', $busy->[1]);
+	$node->poll_query_until('postgres',
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'victim' AND wait_event = 'PgSleep'")
+	  or die 'the plan does not get so far';
+	is(stat_of('sessions'), 0, "a session does not wait for the API while $busy->[0]");
+	$node->safe_psql('postgres',
+		"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
+	$victim->finish;
+}
 
 #
 # Roles' budgets
