@@ -87,6 +87,7 @@ typedef struct ScanNode
 	int			max_rows;
 	int			n_rows;
 	int			first;
+	Size		size;			/* of their tuples */
 	Datum	   *handed_on;		/* results of the last row */
 
 	bool		is_exhausted;	/* the child has no more rows */
@@ -444,6 +445,8 @@ exec_scan(CustomScanState *css)
 		slot = hand_on(scan);
 		if (slot == NULL)
 			continue;
+		/* the quals may run for long, too */
+		sgt_leave_stream(scan->stream);
 		econtext->ecxt_scantuple = slot;
 		if (!ExecQual(css->ss.ps.qual, econtext))
 		{
@@ -452,15 +455,14 @@ exec_scan(CustomScanState *css)
 		}
 		scan->n_handed_on++;
 		scan->n_in_run++;
-		sgt_leave_stream(scan->stream);
 		return css->ss.ps.ps_ProjInfo ?
 			ExecProject(css->ss.ps.ps_ProjInfo) : slot;
 	}
 }
 
 /*
- * Reads as many rows as are wanted and have places, at least one if there is
- * any.
+ * Reads as many rows as are wanted and have places, and as go into work_mem, at
+ * least one if there is any.
  */
 static void
 read_ahead(ScanNode *scan)
@@ -474,7 +476,8 @@ read_ahead(ScanNode *scan)
 	n_wanted = count_wanted(scan);
 	while (!scan->is_exhausted && !scan->has_failed &&
 		   (scan->n_rows == 0 ||
-			(scan->n_rows < n_wanted && sgt_has_place(scan->stream))))
+			(scan->n_rows < n_wanted && scan->size < work_mem * (Size) 1024 &&
+			 sgt_has_place(scan->stream))))
 	{
 		read_row(scan);
 		sgt_poll_requests();
@@ -579,6 +582,7 @@ read_row(ScanNode *scan)
 		make_ring(scan);
 	row = &scan->rows[(scan->first + scan->n_rows) % scan->max_rows];
 	row->tuple = ExecCopySlotMinimalTuple(slot);
+	scan->size += row->tuple->t_len;
 	row->n_waiting = 0;
 	row->is_absent = false;
 	row->error = NULL;
@@ -721,6 +725,7 @@ hand_on(ScanNode *scan)
 		sgt_raise_error(row->error);
 
 	ExecClearTuple(slot);
+	scan->size -= row->tuple->t_len;
 	ExecStoreMinimalTuple(row->tuple, child, true);
 	slot_getallattrs(child);
 	for (int i = 0; i < scan->n_calls; i++)
@@ -750,6 +755,7 @@ drop_rows(ScanNode *scan)
 	{
 		Row		   *row = &scan->rows[scan->first];
 
+		scan->size -= row->tuple->t_len;
 		pfree(row->tuple);
 		for (int i = 0; i < scan->n_calls; i++)
 		{

@@ -134,6 +134,8 @@ my @others = (
 	[ 'what is volatile in a join below', "SELECT ($FUNCTION).token FROM visitor v JOIN source s"
 		. " ON s.id = (SELECT nextval('token_id_seq') + v.id)" ],
 	[ 'what is volatile and run once', "SELECT ($FUNCTION).token FROM visitor v WHERE v.id < 5 OR v.id > (SELECT nextval('token_id_seq'))" ],
+	[ 'too many calls', 'SELECT ' . join(' || ', ("($FUNCTION).token") x 65) . ' FROM visitor v' ],
+	[ 'too many columns', 'SELECT ARRAY[' . join(', ', map { "v.token || $_" } 1 .. 1700) . ", ($FUNCTION).token] FROM visitor v" ],
 	[ 'a window that ends early', "SELECT * FROM (SELECT row_number() OVER (ORDER BY v.id) AS n, ($FUNCTION).token FROM visitor v) i WHERE n < 5" ],
 	[ 'RETURNING', "UPDATE visitor v SET id = id RETURNING ($FUNCTION).token" ],
 	[ 'ON CONFLICT', 'INSERT INTO visitor AS v (id) SELECT id FROM source ON CONFLICT (id)'
@@ -234,6 +236,9 @@ count_requests('LIMIT below ORDER BY the token', 6,
 	"SELECT * FROM (SELECT t.token FROM visitor v, $FUNCTION t LIMIT 6) s ORDER BY token");
 count_requests('ORDER BY the token below LIMIT', 40,
 	"SELECT t.token FROM visitor v, $FUNCTION t ORDER BY t.token LIMIT 1");
+count_requests('rows as large as work_mem', 40, "SET work_mem = '64kB'",
+	"SELECT v.pad, (sw_create_guest_token(v.addresses)).token FROM (SELECT addresses, repeat('x', 70000 + id) AS pad FROM visitor OFFSET 0) v");
+is($sandbox->journal->{max_in_flight}, 1, 'rows as large as work_mem: they are read one by one');
 my $ANALYZE = 'EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF)';
 like(run_ahead("$ANALYZE SELECT ($FUNCTION).token FROM visitor v ORDER BY v.id % 7 LIMIT 3")->{out},
 	qr/Guest Tokens.*\(actual rows=3.*Requests: 3\n.*top-N heapsort/s, 'a sort below keeps only what LIMIT reads');
