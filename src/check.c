@@ -152,6 +152,8 @@ check_network(ReturnSetInfo *result, Target *target,
 	if (probe.connect_us == 0)
 	{
 		put_error(result, "connect", took_us, &error,
+				  target->proxy ?
+				  _("Can the server reach the proxy in \"sw_guest_token.proxy\" or in the environment, and does something listen there?") :
 				  _("Can the server reach the host, and does something listen there?  A firewall may require \"sw_guest_token.proxy\"."));
 		return;
 	}

@@ -114,6 +114,8 @@ is_check('a port that is closed', [ "base_url = 'http://127.0.0.1:1'" ],
 	'preload+ settings+ credentials+ resolve+ connect- guard+', qr/could not connect/);
 is_check('a port that speaks no TLS', [ "base_url = '" . $sandbox->{url} =~ s/http/https/r . "'" ],
 	'preload+ settings+ credentials+ resolve+ connect+ tls- guard+', qr/speak TLS/);
+is_check('a proxy that is not there', [ "base_url = 'https://127.0.0.1:$dumb_port'", "proxy = 'http://127.0.0.1:1'" ],
+	'preload+ settings+ credentials+ resolve+ connect- guard+', qr/could not connect.*\n.*reach the proxy/);
 is_check('a port that does not answer', [ "base_url = 'https://127.0.0.1:$dumb_port'", "connect_timeout = '100ms'" ],
 	'preload+ settings+ credentials+ resolve+ connect+ tls- guard+', qr/connect_timeout/);
 is_check('a certificate that is not trusted', [ "base_url = '$tls->{url}'" ],
