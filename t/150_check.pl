@@ -114,8 +114,6 @@ is_check('a port that is closed', [ "base_url = 'http://127.0.0.1:1'" ],
 	'preload+ settings+ credentials+ resolve+ connect- guard+', qr/could not connect/);
 is_check('a port that speaks no TLS', [ "base_url = '" . $sandbox->{url} =~ s/http/https/r . "'" ],
 	'preload+ settings+ credentials+ resolve+ connect+ tls- guard+', qr/speak TLS/);
-is_check('a proxy that is not there', [ "base_url = 'https://127.0.0.1:$dumb_port'", "proxy = 'http://127.0.0.1:1'" ],
-	'preload+ settings+ credentials+ resolve+ connect- guard+', qr/could not connect.*\n.*reach the proxy/);
 is_check('a port that does not answer', [ "base_url = 'https://127.0.0.1:$dumb_port'", "connect_timeout = '100ms'" ],
 	'preload+ settings+ credentials+ resolve+ connect+ tls- guard+', qr/connect_timeout/);
 is_check('a certificate that is not trusted', [ "base_url = '$tls->{url}'" ],
@@ -148,6 +146,10 @@ my $limited = "base_url = '" . $sandbox->script('429,id=limited') . "'";
 run_session($node, "SET sw_guest_token.$limited", 'SET sw_guest_token.max_retries = 0', ($ONE) x 10);
 is_check('an API that limits the rate of everybody', [$limited],
 	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize- guard-', qr/limited the rate.*suspended/s);
+
+# beyond the targets that have a guard
+is_check('a proxy that is not there', [ "base_url = 'https://127.0.0.1:$dumb_port'", "proxy = 'http://127.0.0.1:1'" ],
+	'preload+ settings+ credentials+ resolve+ connect- guard+', qr/could not connect.*\n.*reach the proxy/);
 
 # without preloading
 my $bare = start_server('bare', "shared_preload_libraries = ''\n");
