@@ -17,6 +17,8 @@
 #include "batch.h"
 #include "engine.h"
 
+static void end_with_owner(ResourceReleasePhase phase, bool is_commit,
+						   bool is_top, void *arg);
 static void abandon(void *arg);
 static void forget(Request *r);
 
@@ -33,6 +35,7 @@ Batch	   *
 sgt_begin_batch(Target *target, const Limits *limits, const char *url,
 				int success_status)
 {
+	static bool has_callback = false;
 	bool		has_engine = sgt_open_engine(target->trust_number);
 	Guarded    *guarded = sgt_find_guarded(target);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
@@ -40,7 +43,12 @@ sgt_begin_batch(Target *target, const Limits *limits, const char *url,
 												  ALLOCSET_DEFAULT_SIZES);
 	Batch	   *batch = MemoryContextAllocZero(context, sizeof(Batch));
 
+	if (!has_callback)
+		RegisterResourceReleaseCallback(end_with_owner, NULL);
+	has_callback = true;
+
 	batch->context = context;
+	batch->owner = CurrentResourceOwner;
 	batch->limits = *limits;
 	batch->url = MemoryContextStrdup(context, url);
 	batch->success_status = success_status;
@@ -66,7 +74,32 @@ sgt_end_batch(Batch *batch)
 	MemoryContextDelete(batch->context);
 }
 
-/* Called when the batch's memory is about to go, whatever state it is in. */
+/*
+ * A transaction that fails keeps its memory until the client rolls it back, and
+ * a client may take its time: its batches end as its resources are released.
+ */
+static void
+end_with_owner(ResourceReleasePhase phase, bool is_commit, bool is_top,
+			   void *arg)
+{
+	Batch	   *batch;
+
+	(void) is_top;
+	(void) arg;
+	if (phase != RESOURCE_RELEASE_BEFORE_LOCKS)
+		return;
+	while ((batch = sgt_find_batch_of(CurrentResourceOwner)) != NULL)
+	{
+		batch->owner = NULL;
+		if (!is_commit)
+			abandon(batch);
+	}
+}
+
+/*
+ * Called when the batch's memory is about to go, whatever state it is in, or
+ * before.
+ */
 static void
 abandon(void *arg)
 {
@@ -75,6 +108,8 @@ abandon(void *arg)
 	bool		is_turn = !dlist_is_empty(&batch->pending); /* one may run */
 	dlist_iter	iter;
 
+	if (batch->target == NULL)
+		return;
 	if (is_turn)
 		sgt_begin_turn();
 	for (int i = 0; i < (int) lengthof(lists); i++)
@@ -85,6 +120,7 @@ abandon(void *arg)
 	if (is_turn)
 		sgt_end_turn();
 	sgt_unpin_target(batch->target);
+	batch->target = NULL;
 	sgt_remove_batch(batch);
 }
 
@@ -220,7 +256,7 @@ sgt_wait_for_any(Batch *batch)
 	for (;;)
 	{
 		/* also between outcomes: to judge one may take milliseconds */
-		CHECK_FOR_INTERRUPTS();
+		sgt_check_for_interrupts();
 		if (!dlist_is_empty(&batch->done))
 			break;
 		if (dlist_is_empty(&batch->pending))

@@ -74,6 +74,7 @@ static bool collect_ended(bool read_sockets);
 static void note_end(Request *r);
 static void expire_overdue(void);
 static void settle_ended(void);
+static void rest_all(void);
 static void report(const Request *r);
 static void observe(Request *r);
 static bool wait_for_descriptor(Request *r);
@@ -99,6 +100,22 @@ sgt_add_batch(Batch *batch)
 {
 	batch->is_resting = true;
 	dlist_push_tail(&open_batches, &batch->node);
+}
+
+/* An open batch of a resource owner; NULL if there is none. */
+Batch	   *
+sgt_find_batch_of(ResourceOwner owner)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &open_batches)
+	{
+		Batch	   *batch = dlist_container(Batch, node, iter.cur);
+
+		if (batch->owner == owner)
+			return batch;
+	}
+	return NULL;
 }
 
 /* Its requests must have been removed. */
@@ -196,6 +213,27 @@ sgt_take_back_request(Request *r)
  */
 
 /*
+ * Lets interrupts happen.  They raise errors, which a client may not read for
+ * long: meanwhile the session does not wait for the API.
+ */
+void
+sgt_check_for_interrupts(void)
+{
+	if (INTERRUPTS_PENDING_CONDITION())
+		rest_all();
+	CHECK_FOR_INTERRUPTS();
+}
+
+static void
+rest_all(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &open_batches)
+		sgt_rest_batch(dlist_container(Batch, node, iter.cur));
+}
+
+/*
  * Takes a turn, and sleeps unless a request has ended, for the owner of a
  * batch who waits.
  */
@@ -204,7 +242,7 @@ sgt_drive(Batch *batch)
 {
 	int			n = n_pending;
 
-	CHECK_FOR_INTERRUPTS();
+	sgt_check_for_interrupts();
 	resume(batch);
 	run_turn();
 	if (n_pending == n)
@@ -221,7 +259,7 @@ sgt_poll_requests(void)
 {
 	if (n_pending == 0 || sgt_now_us() - driven_us < POLL_US)
 		return;
-	CHECK_FOR_INTERRUPTS();
+	sgt_check_for_interrupts();
 	sockets_ready = true;
 	run_turn();
 }
@@ -427,7 +465,7 @@ expire_overdue(void)
 	for (int i = 0; i < MAX_LATE_TURNS && any_ready &&
 		 sgt_now_us() - now < MAX_LATE_US; i++)
 	{
-		CHECK_FOR_INTERRUPTS();
+		sgt_check_for_interrupts();
 		sgt_begin_turn();
 		any_ready = collect_ended(true);
 		sgt_end_turn();
@@ -508,10 +546,7 @@ settle_ended(void)
 static void
 report(const Request *r)
 {
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &open_batches)
-		sgt_rest_batch(dlist_container(Batch, node, iter.cur));
+	rest_all();
 	sgt_report_attempt(r->attempt, r->tag, r->outcome.n_attempts);
 }
 

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "lib/ilist.h"
+#include "utils/resowner.h"
 
 #include "attempt.h"
 #include "guard.h"
@@ -57,6 +58,7 @@ typedef struct Batch
 {
 	MemoryContext context;		/* has it and its requests */
 	MemoryContextCallback callback; /* abandons it */
+	ResourceOwner owner;		/* ends it if it fails; NULL: outlived */
 	dlist_node	node;			/* in open_batches */
 	Target	   *target;			/* pinned */
 	Guarded    *guarded;		/* what all sessions know of it; NULL: nothing */
@@ -77,10 +79,12 @@ typedef struct Batch
 /* These may raise, what interrupts raise included. */
 extern void sgt_drive(Batch *batch);
 extern void sgt_poll_requests(void);
+extern void sgt_check_for_interrupts(void);
 
 /* These raise nothing. */
 extern int	sgt_count_pending(void);
 extern void sgt_add_batch(Batch *batch);
+extern Batch *sgt_find_batch_of(ResourceOwner owner);
 extern void sgt_remove_batch(Batch *batch);
 extern void sgt_rest_batch(Batch *batch);
 extern void sgt_add_request(Request *r);

@@ -722,7 +722,10 @@ hand_on(ScanNode *scan)
 	int			n_columns = child->tts_tupleDescriptor->natts;
 
 	if (row->error)
+	{
+		sgt_rest_stream(scan->stream);
 		sgt_raise_error(row->error);
+	}
 
 	ExecClearTuple(slot);
 	scan->size -= row->tuple->t_len;

@@ -273,7 +273,7 @@ sgt_submit_call(TokenStream *stream, const GuestTokenArgs *args, int tag)
 	bool		ok;
 
 	/* many in a row may be invalid, or refused, while others are on their way */
-	CHECK_FOR_INTERRUPTS();
+	sgt_check_for_interrupts();
 	sgt_poll_requests();
 	while (!sgt_has_place(stream) && sgt_take_result(stream))
 		;

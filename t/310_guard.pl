@@ -409,6 +409,25 @@ $victim->finish;
 is(stat_of('sessions || state || cancelled'), '0closed1', 'and forgets who was cancelled');
 is(calls(1)->{out}, "token true\n", 'who makes place');
 
+# a transaction that has failed waits for nothing, however long its client takes
+foreach my $begin ('BEGIN', 'BEGIN; SAVEPOINT a')
+{
+	my $rolled_back = PostgreSQL::Test::Utils::tempdir . '/rolled_back';
+
+	use_script('hang');
+	$victim = session($node, "SET sw_guest_token.base_url = '$url'", $begin, $ONE, "\\! while ! test -e $rolled_back; do sleep 0.1; done");
+	$sandbox->journal(1);
+	is(stat_of('sessions'), 1, "$begin: a call is under way");
+	$node->safe_psql('postgres',
+		"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
+	$node->poll_query_until('postgres',
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'victim' AND state = 'idle in transaction (aborted)'")
+	  or die 'the transaction does not fail';
+	is(stat_of("sessions || ' ' || cancelled"), '0 1', 'and is over with it');
+	append_to_file($rolled_back, '');
+	$victim->finish;
+}
+
 # requests that become late while their session is busy count as long as it is
 # inside a call, and no longer
 use_script('201-then-201,delay=300-then-201,delay=4000-then-' . repeated(30, '201') . '-then-'
