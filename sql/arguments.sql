@@ -53,7 +53,7 @@ FROM unnest(ARRAY['1 second', '1 month', '7000 years', '1 month -1 day', '-1 yea
 -- infinity came with PostgreSQL 17; before, there is no such interval
 SELECT value, CASE WHEN current_setting('server_version_num')::int >= 170000 THEN pg_temp.judge(value::interval)
 				   ELSE '22023 expires_in must ' || note END AS judge
-FROM (VALUES ('infinity', 'not reach beyond the year 9999'), ('-infinity', 'be at least one second')) v (value, note);
+FROM (VALUES ('infinity', 'not end after the year 9999'), ('-infinity', 'be at least one second')) v (value, note);
 -- one way to say it, not two
 SELECT sw_create_guest_token(ARRAY[:'address']::uuid[], 2147483647, expires_in => '1 hour');
 \echo :LAST_ERROR_SQLSTATE

@@ -280,7 +280,8 @@ add_header(Attempt *a, const char *name, const char *value)
  * it in the meantime; or the server refused the stream, after which libcurl
  * itself closes the connection unless others use it.  We allow the first only
  * once, and over a new connection.  Otherwise a server that takes requests and
- * closes would get one over each connection that is kept alive.
+ * closes would get one over each connection that is kept alive.  A connection
+ * that TLS has ended may not have hung up yet: only a shared one tells.
  */
 bool
 sgt_note_sending(Attempt *a, int local_port)
@@ -292,7 +293,7 @@ sgt_note_sending(Attempt *a, int local_port)
 	a->sent_us = sgt_now_us();
 	if (a->n_sent > 0)
 	{
-		if (a->is_new || !a->is_hung_up)
+		if (a->is_new || (a->is_shared && !a->is_hung_up))
 			a->is_refused = true;
 		else if (a->n_replaced > 0 || n_connects == a->n_connects)
 			return false;
@@ -302,10 +303,48 @@ sgt_note_sending(Attempt *a, int local_port)
 
 	a->n_sent++;
 	a->is_new = n_connects > a->n_connects;
+	a->is_shared = false;
 	a->is_hung_up = false;
 	a->n_connects = n_connects;
 	a->local_port = local_port;
 	return true;
+}
+
+/*
+ * Notes which attempts go over one connection at the same time, as only those
+ * over HTTP/2 do.  One whose response has begun may be done, and then others
+ * follow it over HTTP/1.1, too.
+ */
+void
+sgt_note_sharing(Attempt *a, dlist_head *running)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, running)
+	{
+		Attempt    *other = dlist_container(Attempt, node, iter.cur);
+
+		if (other != a && other->local_port == a->local_port &&
+			other->header_length == 0)
+			a->is_shared = other->is_shared = true;
+	}
+}
+
+/*
+ * Notes whose connection the other side has ended.  One that we have cut has no
+ * port any more.
+ */
+void
+sgt_note_hang_up(dlist_head *running, int local_port)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, running)
+	{
+		Attempt    *a = dlist_container(Attempt, node, iter.cur);
+
+		a->is_hung_up |= local_port == 0 || local_port == a->local_port;
+	}
 }
 
 /*

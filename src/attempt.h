@@ -109,6 +109,7 @@ typedef struct Attempt
 	long		n_connects;		/* connections made for it until then */
 	int			local_port;		/* of the connection that it went over */
 	bool		is_new;			/* that was made for it */
+	bool		is_shared;		/* that others went over, too: HTTP/2 */
 	bool		is_hung_up;		/* that the other side has ended since */
 	bool		is_refused;		/* HTTP/2: at least one, unprocessed */
 	int			n_replaced;		/* how often its connection was gone */
@@ -149,6 +150,8 @@ sgt_waiting_since_us(const Attempt *a)
 extern void sgt_free_attempt(Attempt *a);
 extern bool sgt_prepare_attempt(Attempt *a, const AttemptOptions *options);
 extern bool sgt_note_sending(Attempt *a, int local_port);
+extern void sgt_note_sharing(Attempt *a, dlist_head *running);
+extern void sgt_note_hang_up(dlist_head *running, int local_port);
 extern void sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code);
 extern AttemptEnd sgt_classify_attempt(const Attempt *a, CURLcode code);
 extern void sgt_probe_attempt(const Attempt *a, AttemptProbe *probe);

@@ -670,8 +670,10 @@ note_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
 	/* others may use the connection, or libcurl may still be closing it */
 	if (a->n_sent > 0)
 		a->is_hung_up |= sgt_is_port_hung_up(&engine.sockets, a->local_port);
-	return sgt_note_sending(a, local_port) ?
-		CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
+	if (!sgt_note_sending(a, local_port))
+		return CURL_PREREQFUNC_ABORT;
+	sgt_note_sharing(a, &engine.running);
+	return CURL_PREREQFUNC_OK;
 }
 
 static curl_socket_t
@@ -712,23 +714,12 @@ open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
 	return sock;
 }
 
-/*
- * Those whose request went over the socket learn if it was not libcurl that
- * ended the connection.  One that we have cut has no port any more.
- */
 static int
 close_socket(void *arg, curl_socket_t sock)
 {
-	int			port = sgt_is_hung_up(sock) ? sgt_local_port(sock) : -1;
-	dlist_iter	iter;
-
 	(void) arg;
-	dlist_foreach(iter, &engine.running)
-	{
-		Attempt    *a = dlist_container(Attempt, node, iter.cur);
-
-		a->is_hung_up |= port == 0 || port == a->local_port;
-	}
+	if (sgt_is_hung_up(sock))
+		sgt_note_hang_up(&engine.running, sgt_local_port(sock));
 	forget_socket(sock);
 	return close(sock);
 }

@@ -179,6 +179,20 @@ foreach my $case ([ 12, 1, 13 ], [ 100, 20, 120 ], [ 1000, 1, undef ])
 	is(() = $h2->{out} =~ /^\*$/mg, $sent, 'each is processed once') if defined $sent;
 }
 
+# a connection that is ended in TLS alone looks like one that libcurl has closed
+my $tls = start_raw(
+	{ http1 => 1, fill => { bytes => unpack('H*', $head . &$sized($good)), end => 'next', after => 12 },
+		notify => { bytes => '', end => 'notify' } },
+	"$directory/cert.pem", "$directory/key.pem");
+my $filled = run_session($node, "SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_retries = 0',
+	"SET sw_guest_token.base_url = 'https://127.0.0.1:$tls->{port}/fill'",
+	"SELECT count(token) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{12}'))",
+	"SET sw_guest_token.base_url = 'https://127.0.0.1:$tls->{port}/notify'", $ONE);
+is($filled->{out} . sql_state($filled->{err}), "12\n08006", 'a server that takes a request and ends TLS, after a batch');
+$tls->{process}->pump_nb;
+is(() = $tls->{out} =~ /^notify$/mg, 2, 'gets it twice at most');
+$tls->finish;
+
 # no connection
 my ($dumb, $dumb_port) = listen_dumbly();
 my ($closed, $closed_port) = listen_dumbly();

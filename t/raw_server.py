@@ -4,11 +4,11 @@
     raw_server.py FILE
         FILE is a JSON object that maps a name to an object with the members
         "bytes" (in hexadecimal) and "end": "close", "reset", "keep" until the
-        client goes, "next" for another request, "leave" to listen no more and
-        close, or a number: so many TLS messages that tell a new key, and then
-        "keep".  A request to the path /NAME/... gets that answer,
-        or the next one of a list.  With "after": N, it is kept back until N
-        connections have been made.
+        client goes, "notify" to end TLS alone, "next" for another request,
+        "leave" to listen no more and close, or a number: so many TLS messages
+        that tell a new key, and then "keep".  A request to the path /NAME/...
+        gets that answer, or the next one of a list.  With "after": N, it is
+        kept back until N connections have been made.
 
     raw_server.py FILE CERTIFICATE KEY
         HTTP/2 over TLS.  FILE is a JSON object whose member "*" is what is
@@ -43,6 +43,12 @@ def say(text):
 
 def finish(connection, end):
     """Ends a connection as the answer says."""
+    if end == 'notify':
+        # sends it, and waits for that of the client
+        try:
+            connection.unwrap()
+        except OSError:
+            time.sleep(3600)
     if end == 'reset':
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
                               struct.pack('ii', 1, 0))
