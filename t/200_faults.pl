@@ -181,7 +181,7 @@ foreach my $case ([ 12, 1, 13 ], [ 100, 20, 120 ], [ 1000, 1, undef ])
 
 # a connection that is ended in TLS alone looks like one that libcurl has closed
 my $tls = start_raw(
-	{ http1 => 1, fill => { bytes => unpack('H*', $head . &$sized($good)), end => 'next', after => 12 },
+	{ http1 => 1, fill => { bytes => unpack('H*', $head . &$sized($good)), end => 'next', delay => 1 },
 		notify => { bytes => '', end => 'notify' } },
 	"$directory/cert.pem", "$directory/key.pem");
 my $filled = run_session($node, "SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_retries = 0',
@@ -190,7 +190,7 @@ my $filled = run_session($node, "SET sw_guest_token.ca_file = '$directory/cert.p
 	"SET sw_guest_token.base_url = 'https://127.0.0.1:$tls->{port}/notify'", $ONE);
 is($filled->{out} . sql_state($filled->{err}), "12\n08006", 'a server that takes a request and ends TLS, after a batch');
 $tls->{process}->pump_nb;
-is(() = $tls->{out} =~ /^notify$/mg, 2, 'gets it twice at most');
+cmp_ok(scalar(() = $tls->{out} =~ /^notify$/mg), '<=', 2, 'gets it twice at most');
 $tls->finish;
 
 # no connection
