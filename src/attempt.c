@@ -280,8 +280,9 @@ add_header(Attempt *a, const char *name, const char *value)
  * it in the meantime; or the server refused the stream, after which libcurl
  * itself closes the connection unless others use it.  We allow the first only
  * once, and over a new connection.  Otherwise a server that takes requests and
- * closes would get one over each connection that is kept alive.  A connection
- * that TLS has ended may not have hung up yet: only a shared one tells.
+ * closes would get one over each connection that is kept alive.  As a server
+ * may end TLS alone, a connection that did not hang up is no proof of a refusal
+ * unless it was shared, and so speaks HTTP/2.
  */
 bool
 sgt_note_sending(Attempt *a, int local_port)

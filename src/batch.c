@@ -88,6 +88,7 @@ end_with_owner(ResourceReleasePhase phase, bool is_commit, bool is_top,
 	(void) arg;
 	if (phase != RESOURCE_RELEASE_BEFORE_LOCKS)
 		return;
+	Assert(CurrentResourceOwner != NULL);	/* else this would not end */
 	while ((batch = sgt_find_batch_of(CurrentResourceOwner)) != NULL)
 	{
 		batch->owner = NULL;
@@ -108,7 +109,7 @@ abandon(void *arg)
 	bool		is_turn = !dlist_is_empty(&batch->pending); /* one may run */
 	dlist_iter	iter;
 
-	if (batch->target == NULL)
+	if (batch->target == NULL)	/* with its owner, before */
 		return;
 	if (is_turn)
 		sgt_begin_turn();

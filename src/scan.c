@@ -723,6 +723,7 @@ hand_on(ScanNode *scan)
 
 	if (row->error)
 	{
+		/* the client may not read it for long */
 		sgt_rest_stream(scan->stream);
 		sgt_raise_error(row->error);
 	}
