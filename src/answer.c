@@ -123,6 +123,14 @@ sgt_describe_outcome(const Call *call, const Outcome *outcome,
 			}
 			add_check_hint(call, error);
 			break;
+		case ATTEMPT_NO_LOOK_UP:
+			sgt_set_error(error,
+						  ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
+						  "could not connect to SignalWire");
+			error->detail = pstrdup(_("Too many look-ups of host names that were given up still run."));
+			error->hint = pstrdup(_("Check that the name servers answer within \"sw_guest_token.connect_timeout\"."));
+			add_check_hint(call, error);
+			break;
 		case ATTEMPT_CONNECT_TIMED_OUT:
 		case ATTEMPT_TIMED_OUT:
 			describe_timeout(call, outcome, error);

@@ -22,6 +22,7 @@
 
 #include "attempt.h"
 #include "clock.h"
+#include "lookup.h"
 #include "messages.h"
 
 /*
@@ -45,6 +46,8 @@ static void set_route(Attempt *a, const Target *target, const char *url);
 static void set_trust(Attempt *a, const Target *target);
 static void forget_configuration(Attempt *a);
 static bool add_header(Attempt *a, const char *name, const char *value);
+static bool leaves_look_up(const Attempt *a, CURLcode code);
+static bool is_resolved(const Attempt *a);
 static bool has_begun(const Attempt *a);
 static bool is_header_too_long(const Attempt *a, CURLcode code);
 static const char *describe_phase(const Attempt *a);
@@ -52,6 +55,7 @@ static void describe_reason(Attempt *a, AttemptEnd end, CURLcode code);
 static void probe_times(const Attempt *a, AttemptProbe *probe);
 static void probe_certificate(const Attempt *a, AttemptProbe *probe);
 static bool fails_in_tls(CURLcode code);
+static int	start_look_up(void *resolver, void *reserved, void *arg);
 static size_t write_body(char *data, size_t size, size_t n, void *arg);
 static bool has_unasked_encoding(const char *line, size_t length);
 static size_t read_header(char *line, size_t size, size_t n, void *arg);
@@ -165,6 +169,8 @@ set_callbacks(Attempt *a)
 	SET(CURLOPT_WRITEDATA, a);
 	SET(CURLOPT_HEADERFUNCTION, read_header);
 	SET(CURLOPT_HEADERDATA, a);
+	SET(CURLOPT_RESOLVER_START_FUNCTION, start_look_up);
+	SET(CURLOPT_RESOLVER_START_DATA, a);
 }
 
 static void
@@ -356,6 +362,8 @@ sgt_classify_attempt(const Attempt *a, CURLcode code)
 {
 	if (a->no_memory)
 		return ATTEMPT_NO_MEMORY;
+	if (a->no_look_up)
+		return ATTEMPT_NO_LOOK_UP;
 	if (code == CURLE_OK)
 		return a->status != 0 ? ATTEMPT_ANSWERED : ATTEMPT_BROKEN;
 	if (a->too_large || a->is_encoded || is_header_too_long(a, code))
@@ -409,6 +417,8 @@ sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code)
 	if (code == CURLE_BAD_CONTENT_ENCODING)
 		note_status(a);
 	a->phase = describe_phase(a);
+	if (leaves_look_up(a, code))
+		sgt_note_left_look_up();
 	describe_reason(a, end, code);
 	curl_easy_getinfo(a->easy, CURLINFO_CONTENT_TYPE, &content_type);
 	a->content_type = content_type;
@@ -416,6 +426,25 @@ sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code)
 	/* negative for a date in the past */
 	curl_easy_getinfo(a->easy, CURLINFO_RETRY_AFTER, &retry_after_s);
 	a->retry_after_s = Max(retry_after_s, 0);
+}
+
+/*
+ * Whether the thread that looks a name up for it runs on.
+ */
+static bool
+leaves_look_up(const Attempt *a, CURLcode code)
+{
+	return a->has_looked_up && !is_resolved(a) &&
+		(code == CURLE_OK || code == CURLE_OPERATION_TIMEDOUT);
+}
+
+static bool
+is_resolved(const Attempt *a)
+{
+	curl_off_t	resolved_us = 0;
+
+	curl_easy_getinfo(a->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
+	return resolved_us > 0;
 }
 
 /*
@@ -449,16 +478,13 @@ is_header_too_long(const Attempt *a, CURLcode code)
 static const char *
 describe_phase(const Attempt *a)
 {
-	curl_off_t	resolved_us = 0;
-
-	curl_easy_getinfo(a->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
 	if (a->header_length > 0)
 		return gettext_noop("receiving the response");
 	if (a->is_sent)
 		return gettext_noop("waiting for the response");
 	if (a->connected_us != 0)
 		return gettext_noop("negotiating TLS");
-	if (resolved_us > 0)
+	if (is_resolved(a))
 		return gettext_noop("connecting");
 	return gettext_noop("resolving the host name");
 }
@@ -565,6 +591,21 @@ fails_in_tls(CURLcode code)
 /*
  * libcurl's callbacks
  */
+
+/*
+ * Called before a name is looked up that libcurl does not know, or no longer.
+ */
+static int
+start_look_up(void *resolver, void *reserved, void *arg)
+{
+	Attempt    *a = arg;
+
+	(void) resolver;
+	(void) reserved;
+	a->has_looked_up = true;
+	a->no_look_up = !sgt_may_look_up();
+	return a->no_look_up;		/* other than 0: it must not */
+}
 
 static size_t
 write_body(char *data, size_t size, size_t n, void *arg)

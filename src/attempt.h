@@ -37,6 +37,7 @@ typedef enum AttemptEnd
 	ATTEMPT_BAD_CA_FILE,
 	ATTEMPT_BAD_URL,			/* libcurl cannot use it, or the proxy's */
 	ATTEMPT_NO_DESCRIPTOR,
+	ATTEMPT_NO_LOOK_UP,			/* too many run, after they were given up */
 	ATTEMPT_NO_MEMORY,
 	ATTEMPT_ENGINE_FAILED,		/* libcurl cannot go on */
 	ATTEMPT_ABANDONED,			/* its owner has changed its mind */
@@ -113,6 +114,8 @@ typedef struct Attempt
 	bool		is_hung_up;		/* that the other side has ended since */
 	bool		is_refused;		/* HTTP/2: at least one, unprocessed */
 	int			n_replaced;		/* how often its connection was gone */
+	bool		has_looked_up;	/* or tried to look the host's name up */
+	bool		no_look_up;
 	bool		no_descriptor;
 	bool		no_memory;
 	bool		too_large;

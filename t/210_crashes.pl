@@ -117,6 +117,26 @@ SKIP:
 		state_of_mask($session->{out});
 	}
 
+	# look-ups that are given up run on in threads, but only so many
+	$node->append_conf('postgresql.conf', 'sw_guest_token.breaker = on');
+	$node->reload;
+	$session = session($node, 'SELECT pg_backend_pid()', "SET sw_guest_token.base_url = 'https://slow.invalid'",
+		"SET sw_guest_token.connect_timeout = '1ms'", "SET sw_guest_token.timeout = '20ms'",
+		'SET sw_guest_token.max_concurrency = 256',
+		("SELECT count(*) FROM sw_create_guest_tokens(array_fill($request, '{2000}'))") x 3,
+		'SET sw_guest_token.max_retries = 0', $ONE, "SELECT 'done'", 'SELECT pg_sleep(600)');
+	my ($pid) = $session->wait_for(qr/^(\d+)\n(?:2000\n){3}done\n/);
+	my @threads = glob "/proc/$pid/task/*";
+	cmp_ok(scalar(@threads), '<', 64 + 256 + 20, 'look-ups that are given up leave few threads');
+	like($session->{err}, qr/^ERROR:  08001: could not connect to SignalWire\nDETAIL:  Too many look-ups/,
+		'and no more are started');
+	is($node->safe_psql('postgres', "SELECT state FROM sw_guest_token_stat WHERE target ~ 'slow'"), 'closed',
+		'which suspends nothing');
+	$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+	$session->finish;
+	$node->append_conf('postgresql.conf', 'sw_guest_token.breaker = off');
+	$node->reload;
+
 	# the thread of a look-up takes no signal, be it the engine's first or not
 	$session = session($node, $ONE, "SET sw_guest_token.timeout = '1h'",
 		"SET sw_guest_token.base_url = 'https://slow.invalid'", $ONE,
