@@ -108,6 +108,7 @@ static struct
 static void initialize(void);
 static bool open_parts(void);
 static bool can_open_one_more(void);
+static bool has_spare_descriptor(void);
 static bool open_multi(void);
 static void close_multi(void);
 static void discard(void);
@@ -200,9 +201,7 @@ initialize(void)
 				 errmsg("libcurl could not be initialized")));
 }
 
-/*
- * Opens libcurl's part of it; false if that is not possible.
- */
+/* Opens libcurl's part of it; false if that is not possible. */
 static bool
 open_parts(void)
 {
@@ -226,21 +225,23 @@ open_parts(void)
 static bool
 can_open_one_more(void)
 {
-	int			fd;
-
 	if (!AcquireExternalFD())
 		return false;
 	ReleaseExternalFD();
-	fd = dup(engine.sockets.fd);
-	if (fd < 0)
-		return false;
-	close(fd);
-	return true;
+	return has_spare_descriptor();
 }
 
-/*
- * Makes the handle that has the connections; false if that is not possible.
- */
+static bool
+has_spare_descriptor(void)
+{
+	int			fd = dup(engine.sockets.fd);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+/* Makes the handle that has the connections; false if that is not possible. */
 static bool
 open_multi(void)
 {
@@ -294,9 +295,7 @@ sgt_tidy_engine(void)
 		discard();
 }
 
-/*
- * Closes and frees everything.  No batch may have an attempt.
- */
+/* Closes and frees everything.  No batch may have an attempt. */
 static void
 discard(void)
 {
@@ -342,9 +341,7 @@ sgt_take_attempt(void *owner)
 	return a;
 }
 
-/*
- * Takes back an attempt that is not running.
- */
+/* Takes back an attempt that is not running. */
 void
 sgt_release_attempt(Attempt *a)
 {
@@ -690,6 +687,13 @@ open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
 		return CURL_SOCKET_BAD;
 	}
 	sock = sgt_open_socket(addr->family, addr->socktype, addr->protocol);
+	/* TLS needs one for the authorities, and would take them for unreadable */
+	if (sock != CURL_SOCKET_BAD && !has_spare_descriptor())
+	{
+		close(sock);
+		sock = CURL_SOCKET_BAD;
+		errno = EMFILE;
+	}
 	if (sock == CURL_SOCKET_BAD)
 	{
 		a->no_descriptor = errno == EMFILE || errno == ENFILE;

@@ -190,6 +190,17 @@ SKIP:
 	}
 	unlink map { "$directory/$_" } qw(no_ca_cache max_opens opens watch);
 
+	# descriptors run out at any point of a call: nothing else is blamed
+	my $outcomes = '';
+	foreach my $n_files (16 .. 40)
+	{
+		$session = run_session($node, @use_tls, 'SET sw_guest_token.max_retries = 0',
+			"COPY (SELECT) TO PROGRAM 'prlimit --pid \$PPID --nofile=$n_files:'", $ONE);
+		$outcomes .= $session->{err} =~ /^ERROR:  (.*)\nDETAIL:  (.*)/ ? "$1 $2\n" : "$session->{err}$session->{out}";
+	}
+	like($outcomes, qr/^(?:08001: could not connect to SignalWire No file descriptor is left\.\n)+(?:token true\n)+\z/,
+		'where descriptors run out, the message says so');
+
 	# no socket can be opened
 	open my $handle, '>', "$directory/fail_socket" or die $!;
 	close $handle;
