@@ -524,9 +524,9 @@ check_addresses(ArrayType *addresses, GuestTokenBody *body, CallError *error)
 		if (nulls[i])
 			return sgt_set_error(error, ERRCODE_NULL_VALUE_NOT_ALLOWED,
 								 "addresses must not contain nulls");
-		strlcpy(body->addresses[i],
-				DatumGetCString(DirectFunctionCall1(uuid_out, elements[i])),
-				SGT_UUID_TEXT_SIZE);
+		memcpy(body->addresses[i],
+			   DatumGetCString(DirectFunctionCall1(uuid_out, elements[i])),
+			   SGT_UUID_TEXT_SIZE);
 	}
 	body->n_addresses = n;
 	return true;
