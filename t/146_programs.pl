@@ -89,7 +89,7 @@ sub run_program
 	# what it prints at first, and then for each call: as often as it takes
 	my ($token, $failed, $suspended) = @steady[ 0, 2, 4 ];
 	my $first = join '', map { quotemeta =~ s/eyJ\w+/eyJ\\w{17}/r . '\n' } @heading;
-	my $works = $process->wait_for(qr/\A((?:.*\n){5})/) // '';
+	my ($works) = ($process->wait_for(qr/\A((?:.*\n){5})/), '');
 
 	like($works, qr/\A$first(?:\Q$token\E\n){2}\z/, "$language: a token, a batch, an error, and tokens while the API works")
 	  or diag($process->{err});
