@@ -36,6 +36,7 @@
 /* A response buffer beyond this is not kept for the next attempt. */
 #define MAX_KEPT_BUFFER		(64 * 1024)
 
+static bool keeps_no_count(const Attempt *a);
 static void reset_facts(Attempt *a);
 static bool is_configured(const Attempt *a, const AttemptOptions *options);
 static void configure(Attempt *a, const AttemptOptions *options);
@@ -45,6 +46,8 @@ static void set_route(Attempt *a, const Target *target, const char *url);
 static void set_trust(Attempt *a, const Target *target);
 static void forget_configuration(Attempt *a);
 static bool add_header(Attempt *a, const char *name, const char *value);
+static bool has_left(const Attempt *a);
+static int64 last_repeated_us(const Attempt *a);
 static bool has_begun(const Attempt *a);
 static bool is_header_too_long(const Attempt *a, CURLcode code);
 static const char *describe_phase(const Attempt *a);
@@ -86,8 +89,10 @@ sgt_free_attempt(Attempt *a)
 bool
 sgt_prepare_attempt(Attempt *a, const AttemptOptions *options)
 {
+	bool		is_reusable = keeps_no_count(a);
+
 	reset_facts(a);
-	if (!is_configured(a, options))
+	if (!is_reusable || !is_configured(a, options))
 		configure(a, options);
 	SET(CURLOPT_POSTFIELDSIZE, (long) strlen(options->body));
 	SET(CURLOPT_POSTFIELDS, options->body);
@@ -95,6 +100,17 @@ sgt_prepare_attempt(Attempt *a, const AttemptOptions *options)
 	SET(CURLOPT_FRESH_CONNECT, (long) options->is_fresh);
 	SET(CURLOPT_PIPEWAIT, (long) options->wait_for_others);
 	return a->code == CURLE_OK;
+}
+
+/*
+ * Up to 8.16 a handle that libcurl has repeated a request with goes
+ * on counting in the next request, until it is reset: it would repeat that less
+ * often.
+ */
+static bool
+keeps_no_count(const Attempt *a)
+{
+	return a->n_sent == 1 && a->end == ATTEMPT_ANSWERED;
 }
 
 static void
@@ -303,6 +319,7 @@ sgt_note_sending(Attempt *a, int local_port)
 	}
 
 	a->n_sent++;
+	a->repeated_us = last_repeated_us(a);
 	a->is_new = n_connects > a->n_connects;
 	a->is_shared = false;
 	a->is_hung_up = false;
@@ -334,6 +351,10 @@ sgt_note_sharing(Attempt *a, dlist_head *running)
 /*
  * Notes whose connection the other side has ended.  One that we have cut has no
  * port any more.
+ *
+ * From 8.9 on libcurl closes connections in the background: it waits until the
+ * other side does so, too.  Whoever has left the connection by then was not
+ * ended by that.
  */
 void
 sgt_note_hang_up(dlist_head *running, int local_port)
@@ -344,8 +365,31 @@ sgt_note_hang_up(dlist_head *running, int local_port)
 	{
 		Attempt    *a = dlist_container(Attempt, node, iter.cur);
 
-		a->is_hung_up |= local_port == 0 || local_port == a->local_port;
+		if (!has_left(a))
+			a->is_hung_up |= local_port == 0 || local_port == a->local_port;
 	}
+}
+
+/*
+ * Whether libcurl has given up the connection, to send the request again.
+ */
+static bool
+has_left(const Attempt *a)
+{
+	return a->n_sent > 0 && last_repeated_us(a) != a->repeated_us;
+}
+
+/*
+ * When libcurl last decided to send the request again, by its own clock; 0:
+ * never.
+ */
+static int64
+last_repeated_us(const Attempt *a)
+{
+	curl_off_t	repeated_us = 0;
+
+	curl_easy_getinfo(a->easy, CURLINFO_REDIRECT_TIME_T, &repeated_us);
+	return repeated_us;
 }
 
 /*
