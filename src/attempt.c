@@ -298,7 +298,8 @@ add_header(Attempt *a, const char *name, const char *value)
  * once, and over a new connection.  Otherwise a server that takes requests and
  * closes would get one over each connection that is kept alive.  As a server
  * may end TLS alone, a connection that did not hang up is no proof of a refusal
- * unless it was shared, and so speaks HTTP/2.
+ * unless it was shared, and so speaks HTTP/2.  A new one is such a proof unless
+ * it was shared: then libcurl treats it as one that existed before.
  */
 bool
 sgt_note_sending(Attempt *a, int local_port)
@@ -310,7 +311,7 @@ sgt_note_sending(Attempt *a, int local_port)
 	a->sent_us = sgt_now_us();
 	if (a->n_sent > 0)
 	{
-		if (a->is_new || (a->is_shared && !a->is_hung_up))
+		if (a->is_shared ? !a->is_hung_up : a->is_new)
 			a->is_refused = true;
 		else if (a->n_replaced > 0 || n_connects == a->n_connects)
 			return false;
