@@ -44,6 +44,7 @@ static void set_callbacks(Attempt *a);
 static void set_headers(Attempt *a, const Target *target);
 static void set_route(Attempt *a, const Target *target, const char *url);
 static void set_trust(Attempt *a, const Target *target);
+static const char *no_directory(void);
 static void forget_configuration(Attempt *a);
 static bool add_header(Attempt *a, const char *name, const char *value);
 static bool has_left(const Attempt *a);
@@ -103,9 +104,8 @@ sgt_prepare_attempt(Attempt *a, const AttemptOptions *options)
 }
 
 /*
- * Up to 8.16 a handle that libcurl has repeated a request with goes
- * on counting in the next request, until it is reset: it would repeat that less
- * often.
+ * Up to 8.16 a handle that libcurl has repeated a request with goes on counting
+ * in the next request, until it is reset: it would repeat that less often.
  */
 static bool
 keeps_no_count(const Attempt *a)
@@ -239,12 +239,28 @@ set_trust(Attempt *a, const Target *target)
 	SET(CURLOPT_PROXY_SSL_VERIFYHOST, 2L);
 	if (target->ca_file)
 	{
+		const char *directory = no_directory();
+
 		/* in place of libcurl's own, which may also be a directory */
 		SET(CURLOPT_CAINFO, target->ca_file);
-		SET(CURLOPT_CAPATH, NULL);
+		SET(CURLOPT_CAPATH, directory);
 		SET(CURLOPT_PROXY_CAINFO, target->ca_file);
-		SET(CURLOPT_PROXY_CAPATH, NULL);
+		SET(CURLOPT_PROXY_CAPATH, directory);
 	}
+}
+
+/*
+ * What makes libcurl trust no directory of authorities.  From 8.17 on one that
+ * was built with a directory puts that in place of NULL: the system's
+ * authorities would be trusted besides "ca_file".  It gets a path that holds
+ * none.  Either way it reads the file for each connection.
+ */
+static const char *
+no_directory(void)
+{
+	const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
+
+	return info->version_num >= 0x081100 && info->capath ? "/dev/null" : NULL;
 }
 
 static void
