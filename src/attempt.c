@@ -37,6 +37,7 @@
 /* A response buffer beyond this is not kept for the next attempt. */
 #define MAX_KEPT_BUFFER		(64 * 1024)
 
+static bool keeps_no_count(const Attempt *a);
 static void reset_facts(Attempt *a);
 static bool is_configured(const Attempt *a, const AttemptOptions *options);
 static void configure(Attempt *a, const AttemptOptions *options);
@@ -44,8 +45,11 @@ static void set_callbacks(Attempt *a);
 static void set_headers(Attempt *a, const Target *target);
 static void set_route(Attempt *a, const Target *target, const char *url);
 static void set_trust(Attempt *a, const Target *target);
+static const char *no_directory(void);
 static void forget_configuration(Attempt *a);
 static bool add_header(Attempt *a, const char *name, const char *value);
+static bool has_left(const Attempt *a);
+static int64 last_repeated_us(const Attempt *a);
 static bool leaves_look_up(const Attempt *a, CURLcode code);
 static bool is_resolved(const Attempt *a);
 static bool has_begun(const Attempt *a);
@@ -90,8 +94,10 @@ sgt_free_attempt(Attempt *a)
 bool
 sgt_prepare_attempt(Attempt *a, const AttemptOptions *options)
 {
+	bool		is_reusable = keeps_no_count(a);
+
 	reset_facts(a);
-	if (!is_configured(a, options))
+	if (!is_reusable || !is_configured(a, options))
 		configure(a, options);
 	SET(CURLOPT_POSTFIELDSIZE, (long) strlen(options->body));
 	SET(CURLOPT_POSTFIELDS, options->body);
@@ -99,6 +105,16 @@ sgt_prepare_attempt(Attempt *a, const AttemptOptions *options)
 	SET(CURLOPT_FRESH_CONNECT, (long) options->is_fresh);
 	SET(CURLOPT_PIPEWAIT, (long) options->wait_for_others);
 	return a->code == CURLE_OK;
+}
+
+/*
+ * Up to 8.16 a handle that libcurl has repeated a request with goes on counting
+ * in the next request, until it is reset: it would repeat that less often.
+ */
+static bool
+keeps_no_count(const Attempt *a)
+{
+	return a->n_sent == 1 && a->end == ATTEMPT_ANSWERED;
 }
 
 static void
@@ -229,12 +245,28 @@ set_trust(Attempt *a, const Target *target)
 	SET(CURLOPT_PROXY_SSL_VERIFYHOST, 2L);
 	if (target->ca_file)
 	{
+		const char *directory = no_directory();
+
 		/* in place of libcurl's own, which may also be a directory */
 		SET(CURLOPT_CAINFO, target->ca_file);
-		SET(CURLOPT_CAPATH, NULL);
+		SET(CURLOPT_CAPATH, directory);
 		SET(CURLOPT_PROXY_CAINFO, target->ca_file);
-		SET(CURLOPT_PROXY_CAPATH, NULL);
+		SET(CURLOPT_PROXY_CAPATH, directory);
 	}
+}
+
+/*
+ * What makes libcurl trust no directory of authorities.  From 8.17 on one that
+ * was built with a directory puts that in place of NULL: the system's
+ * authorities would be trusted besides "ca_file".  It gets a path that holds
+ * none.  Either way it reads the file for each connection.
+ */
+static const char *
+no_directory(void)
+{
+	const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
+
+	return info->version_num >= 0x081100 && info->capath ? "/dev/null" : NULL;
 }
 
 static void
@@ -288,7 +320,8 @@ add_header(Attempt *a, const char *name, const char *value)
  * once, and over a new connection.  Otherwise a server that takes requests and
  * closes would get one over each connection that is kept alive.  As a server
  * may end TLS alone, a connection that did not hang up is no proof of a refusal
- * unless it was shared, and so speaks HTTP/2.
+ * unless it was shared, and so speaks HTTP/2.  A new one is such a proof unless
+ * it was shared: then libcurl treats it as one that existed before.
  */
 bool
 sgt_note_sending(Attempt *a, int local_port)
@@ -300,7 +333,7 @@ sgt_note_sending(Attempt *a, int local_port)
 	a->sent_us = sgt_now_us();
 	if (a->n_sent > 0)
 	{
-		if (a->is_new || (a->is_shared && !a->is_hung_up))
+		if (a->is_shared ? !a->is_hung_up : a->is_new)
 			a->is_refused = true;
 		else if (a->n_replaced > 0 || n_connects == a->n_connects)
 			return false;
@@ -309,6 +342,7 @@ sgt_note_sending(Attempt *a, int local_port)
 	}
 
 	a->n_sent++;
+	a->repeated_us = last_repeated_us(a);
 	a->is_new = n_connects > a->n_connects;
 	a->is_shared = false;
 	a->is_hung_up = false;
@@ -340,6 +374,10 @@ sgt_note_sharing(Attempt *a, dlist_head *running)
 /*
  * Notes whose connection the other side has ended.  One that we have cut has no
  * port any more.
+ *
+ * From 8.9 on libcurl closes connections in the background: it waits until the
+ * other side does so, too.  Whoever has left the connection by then was not
+ * ended by that.
  */
 void
 sgt_note_hang_up(dlist_head *running, int local_port)
@@ -350,8 +388,31 @@ sgt_note_hang_up(dlist_head *running, int local_port)
 	{
 		Attempt    *a = dlist_container(Attempt, node, iter.cur);
 
-		a->is_hung_up |= local_port == 0 || local_port == a->local_port;
+		if (!has_left(a))
+			a->is_hung_up |= local_port == 0 || local_port == a->local_port;
 	}
+}
+
+/*
+ * Whether libcurl has given up the connection, to send the request again.
+ */
+static bool
+has_left(const Attempt *a)
+{
+	return a->n_sent > 0 && last_repeated_us(a) != a->repeated_us;
+}
+
+/*
+ * When libcurl last decided to send the request again, by its own clock; 0:
+ * never.
+ */
+static int64
+last_repeated_us(const Attempt *a)
+{
+	curl_off_t	repeated_us = 0;
+
+	curl_easy_getinfo(a->easy, CURLINFO_REDIRECT_TIME_T, &repeated_us);
+	return repeated_us;
 }
 
 /*

@@ -107,6 +107,8 @@ typedef struct Attempt
 								 * none; 0: it always had */
 	bool		is_starved;		/* it was about to connect then */
 	int			n_sent;			/* how often libcurl has sent it */
+	int64		repeated_us;	/* when it last decided to do so again, by its
+								 * clock, as of then */
 	long		n_connects;		/* connections made for it until then */
 	int			local_port;		/* of the connection that it went over */
 	bool		is_new;			/* that was made for it */

@@ -126,6 +126,7 @@ static void forget_socket(curl_socket_t sock);
 static curl_socket_t open_socket(void *arg, curlsocktype purpose,
 								 struct curl_sockaddr *addr);
 static int	close_socket(void *arg, curl_socket_t sock);
+static void note_hang_up(curl_socket_t sock);
 static int	watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 						 void *socket_arg);
 static int	set_timer(CURLM *multi, long timeout_ms, void *arg);
@@ -568,6 +569,9 @@ act(curl_socket_t sock, int what)
 {
 	int			n_running;
 
+	/* once libcurl has seen it, the attempts have left the connection */
+	if (sock != CURL_SOCKET_TIMEOUT)
+		note_hang_up(sock);
 	sgt_begin_watched_call();
 	if (curl_multi_socket_action(engine.multi, sock, what,
 								 &n_running) != CURLM_OK)
@@ -664,9 +668,6 @@ note_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
 	(void) remote_ip;
 	(void) local_ip;
 	(void) remote_port;
-	/* others may use the connection, or libcurl may still be closing it */
-	if (a->n_sent > 0)
-		a->is_hung_up |= sgt_is_port_hung_up(&engine.sockets, a->local_port);
 	if (!sgt_note_sending(a, local_port))
 		return CURL_PREREQFUNC_ABORT;
 	sgt_note_sharing(a, &engine.running);
@@ -722,10 +723,16 @@ static int
 close_socket(void *arg, curl_socket_t sock)
 {
 	(void) arg;
-	if (sgt_is_hung_up(sock))
-		sgt_note_hang_up(&engine.running, sgt_local_port(sock));
+	note_hang_up(sock);
 	forget_socket(sock);
 	return close(sock);
+}
+
+static void
+note_hang_up(curl_socket_t sock)
+{
+	if (sgt_is_hung_up(sock))
+		sgt_note_hang_up(&engine.running, sgt_local_port(sock));
 }
 
 /*

@@ -164,20 +164,6 @@ sgt_is_hung_up(int socket)
 }
 
 /*
- * The same of the socket with a local port, if there is one.
- */
-bool
-sgt_is_port_hung_up(const SocketSet *set, int local_port)
-{
-	for (int i = 0; i < set->table_size; i++)
-	{
-		if (set->sockets[i].is_added && sgt_local_port(i) == local_port)
-			return sgt_is_hung_up(i);
-	}
-	return false;
-}
-
-/*
  * Whether a socket was added that has been closed since.
  */
 bool

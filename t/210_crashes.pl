@@ -173,7 +173,9 @@ SKIP:
 		"COPY (SELECT '') TO PROGRAM 'cat >/dev/null; touch $ca_file'", $ONE, $batch);
 	is($session->{err} . $session->{out}, "token true\n100\ntoken true\ntoken true\n100\n",
 		'each connection over TLS is verified');
-	is(slurp_file("$directory/opens"), '..', 'and ca_file is read once, and once more when it has changed');
+	# where libcurl was built with a directory of authorities, from 8.17 on, it
+	# reads the file for each connection
+	like(slurp_file("$directory/opens"), qr/^(?:\.{2}|\.{203})\z/, 'and ca_file is read once, and once more when it has changed');
 
 	# it turns bad: at the beginning of a batch that is an error; later tokens
 	# have been issued
