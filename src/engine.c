@@ -126,7 +126,6 @@ static void forget_socket(curl_socket_t sock);
 static curl_socket_t open_socket(void *arg, curlsocktype purpose,
 								 struct curl_sockaddr *addr);
 static int	close_socket(void *arg, curl_socket_t sock);
-static void note_hang_up(curl_socket_t sock);
 static int	watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 						 void *socket_arg);
 static int	set_timer(CURLM *multi, long timeout_ms, void *arg);
@@ -543,7 +542,12 @@ perform_sockets(void)
 					 SOCKET_WRITE == CURL_CSELECT_OUT &&
 					 SOCKET_ERROR == CURL_CSELECT_ERR, "events differ");
 	for (int i = 0; i < n && sgt_now_us() - start_us < MAX_TURN_US; i++)
+	{
+		/* once libcurl has seen it, the attempts have left the connection */
+		if (ready[i].is_hung_up)
+			sgt_note_hang_up(&engine.running, sgt_local_port(ready[i].socket));
 		act(ready[i].socket, ready[i].events);
+	}
 	return n;
 }
 
@@ -569,9 +573,6 @@ act(curl_socket_t sock, int what)
 {
 	int			n_running;
 
-	/* once libcurl has seen it, the attempts have left the connection */
-	if (sock != CURL_SOCKET_TIMEOUT)
-		note_hang_up(sock);
 	sgt_begin_watched_call();
 	if (curl_multi_socket_action(engine.multi, sock, what,
 								 &n_running) != CURLM_OK)
@@ -723,16 +724,10 @@ static int
 close_socket(void *arg, curl_socket_t sock)
 {
 	(void) arg;
-	note_hang_up(sock);
-	forget_socket(sock);
-	return close(sock);
-}
-
-static void
-note_hang_up(curl_socket_t sock)
-{
 	if (sgt_is_hung_up(sock))
 		sgt_note_hang_up(&engine.running, sgt_local_port(sock));
+	forget_socket(sock);
+	return close(sock);
 }
 
 /*

@@ -215,7 +215,7 @@ change_events(int set, int socket, int old_events, int new_events)
 	struct epoll_event event = {0};
 
 	if (new_events & SOCKET_READ)
-		event.events |= EPOLLIN;
+		event.events |= EPOLLIN | EPOLLRDHUP;
 	if (new_events & SOCKET_WRITE)
 		event.events |= EPOLLOUT;
 	event.data.fd = socket;
@@ -289,12 +289,14 @@ sgt_ready_sockets(SocketSet *set, SocketEvent *events)
 				event.events |= SOCKET_WRITE;
 			if (ready[i].events & (EPOLLERR | EPOLLHUP))
 				event.events |= SOCKET_ERROR;
+			event.is_hung_up = (ready[i].events & (EPOLLRDHUP | EPOLLHUP)) != 0;
 #else
 			event.socket = (int) ready[i].ident;
 			event.events = ready[i].filter == EVFILT_WRITE ?
 				SOCKET_WRITE : SOCKET_READ;
 			if (ready[i].flags & EV_ERROR)
 				event.events |= SOCKET_ERROR;
+			event.is_hung_up = (ready[i].flags & EV_EOF) != 0;
 #endif
 			s = find_socket(set, event.socket);
 			if (s == NULL || s->wanted != 0)

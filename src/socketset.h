@@ -20,6 +20,7 @@ typedef struct SocketEvent
 {
 	int			socket;
 	int			events;
+	bool		is_hung_up;		/* as far as it was watched for reading */
 } SocketEvent;
 
 /* What is known of a socket that has been added; else it is all zero. */

@@ -173,9 +173,11 @@ SKIP:
 		"COPY (SELECT '') TO PROGRAM 'cat >/dev/null; touch $ca_file'", $ONE, $batch);
 	is($session->{err} . $session->{out}, "token true\n100\ntoken true\ntoken true\n100\n",
 		'each connection over TLS is verified');
-	# where libcurl was built with a directory of authorities, from 8.17 on, it
+	# from 8.17 on, a libcurl that was built with a directory of authorities
 	# reads the file for each connection
-	like(slurp_file("$directory/opens"), qr/^(?:\.{2}|\.{203})\z/, 'and ca_file is read once, and once more when it has changed');
+	my $is_new = hex(`curl-config --vernum`) >= 0x081100;
+	like(slurp_file("$directory/opens"), $is_new ? qr/^(?:\.{2}|\.{203})\z/ : qr/^\.{2}\z/,
+		'and ca_file is read once, and once more when it has changed');
 
 	# it turns bad: at the beginning of a batch that is an error; later tokens
 	# have been issued

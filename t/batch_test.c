@@ -166,7 +166,7 @@ batch_wait(PG_FUNCTION_ARGS)
 	static const char *const ends[] = {
 		"answered", "malformed", "not connected", "bad certificate",
 		"connect timed out", "timed out", "broken", "bad ca_file", "bad url",
-		"no descriptor", "no memory", "engine failed", "not sent"
+		"no descriptor", "no look-up", "no memory", "engine failed", "not sent"
 	};
 	Batch	   *batch = get_batch(fcinfo);
 	Request    *r;
