@@ -114,7 +114,15 @@ sub test_getting_started
 	foreach my $block (@blocks)
 	{
 		s/127\.0\.0\.1:$port/127.0.0.1:$free/g foreach grep { defined } @$block{qw(text output)};
-		$own->stop if $block->{text} =~ /generate_series\(1, 4\)/;
+		if ($block->{text} =~ /generate_series\(1, 4\)/)
+		{
+			# A reader takes more than a second to get here.  Newer versions of libcurl look
+			# only once a second whether kept-alive connections still exist, so a new session,
+			# which has none, stands for that time.
+			$own->stop;
+			$session->finish;
+			undef $session;
+		}
 		$own = start_sandbox(@options, '--port', $free) if $block->{text} =~ /FROM sw_guest_token_stat/;
 		$session //= one_session($newcomer);
 		run_block($newcomer, $block, $session);
