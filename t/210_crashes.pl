@@ -199,7 +199,7 @@ SKIP:
 	foreach my $n_files (16 .. 40)
 	{
 		$session = run_session($node, @use_tls, 'SET sw_guest_token.max_retries = 0',
-			"COPY (SELECT) TO PROGRAM 'prlimit --pid \$PPID --nofile=$n_files:'", $ONE);
+			"COPY (SELECT) TO PROGRAM 'cat >/dev/null; prlimit --pid \$PPID --nofile=$n_files:'", $ONE);
 		$outcomes .= $session->{err} =~ /^ERROR:  (.*)\nDETAIL:  (.*)/ ? "$1 $2\n" : "$session->{err}$session->{out}";
 	}
 	like($outcomes, qr/^(?:08001: could not connect to SignalWire No file descriptor is left\.\n)+(?:token true\n)+\z/,
