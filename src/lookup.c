@@ -18,7 +18,7 @@
 
 #include "lookup.h"
 
-/* As many as three name servers that hang leave behind by default limits. */
+/* As many as a batch leaves behind by default while two name servers hang. */
 #define MAX_LEFT_LOOK_UPS	64
 
 /* At most so many run. */
@@ -47,8 +47,8 @@ sgt_note_left_look_up(void)
 }
 
 /*
- * How many threads the process has beside its own.  Linux shows them as
- * directories, and a directory has a link more than two for each in it.
+ * How many threads the process has besides the first.  Linux shows each as a
+ * directory; the one around them has two links, and one more for each.
  * Elsewhere nobody tells, and there is no bound.
  */
 static int

@@ -46,6 +46,7 @@ sgt_observe_attempt(Outcome *outcome, const Attempt *a, int success_status,
 
 	/* what was sent before, as part of the same attempt, was not answered */
 	if (is_repeat && (a->end == ATTEMPT_NOT_CONNECTED ||
+					  a->end == ATTEMPT_NO_LOOK_UP ||
 					  a->end == ATTEMPT_CONNECT_TIMED_OUT))
 		outcome->result = ATTEMPT_BROKEN;
 }
