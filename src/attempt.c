@@ -34,6 +34,12 @@
 /* libcurl has a limit of its own, which it reports as a broken connection. */
 #define MAX_HEADER_LENGTH	(256 * 1024)
 
+/*
+ * How often libcurl sends a refused stream again: if it stops sooner, the last
+ * one was not refused.
+ */
+#define LIBCURL_REPEATS		5
+
 /* A response buffer beyond this is not kept for the next attempt. */
 #define MAX_KEPT_BUFFER		(64 * 1024)
 
@@ -54,6 +60,7 @@ static bool leaves_look_up(const Attempt *a, CURLcode code);
 static bool is_resolved(const Attempt *a);
 static bool has_begun(const Attempt *a);
 static bool is_header_too_long(const Attempt *a, CURLcode code);
+static bool ends_refused(const Attempt *a, CURLcode code);
 static const char *describe_phase(const Attempt *a);
 static void describe_reason(Attempt *a, AttemptEnd end, CURLcode code);
 static void probe_times(const Attempt *a, AttemptProbe *probe);
@@ -402,10 +409,7 @@ has_left(const Attempt *a)
 	return a->n_sent > 0 && last_repeated_us(a) != a->repeated_us;
 }
 
-/*
- * When libcurl last decided to send the request again, by its own clock; 0:
- * never.
- */
+/* When libcurl last decided to do so, by its own clock; 0: never. */
 static int64
 last_repeated_us(const Attempt *a)
 {
@@ -478,6 +482,7 @@ sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code)
 	if (code == CURLE_BAD_CONTENT_ENCODING)
 		note_status(a);
 	a->phase = describe_phase(a);
+	a->ends_refused = ends_refused(a, code);
 	if (leaves_look_up(a, code))
 		sgt_note_left_look_up();
 	describe_reason(a, end, code);
@@ -534,6 +539,21 @@ is_header_too_long(const Attempt *a, CURLcode code)
 #else
 	return code == CURLE_OUT_OF_MEMORY && has_begun(a);
 #endif
+}
+
+/*
+ * Whether the server left the stream unprocessed the last time, too.  Up to 8.0
+ * libcurl gives up, without a word, if that was the last stream of a session
+ * that the server has ended.
+ */
+static bool
+ends_refused(const Attempt *a, CURLcode code)
+{
+#if LIBCURL_VERSION_NUM < 0x080100
+	if (code == CURLE_HTTP2 && a->reason[0] == '\0')
+		return true;
+#endif
+	return code != CURLE_OK && a->is_refused && a->n_sent > LIBCURL_REPEATS;
 }
 
 static const char *

@@ -132,6 +132,7 @@ typedef struct Attempt
 	AttemptEnd	end;
 	CURLcode	code;			/* libcurl's, at first for its options */
 	int64		ended_us;
+	bool		ends_refused;	/* HTTP/2: the last one, unprocessed */
 	const char *phase;			/* what it was doing, to complete "while ..." */
 	const char *content_type;	/* NULL: none */
 	int64		retry_after_s;	/* 0: none, or not readable */

@@ -29,12 +29,6 @@
  */
 #define MAX_REFUSALS		5
 
-/*
- * How often libcurl does that: if it stops sooner, the last one was not
- * refused.
- */
-#define LIBCURL_REPEATS		5
-
 static bool is_retryable(AttemptEnd result, int status);
 static int64 back_off(int n);
 
@@ -50,7 +44,7 @@ sgt_time_to_repeat(Retry *retry, const Attempt *a, AttemptEnd result,
 
 	if (result != ATTEMPT_BROKEN || a->header_length > 0)
 		return NEVER;
-	if (a->is_refused && a->n_sent > LIBCURL_REPEATS)
+	if (a->ends_refused)
 	{
 		resume_us += back_off(retry->n_refusals);
 		if (retry->n_refusals++ == MAX_REFUSALS || resume_us >= deadline_us)

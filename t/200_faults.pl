@@ -166,15 +166,17 @@ foreach my $case (
 
 # streams that the server refuses unprocessed are sent again, without counting;
 # libcurl alone tries six times
-foreach my $case ([ 12, 1, 13 ], [ 100, 20, 120 ], [ 1000, 1, undef ])
+foreach my $case (
+	[ 'refused_stream', 12, 1, '1|', 13 ], [ 'refused_stream', 100, 20, '20|', 120 ], [ 'refused_stream', 1000, 1, '0|08006' ],
+	[ 'turn_away', 4, 1, '1|', 5 ], [ 'turn_away', 1000, 1, '0|08006' ])
 {
-	my ($times, $n, $sent) = @$case;
-	my $h2 = start_raw({ '*' => 'refused_stream', times => $times }, "$directory/cert.pem", "$directory/key.pem");
+	my ($action, $times, $n, $issued, $sent) = @$case;
+	my $h2 = start_raw({ '*' => $action, times => $times }, "$directory/cert.pem", "$directory/key.pem");
 	my $session = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$h2->{port}'",
 		"SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_retries = 0', "SET sw_guest_token.timeout = '1min'",
 		"SELECT count(token), min(error_code) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{$n}'))");
 
-	is($session->{err} . $session->{out}, defined $sent ? "$n|\n" : "0|08006\n", "$n requests, of which the server refuses $times");
+	is($session->{err} . $session->{out}, "$issued\n", "$n requests, with $times times $action");
 	$h2->{process}->finish;
 	is(() = $h2->{out} =~ /^\*$/mg, $sent, 'each is processed once') if defined $sent;
 }

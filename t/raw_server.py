@@ -169,6 +169,12 @@ def serve_http2(connection, answers):
                                      struct.pack('>II', stream, 2)))
             finish(connection, 'close')
             return
+        elif action == 'turn_away':
+            # this stream and all later ones are left unprocessed
+            connection.sendall(frame('goaway', 0, 0,
+                                     struct.pack('>II', 0, 0)))
+            finish(connection, 'close')
+            return
         elif action == 'empty_data':
             connection.sendall(frame('headers', 4, stream, b'\x08\x03201'))
             while True:
