@@ -18,7 +18,6 @@
 #include "postgres.h"
 
 #include <curl/curl.h>
-#include <time.h>
 
 #include "attempt.h"
 #include "clock.h"
@@ -63,9 +62,6 @@ static bool is_header_too_long(const Attempt *a, CURLcode code);
 static bool ends_refused(const Attempt *a, CURLcode code);
 static const char *describe_phase(const Attempt *a);
 static void describe_reason(Attempt *a, AttemptEnd end, CURLcode code);
-static void probe_times(const Attempt *a, AttemptProbe *probe);
-static void probe_certificate(const Attempt *a, AttemptProbe *probe);
-static bool fails_in_tls(CURLcode code);
 static int	start_look_up(void *resolver, void *reserved, void *arg);
 static size_t write_body(char *data, size_t size, size_t n, void *arg);
 static bool has_unasked_encoding(const char *line, size_t length);
@@ -590,83 +586,6 @@ describe_reason(Attempt *a, AttemptEnd end, CURLcode code)
 		reason = curl_easy_strerror(code);
 	if (reason)
 		strlcpy(a->reason, reason, sizeof(a->reason));
-}
-
-/*
- * Tells how far an attempt got.
- */
-void
-sgt_probe_attempt(const Attempt *a, AttemptProbe *probe)
-{
-	struct curl_header *date;
-
-	probe->local_time = (int64) time(NULL);
-	probe->status = a->status;
-	probe->server_time = -1;
-	probe->expires = -1;
-	probe_times(a, probe);
-	if (curl_easy_header(a->easy, "Date", 0, CURLH_HEADER, -1,
-						 &date) == CURLHE_OK)
-		probe->server_time = (int64) curl_getdate(date->value, NULL);
-	probe_certificate(a, probe);
-}
-
-static void
-probe_times(const Attempt *a, AttemptProbe *probe)
-{
-	curl_off_t	resolved_us = 0;
-	curl_off_t	connected_us = 0;
-	curl_off_t	ready_us = 0;
-	curl_off_t	answered_us = 0;
-
-	curl_easy_getinfo(a->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
-	curl_easy_getinfo(a->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
-	/* from 8.22 on libcurl fills it in at the end in any case */
-	if (a->is_sent)
-		curl_easy_getinfo(a->easy, CURLINFO_PRETRANSFER_TIME_T, &ready_us);
-	curl_easy_getinfo(a->easy, CURLINFO_STARTTRANSFER_TIME_T, &answered_us);
-
-	/* libcurl reports a connection only after all that follows it */
-	if (connected_us == 0 && a->connected_us != 0)
-		connected_us = Max(a->connected_us - a->started_us, resolved_us + 1);
-	else if (connected_us == 0 && fails_in_tls(a->code))
-		connected_us = resolved_us + 1;
-	probe->resolve_us = resolved_us;
-	probe->connect_us = Max(connected_us - resolved_us, 0);
-	if (connected_us > 0)
-		probe->tls_us = Max(ready_us - connected_us, 0);
-	if (a->status != 0)
-		probe->answer_us = Max(answered_us - ready_us, 1);
-}
-
-/*
- * The first certificate is the server's own.
- */
-static void
-probe_certificate(const Attempt *a, AttemptProbe *probe)
-{
-	struct curl_certinfo *certificates = NULL;
-
-	curl_easy_getinfo(a->easy, CURLINFO_CERTINFO, &certificates);
-	if (certificates == NULL || certificates->num_of_certs < 1)
-		return;
-	for (struct curl_slist *item = certificates->certinfo[0]; item;
-		 item = item->next)
-	{
-		if (strncmp(item->data, "Issuer:", 7) == 0)
-			strlcpy(probe->issuer, item->data + 7, sizeof(probe->issuer));
-		else if (strncmp(item->data, "Expire date:", 12) == 0)
-			probe->expires = (int64) curl_getdate(item->data + 12, NULL);
-	}
-}
-
-static bool
-fails_in_tls(CURLcode code)
-{
-	return code == CURLE_SSL_CONNECT_ERROR ||
-		code == CURLE_PEER_FAILED_VERIFICATION ||
-		code == CURLE_SSL_CACERT_BADFILE ||
-		code == CURLE_SSL_ISSUER_ERROR;
 }
 
 /*

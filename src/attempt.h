@@ -2,8 +2,8 @@
  * attempt.h
  *		One exchange of a request for a response, over one easy handle.
  *
- * The functions are for engine.c, except for sgt_probe_attempt(), which
- * batch.c calls.  Whoever reads an outcome needs the type AttemptEnd.
+ * The functions are for engine.c, except for sgt_report_attempt(), which
+ * drive.c calls.  Whoever reads an outcome needs the type AttemptEnd.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_ATTEMPT_H
@@ -60,20 +60,6 @@ typedef struct AttemptOptions
 	bool		is_fresh;		/* use no kept-alive connection */
 	bool		is_probe;		/* sgt_probe_attempt() will ask */
 } AttemptOptions;
-
-/* How far a request got, and how long each step took; 0: not reached. */
-typedef struct AttemptProbe
-{
-	int64		resolve_us;
-	int64		connect_us;
-	int64		tls_us;			/* including that to a proxy */
-	int64		answer_us;
-	int64		local_time;		/* when the headers were there, Unix time */
-	int64		server_time;	/* the date in them; -1: none */
-	int			status;			/* 0: none came */
-	char		issuer[256];	/* of the server's certificate */
-	int64		expires;		/* Unix time; -1: not known */
-} AttemptProbe;
 
 /* Lives in malloc's memory, as libcurl's own does. */
 typedef struct Attempt
@@ -160,7 +146,6 @@ extern void sgt_note_sharing(Attempt *a, dlist_head *running);
 extern void sgt_note_hang_up(dlist_head *running, int local_port);
 extern void sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code);
 extern AttemptEnd sgt_classify_attempt(const Attempt *a, CURLcode code);
-extern void sgt_probe_attempt(const Attempt *a, AttemptProbe *probe);
 
 /* This may raise, for lack of memory. */
 extern void sgt_report_attempt(const Attempt *a, int tag, int number);

@@ -16,6 +16,7 @@
 #include "attempt.h"
 #include "guard.h"
 #include "outcome.h"
+#include "probe.h"
 #include "retry.h"
 #include "target.h"
 #include "timer.h"
