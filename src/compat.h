@@ -10,9 +10,6 @@
 
 #include "postgres.h"
 
-#include <fcntl.h>
-#include <sys/socket.h>
-
 #include "common/base64.h"
 #include "fmgr.h"
 #include "storage/latch.h"
@@ -100,21 +97,7 @@ sgt_b64_decode(const char *src, int length, char *dst, int size)
 	pg_proc_aclcheck(function, role, mode)
 #endif
 
-/* macOS has no SOCK_CLOEXEC, and its own name for st_ctim. */
-static inline int
-sgt_open_socket(int family, int type, int protocol)
-{
-#ifdef SOCK_CLOEXEC
-	return socket(family, type | SOCK_CLOEXEC, protocol);
-#else
-	int			sock = socket(family, type, protocol);
-
-	if (sock >= 0)
-		(void) fcntl(sock, F_SETFD, FD_CLOEXEC);
-	return sock;
-#endif
-}
-
+/* macOS has its own name for it. */
 #ifdef __APPLE__
 #define st_ctim st_ctimespec
 #endif

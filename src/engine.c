@@ -32,8 +32,6 @@
 #include "postgres.h"
 
 #include <curl/curl.h>
-#include <signal.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
@@ -88,11 +86,10 @@ static struct
 	bool		may_have_lost;	/* some of them may have been closed */
 	int64		timer_us;		/* when libcurl wants a turn anyway */
 	int64		stopping_us;	/* what it has spent on stopping attempts */
+	const Target *connected_to; /* by a new connection, in this turn */
 
 	int			n_idle_sleeps;	/* since an attempt last ended */
 	bool		is_turn;		/* one has begun */
-
-	volatile	sig_atomic_t is_adding; /* "sockets" is being changed */
 
 	int			n_taken;		/* attempts that a batch has */
 	dlist_head	running;		/* of these, those that libcurl has */
@@ -108,7 +105,6 @@ static struct
 static void initialize(void);
 static bool open_parts(void);
 static bool can_open_one_more(void);
-static bool has_spare_descriptor(void);
 static bool open_multi(void);
 static void close_multi(void);
 static void discard(void);
@@ -119,6 +115,7 @@ static int	perform_sockets(void);
 static void act(curl_socket_t sock, int what);
 static void cut_connections(void);
 static void perform_timers(void);
+static void end_waiting(const Target *target);
 static int	note_request(void *arg, char *remote_ip, char *local_ip,
 						 int remote_port, int local_port);
 static void find_lost_sockets(void);
@@ -219,8 +216,7 @@ open_parts(void)
 }
 
 /*
- * Whether a wait event set will get its descriptor: without one it would raise
- * an error that says little.
+ * Whether a wait event set, whose own error says little, will get one.
  */
 static bool
 can_open_one_more(void)
@@ -228,17 +224,7 @@ can_open_one_more(void)
 	if (!AcquireExternalFD())
 		return false;
 	ReleaseExternalFD();
-	return has_spare_descriptor();
-}
-
-static bool
-has_spare_descriptor(void)
-{
-	int			fd = dup(engine.sockets.fd);
-
-	if (fd >= 0)
-		close(fd);
-	return fd >= 0;
+	return sgt_has_spare_descriptor(&engine.sockets);
 }
 
 /* Makes the handle that has the connections; false if that is not possible. */
@@ -469,9 +455,7 @@ sgt_next_ended(void)
 	return a;
 }
 
-/*
- * Notes that libcurl had no turn for a long time, until now.
- */
+/* Notes that libcurl had no turn for a long time, until now. */
 void
 sgt_note_gap(int64 now)
 {
@@ -528,6 +512,9 @@ sgt_perform(bool sockets_ready, int max_connections)
 	if (sockets_ready)
 		any_ready = perform_sockets() > 0;
 	perform_timers();
+	if (engine.connected_to)
+		end_waiting(engine.connected_to);
+	engine.connected_to = NULL;
 	return any_ready;
 }
 
@@ -568,6 +555,30 @@ perform_timers(void)
 	}
 }
 
+/*
+ * Starts those anew that still wait for a connection to turn out to be HTTP/2,
+ * although one to their target is up: it is not.  By 8.14 at the latest, libcurl
+ * would let them wait for the response that comes over it.
+ */
+static void
+end_waiting(const Target *target)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &engine.running)
+	{
+		Attempt    *a = dlist_container(Attempt, node, iter.cur);
+
+		if (a->target != target || a->is_sent || a->has_looked_up ||
+			a->n_sockets > 0)
+			continue;
+		curl_multi_remove_handle(engine.multi, a->easy);
+		curl_easy_setopt(a->easy, CURLOPT_PIPEWAIT, 0L);
+		if (curl_multi_add_handle(engine.multi, a->easy) != CURLM_OK)
+			engine.has_failed = true;
+	}
+}
+
 static void
 act(curl_socket_t sock, int what)
 {
@@ -587,8 +598,7 @@ act(curl_socket_t sock, int what)
 static void
 cut_connections(void)
 {
-	if (!engine.is_adding)
-		sgt_cut_sockets(&engine.sockets);
+	sgt_cut_sockets(&engine.sockets);
 }
 
 /*
@@ -671,6 +681,8 @@ note_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
 	(void) remote_port;
 	if (!sgt_note_sending(a, local_port))
 		return CURL_PREREQFUNC_ABORT;
+	if (a->is_new)
+		engine.connected_to = a->target;
 	sgt_note_sharing(a, &engine.running);
 	return CURL_PREREQFUNC_OK;
 }
@@ -680,7 +692,6 @@ open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
 {
 	Attempt    *a = arg;
 	curl_socket_t sock;
-	bool		is_added;
 
 	(void) purpose;
 	if (!AcquireExternalFD())
@@ -688,36 +699,26 @@ open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
 		a->no_descriptor = true;
 		return CURL_SOCKET_BAD;
 	}
-	sock = sgt_open_socket(addr->family, addr->socktype, addr->protocol);
-	/* TLS needs one for the authorities, and would take them for unreadable */
-	if (sock != CURL_SOCKET_BAD && !has_spare_descriptor())
-	{
-		close(sock);
-		sock = CURL_SOCKET_BAD;
-		errno = EMFILE;
-	}
+	sock = sgt_open_socket(&engine.sockets, addr->family, addr->socktype,
+						   addr->protocol);
 	if (sock == CURL_SOCKET_BAD)
-	{
 		a->no_descriptor = errno == EMFILE || errno == ENFILE;
-		ReleaseExternalFD();
-		return CURL_SOCKET_BAD;
-	}
-	forget_socket(sock);		/* one of the same number, long closed */
-	engine.is_adding = true;
-	is_added = sgt_add_socket(&engine.sockets, sock);
-	engine.is_adding = false;
-	if (!is_added)
+	else
 	{
+		forget_socket(sock);	/* one of the same number, long closed */
+		if (sgt_add_socket(&engine.sockets, sock))
+		{
+			engine.n_sockets++;
+			a->n_sockets++;
+			a->socket = sock;
+			a->is_sent = false; /* libcurl may try again by itself */
+			return sock;
+		}
 		a->no_memory = true;
 		close(sock);
-		ReleaseExternalFD();
-		return CURL_SOCKET_BAD;
 	}
-	engine.n_sockets++;
-	a->n_sockets++;
-	a->socket = sock;
-	a->is_sent = false;			/* libcurl may try again by itself */
-	return sock;
+	ReleaseExternalFD();
+	return CURL_SOCKET_BAD;
 }
 
 static int

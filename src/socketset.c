@@ -15,6 +15,7 @@
  * Plain C; nothing raises.  errno tells why something failed.
  *-------------------------------------------------------------------------
  */
+#include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <netinet/in.h>
@@ -70,6 +71,46 @@ sgt_close_sockets(SocketSet *set)
 }
 
 /*
+ * Whether there is a descriptor left.
+ */
+bool
+sgt_has_spare_descriptor(const SocketSet *set)
+{
+	int			fd = dup(set->fd);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+/*
+ * Opens a socket; -1 if that is not possible, or if it would take the last
+ * descriptor: TLS needs one for the authorities, and would take them for
+ * unreadable.
+ */
+int
+sgt_open_socket(const SocketSet *set, int family, int type, int protocol)
+{
+	int			sock;
+
+#ifdef SOCK_CLOEXEC
+	sock = socket(family, type | SOCK_CLOEXEC, protocol);
+#else
+	/* macOS */
+	sock = socket(family, type, protocol);
+	if (sock >= 0)
+		(void) fcntl(sock, F_SETFD, FD_CLOEXEC);
+#endif
+	if (sock >= 0 && !sgt_has_spare_descriptor(set))
+	{
+		close(sock);
+		errno = EMFILE;
+		return -1;
+	}
+	return sock;
+}
+
+/*
  * Adds a socket, for which sgt_remove_socket() must be called before it is
  * closed, or at least before another one has its number; false if memory is
  * short.
@@ -82,15 +123,20 @@ sgt_add_socket(SocketSet *set, int socket)
 	if (socket >= set->table_size)
 	{
 		int			n = socket + 16;
-		WatchedSocket *sockets = realloc(set->sockets,
-										 (size_t) n * sizeof(WatchedSocket));
+		WatchedSocket *sockets;
 
+		set->is_changing = true;
+		sockets = realloc(set->sockets, (size_t) n * sizeof(WatchedSocket));
+		if (sockets)
+		{
+			memset(sockets + set->table_size, 0,
+				   (size_t) (n - set->table_size) * sizeof(WatchedSocket));
+			set->sockets = sockets;
+			set->table_size = n;
+		}
+		set->is_changing = false;
 		if (sockets == NULL)
 			return false;
-		memset(sockets + set->table_size, 0,
-			   (size_t) (n - set->table_size) * sizeof(WatchedSocket));
-		set->sockets = sockets;
-		set->table_size = n;
 	}
 	set->sockets[socket].is_added = true;
 	if (fstat(socket, &st) == 0)
@@ -115,14 +161,15 @@ sgt_remove_socket(SocketSet *set, int socket)
 
 /*
  * Cuts all connections, so that nothing more can be read from them, not even
- * what has arrived.  Safe in a signal's handler.
+ * what has arrived.  Safe in a signal's handler, for which it does nothing while
+ * the set is being enlarged.
  */
 void
 sgt_cut_sockets(const SocketSet *set)
 {
 	struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
 
-	for (int i = 0; i < set->table_size; i++)
+	for (int i = 0; i < set->table_size && !set->is_changing; i++)
 	{
 		/* Linux drops what has arrived only if the socket is disconnected */
 		if (set->sockets[i].is_added &&

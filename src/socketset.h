@@ -6,6 +6,7 @@
 #ifndef SGT_SOCKETSET_H
 #define SGT_SOCKETSET_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -37,10 +38,14 @@ typedef struct SocketSet
 	int			fd;				/* -1: not open */
 	WatchedSocket *sockets;		/* by their number */
 	int			table_size;
+	volatile	sig_atomic_t is_changing;	/* the table is being enlarged */
 } SocketSet;
 
 extern bool sgt_open_sockets(SocketSet *set);
 extern void sgt_close_sockets(SocketSet *set);
+extern bool sgt_has_spare_descriptor(const SocketSet *set);
+extern int	sgt_open_socket(const SocketSet *set, int family, int type,
+							int protocol);
 extern bool sgt_add_socket(SocketSet *set, int socket);
 extern bool sgt_remove_socket(SocketSet *set, int socket);
 extern void sgt_cut_sockets(const SocketSet *set);

@@ -172,7 +172,9 @@ foreach my $status (401, 429, 503)
 		"SELECT count(token) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{16}'))",
 		'SELECT pg_sleep(2)', $^O eq 'linux' ? $ticks : "SELECT 'ticks 0'",
 		'RESET sw_guest_token.ca_file', 'RESET sw_guest_token.base_url', $ONE, $^O eq 'linux' ? $ticks : "SELECT 'ticks 0'");
-	my ($before, $after) = $session->{out} =~ /\A16\n\nticks (\d+)\ntoken true\nticks (\d+)\n\z/;
+	my $seen = qr/\A16\n\nticks (\d+)\ntoken true\nticks (\d+)\n\z/;
+	like($session->{err} . $session->{out}, $seen, 'connections are closed');
+	my ($before, $after) = $session->{out} =~ $seen;
 	cmp_ok($after - $before, '<', 40, 'connections that are closed are not read from');
 	$server->finish;
 }

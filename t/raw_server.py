@@ -8,8 +8,7 @@
         "leave" to listen no more and close, or a number: so many TLS messages
         that tell a new key, and then "keep".  A request to the path /NAME/...
         gets that answer, or the next one of a list.  With "after": N, it is
-        kept back until N connections have been made; with "delay", for so
-        many seconds.
+        kept back until N connections have been made.
 
     raw_server.py FILE CERTIFICATE KEY
         HTTP/2 over TLS.  FILE is a JSON object whose member "*" is what is
@@ -95,7 +94,6 @@ def serve_http1(connection, answers):
         answer = answer.pop(0)
     while answers['connections'] < answer.get('after', 0):
         time.sleep(0.01)
-    time.sleep(answer.get('delay', 0))
     connection.sendall(bytes.fromhex(answer['bytes']))
     if answer['end'] == 'next':
         serve_http1(connection, answers)
