@@ -75,9 +75,7 @@ static void note_status(Attempt *a);
 			a->code = curl_easy_setopt(a->easy, (option), (value)); \
 	} while (0)
 
-/*
- * Frees an attempt that libcurl no longer has.
- */
+/* Frees an attempt that libcurl no longer has. */
 void
 sgt_free_attempt(Attempt *a)
 {
@@ -415,9 +413,70 @@ last_repeated_us(const Attempt *a)
 	return repeated_us;
 }
 
+/* Notes that libcurl had no turn for a long time, until now. */
+void
+sgt_note_idle_time(dlist_head *running, int64 now)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, running)
+	{
+		Attempt    *a = dlist_container(Attempt, node, iter.cur);
+
+		a->gap_us = now;
+		a->is_starved |= a->n_sockets > 0 && !a->is_sent;
+	}
+}
+
 /*
- * How an attempt ended, once libcurl is done with it.
+ * Lets those go on that have given up a host's address, but not begun with the
+ * next one.  libcurl 7.88 goes to sleep in between, until the time to connect
+ * has run out.  It wakes up if a transfer is no longer paused.
  */
+void
+sgt_nudge_stuck(dlist_head *running)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, running)
+	{
+		Attempt    *a = dlist_container(Attempt, node, iter.cur);
+
+		if (a->n_sockets > 0 && a->socket == CURL_SOCKET_BAD)
+		{
+			curl_easy_pause(a->easy, CURLPAUSE_ALL);
+			curl_easy_pause(a->easy, CURLPAUSE_CONT);
+		}
+	}
+}
+
+/*
+ * Starts those anew that still wait for a connection to turn out to be HTTP/2,
+ * although one to their target is up: it is not.  By 8.14 at the latest,
+ * libcurl would let them wait for the response that comes over it.  False if
+ * libcurl fails.
+ */
+bool
+sgt_end_waiting(dlist_head *running, const Target *target, CURLM *multi)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, running)
+	{
+		Attempt    *a = dlist_container(Attempt, node, iter.cur);
+
+		if (a->target != target || a->is_sent || a->has_looked_up ||
+			a->n_sockets > 0)
+			continue;
+		curl_multi_remove_handle(multi, a->easy);
+		curl_easy_setopt(a->easy, CURLOPT_PIPEWAIT, 0L);
+		if (curl_multi_add_handle(multi, a->easy) != CURLM_OK)
+			return false;
+	}
+	return true;
+}
+
+/* How an attempt ended, once libcurl is done with it. */
 AttemptEnd
 sgt_classify_attempt(const Attempt *a, CURLcode code)
 {

@@ -83,7 +83,8 @@ typedef struct Attempt
 	 * Everything from here on is of one exchange, and is reset before the
 	 * next: first its state, as libcurl's callbacks see it.
 	 */
-	curl_socket_t socket;		/* the last that was opened for it */
+	curl_socket_t socket;		/* the last that was opened for it, unless it
+								 * was given up before it was connected */
 	int64		started_us;
 	int64		connected_us;	/* when it connected; TLS may follow */
 	int			n_sockets;		/* opened for it */
@@ -144,6 +145,10 @@ extern bool sgt_prepare_attempt(Attempt *a, const AttemptOptions *options);
 extern bool sgt_note_sending(Attempt *a, int local_port);
 extern void sgt_note_sharing(Attempt *a, dlist_head *running);
 extern void sgt_note_hang_up(dlist_head *running, int local_port);
+extern void sgt_note_idle_time(dlist_head *running, int64 now);
+extern void sgt_nudge_stuck(dlist_head *running);
+extern bool sgt_end_waiting(dlist_head *running, const Target *target,
+							CURLM *multi);
 extern void sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code);
 extern AttemptEnd sgt_classify_attempt(const Attempt *a, CURLcode code);
 

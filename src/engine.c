@@ -87,6 +87,7 @@ static struct
 	int64		timer_us;		/* when libcurl wants a turn anyway */
 	int64		stopping_us;	/* what it has spent on stopping attempts */
 	const Target *connected_to; /* by a new connection, in this turn */
+	bool		may_be_stuck;	/* an attempt has lost its socket */
 
 	int			n_idle_sleeps;	/* since an attempt last ended */
 	bool		is_turn;		/* one has begun */
@@ -115,7 +116,6 @@ static int	perform_sockets(void);
 static void act(curl_socket_t sock, int what);
 static void cut_connections(void);
 static void perform_timers(void);
-static void end_waiting(const Target *target);
 static int	note_request(void *arg, char *remote_ip, char *local_ip,
 						 int remote_port, int local_port);
 static void find_lost_sockets(void);
@@ -459,15 +459,7 @@ sgt_next_ended(void)
 void
 sgt_note_gap(int64 now)
 {
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &engine.running)
-	{
-		Attempt    *a = dlist_container(Attempt, node, iter.cur);
-
-		a->gap_us = now;
-		a->is_starved |= a->n_sockets > 0 && !a->is_sent;
-	}
+	sgt_note_idle_time(&engine.running, now);
 }
 
 /*
@@ -512,9 +504,13 @@ sgt_perform(bool sockets_ready, int max_connections)
 	if (sockets_ready)
 		any_ready = perform_sockets() > 0;
 	perform_timers();
-	if (engine.connected_to)
-		end_waiting(engine.connected_to);
+	if (engine.connected_to &&
+		!sgt_end_waiting(&engine.running, engine.connected_to, engine.multi))
+		engine.has_failed = true;
 	engine.connected_to = NULL;
+	if (engine.may_be_stuck)
+		sgt_nudge_stuck(&engine.running);
+	engine.may_be_stuck = false;
 	return any_ready;
 }
 
@@ -552,30 +548,6 @@ perform_timers(void)
 	{
 		engine.timer_us = NEVER;
 		act(CURL_SOCKET_TIMEOUT, 0);
-	}
-}
-
-/*
- * Starts those anew that still wait for a connection to turn out to be HTTP/2,
- * although one to their target is up: it is not.  By 8.14 at the latest, libcurl
- * would let them wait for the response that comes over it.
- */
-static void
-end_waiting(const Target *target)
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &engine.running)
-	{
-		Attempt    *a = dlist_container(Attempt, node, iter.cur);
-
-		if (a->target != target || a->is_sent || a->has_looked_up ||
-			a->n_sockets > 0)
-			continue;
-		curl_multi_remove_handle(engine.multi, a->easy);
-		curl_easy_setopt(a->easy, CURLOPT_PIPEWAIT, 0L);
-		if (curl_multi_add_handle(engine.multi, a->easy) != CURLM_OK)
-			engine.has_failed = true;
 	}
 }
 
@@ -775,8 +747,16 @@ watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 
 	/* it is read from only once connected, which libcurl does not tell */
 	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &a);
-	if (a && a->socket == sock && events & SOCKET_READ && a->connected_us == 0)
-		a->connected_us = sgt_now_us();
+	if (a && a->socket == sock && a->connected_us == 0)
+	{
+		if (events & SOCKET_READ)
+			a->connected_us = sgt_now_us();
+		else if (what == CURL_POLL_REMOVE)
+		{
+			a->socket = CURL_SOCKET_BAD;
+			engine.may_be_stuck = true;
+		}
+	}
 
 	if (events == old_events)
 		return 0;

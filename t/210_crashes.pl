@@ -6,6 +6,7 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
+use IO::Socket::INET;
 use PostgreSQL::Test::Utils;
 use SwTest;
 use Test::More;
@@ -160,6 +161,18 @@ SKIP:
 			"SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid AND query_start = '$start'");
 	}
 	$session->finish;
+
+	# a host of which one address does not answer
+	socket my $swamp, PF_INET, SOCK_STREAM, 0 or die $!;
+	bind $swamp, sockaddr_in(0, inet_aton('127.0.0.2')) or die $!;
+	listen $swamp, 0 or die $!;
+	my ($port) = sockaddr_in(getsockname $swamp);
+	make_certificate($directory);
+	my @waiting = map { IO::Socket::INET->new(PeerAddr => '127.0.0.2', PeerPort => $port, Blocking => 0) } 1 .. 4;
+	my $other = start_sandbox('--port', $port, '--tls-cert', "$directory/cert.pem", '--tls-key', "$directory/key.pem");
+	$session = run_session($node, "SET sw_guest_token.base_url = 'https://two.example:$port'", 'SET sw_guest_token.max_retries = 0',
+		"SET sw_guest_token.connect_timeout = '2s'", "SET sw_guest_token.ca_file = '$directory/cert.pem'", $ONE);
+	is($session->{err} . $session->{out}, "token true\n", 'if an address does not answer, the next one gets half of the time');
 
 	# certificate authorities are read once, and again when their file changes
 	make_certificate($directory);
