@@ -12,13 +12,12 @@
 
 #define MINUTE_US			INT64CONST(60000000)
 
-/* A role is looked for in this many places only. */
-#define N_PLACES			16
-
 /*
- * Takes a token out of a role's bucket; false if there is none.  A full bucket
- * needs no place.  Roles that find none are refused, or they would have no
- * limit.
+ * Takes a token out of a role's bucket; false if there is none.
+ *
+ * A role is looked for from the place on that its OID names, up to one that was
+ * never used.  A full bucket needs no place.  Roles that find none are refused,
+ * or they would have no limit.
  */
 bool
 sgt_spend(Budget *budgets, Oid role, int tokens_per_minute, int64 now)
@@ -29,7 +28,7 @@ sgt_spend(Budget *budgets, Oid role, int tokens_per_minute, int64 now)
 
 	if (tokens_per_minute == 0)
 		return true;
-	for (int i = 0; i < N_PLACES; i++)
+	for (int i = 0; i < SGT_N_BUDGETS; i++)
 	{
 		Budget	   *place = &budgets[(role + i) % SGT_N_BUDGETS];
 
@@ -40,6 +39,8 @@ sgt_spend(Budget *budgets, Oid role, int tokens_per_minute, int64 now)
 		}
 		if (budget == NULL && place->full_us <= now)
 			budget = place;
+		if (!OidIsValid(place->role))
+			break;
 	}
 	if (budget == NULL)
 		return false;

@@ -519,6 +519,16 @@ is(stat_of('over_budget'), 4, 'and the view counts');
 like($err, qr/42501/, 'the role cannot change its budget');
 is(calls(6)->{out}, "token true\n" x 6, 'others have none');
 
+# roles whose OIDs name the same place find one each
+my @tenants = map { "tenant_$_" } 1 .. 18;
+$node->safe_psql('postgres', join ';', map {
+	("SELECT count(lo_unlink(lo_create(0))) FROM generate_series(1, 1023)", "CREATE ROLE $_ LOGIN IN ROLE app",
+		"ALTER ROLE $_ SET sw_guest_token.tokens_per_minute = 1") } @tenants);
+is($node->safe_psql('postgres', "SELECT count(DISTINCT oid::bigint % 1024) FROM pg_roles WHERE rolname ~ 'tenant'"), 1,
+	'roles whose OIDs have the same remainder');
+is(join(' ', map { $node->safe_psql('postgres', $ONE, connstr => $node->connstr('postgres') . " user=$_") } @tenants),
+	join(' ', ('token true') x 18), 'have a budget each');
+
 #
 # Who is gone
 #
