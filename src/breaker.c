@@ -28,6 +28,13 @@
 #define MIN_SILENCE_US		US_PER_S
 #define SLOW_US				US_PER_S
 
+/*
+ * Nor does a shorter time without a connection: TCP takes a second to repeat a
+ * packet that was lost, and libcurl half of connect_timeout to go on to another
+ * address.
+ */
+#define MIN_UNCONNECTED_US	(3 * US_PER_S)
+
 #define MAX_POINTS			10
 #define POINTS_OF_FAILURE	2
 #define POINTS_OF_429		1
@@ -54,12 +61,13 @@
 static void measure(Breaker *b, int64 took_us);
 
 /*
- * Nobody ordinarily waits longer than this for an answer.
+ * Nobody ordinarily waits longer than this for an answer, or for a connection.
  */
 int64
-sgt_silence_us(const Breaker *b)
+sgt_silence_us(const Breaker *b, bool is_connected)
 {
-	return Max(MIN_SILENCE_US, b->srtt_us + 4 * b->rttvar_us);
+	return Max(is_connected ? MIN_SILENCE_US : MIN_UNCONNECTED_US,
+			   b->srtt_us + 4 * b->rttvar_us);
 }
 
 /*

@@ -449,7 +449,7 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 	}
 	/* what times out while others are answered may be one role's requests */
 	if (cause == CAUSE_TIMED_OUT &&
-		a->ended_us - g->breaker.last_answer_us < sgt_silence_us(&g->breaker))
+		a->ended_us - g->breaker.last_answer_us < sgt_silence_us(&g->breaker, true))
 		return;
 
 	take_failure(g, cause, a->status, 1, a->ended_us);
@@ -470,8 +470,8 @@ is_own_affair(const Guarded *g, const Limits *limits, const Attempt *a)
 
 	if (a->end != ATTEMPT_TIMED_OUT && a->end != ATTEMPT_CONNECT_TIMED_OUT)
 		return a->status == 0 && a->gap_us != 0;
-	return limit_ms * INT64CONST(1000) < sgt_silence_us(&g->breaker) ||
-		a->ended_us - sgt_waiting_since_us(a) < sgt_silence_us(&g->breaker);
+	return limit_ms * INT64CONST(1000) < sgt_silence_us(&g->breaker, true) ||
+		a->ended_us - sgt_waiting_since_us(a) < sgt_silence_us(&g->breaker, true);
 }
 
 static void
@@ -530,7 +530,7 @@ sgt_add_silence(Guarded *g, int64 now)
 	if (g == NULL)
 		return NEVER;
 	SpinLockAcquire(&area->mutex);
-	silence_us = sgt_silence_us(&g->breaker);
+	silence_us = sgt_silence_us(&g->breaker, true);
 	SpinLockRelease(&area->mutex);
 	return now + silence_us;
 }
@@ -556,7 +556,7 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 	if (area == NULL || g == NULL)
 		return false;
 	SpinLockAcquire(&area->mutex);
-	silence_us = sgt_silence_us(&g->breaker);
+	silence_us = sgt_silence_us(&g->breaker, a->is_sent);
 	*look_us = since_us + silence_us;
 	if (now >= *look_us)
 	{

@@ -169,6 +169,16 @@ is($waiting->{out} . stat_of('opened || state'), ("08006\n" x 4) . '0closed',
 	'as long as anybody gets answers there is no silence');
 is(stat_of('timed_out'), 4, 'and those who wait go on waiting');
 
+# to connect may take longer than to answer
+my $directory = PostgreSQL::Test::Utils::tempdir;
+make_certificate($directory);
+append_to_file("$directory/answers", '{"*": "none", "times": 0, "handshake": 1.5}');
+my $raw = start_process([ 't/raw_server.py', "$directory/answers", "$directory/cert.pem", "$directory/key.pem" ]);
+$url = 'https://127.0.0.1:' . ($raw->wait_for(qr/^(\d+)\n/))[0];
+$session = run_sql("SET sw_guest_token.ca_file = '$directory/cert.pem'", $batch =~ s/20/8/r);
+is($session->{out} . stat_of('opened || state'), ("token\n" x 8) . '0closed', 'a slow handshake is no silence');
+$raw->finish;
+
 #
 # Probes
 #

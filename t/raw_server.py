@@ -16,6 +16,7 @@
         to so many streams, and a pair of tokens is sent to all others.
         With "http1", it is HTTP/1.1 over TLS, as above; the handshake of the
         connections after the first N hangs, where the member "hang" is N.
+        With "handshake", each handshake takes so many seconds more.
 
 Prints its port, then one line for each request.  Ends with its standard
 input.
@@ -215,6 +216,7 @@ def main():
         try:
             if answers['connections'] > answers.get('hang', 10 ** 9):
                 time.sleep(3600)
+            time.sleep(answers.get('handshake', 0))
             if context:
                 connection = context.wrap_socket(connection, server_side=True)
             if context and 'http1' not in answers:
