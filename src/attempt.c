@@ -42,7 +42,7 @@
 /* A response buffer beyond this is not kept for the next attempt. */
 #define MAX_KEPT_BUFFER		(64 * 1024)
 
-static bool keeps_no_count(const Attempt *a);
+static bool is_clean_handle(const Attempt *a);
 static void reset_facts(Attempt *a);
 static bool is_configured(const Attempt *a, const AttemptOptions *options);
 static void configure(Attempt *a, const AttemptOptions *options);
@@ -95,10 +95,10 @@ sgt_free_attempt(Attempt *a)
 bool
 sgt_prepare_attempt(Attempt *a, const AttemptOptions *options)
 {
-	bool		is_reusable = keeps_no_count(a);
+	bool		is_clean = is_clean_handle(a);
 
 	reset_facts(a);
-	if (!is_reusable || !is_configured(a, options))
+	if (!is_clean || !is_configured(a, options))
 		configure(a, options);
 	SET(CURLOPT_POSTFIELDSIZE, (long) strlen(options->body));
 	SET(CURLOPT_POSTFIELDS, options->body);
@@ -113,7 +113,7 @@ sgt_prepare_attempt(Attempt *a, const AttemptOptions *options)
  * in the next request, until it is reset: it would repeat that less often.
  */
 static bool
-keeps_no_count(const Attempt *a)
+is_clean_handle(const Attempt *a)
 {
 	return a->n_sent == 1 && a->end == ATTEMPT_ANSWERED;
 }

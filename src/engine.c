@@ -135,8 +135,8 @@ static int	set_timer(CURLM *multi, long timeout_ms, void *arg);
  * Makes the engine ready, if it is not yet; false if there is no descriptor
  * left for that.
  *
- * libcurl reads the certificate authorities once, and keeps them for a day:
- * reading them for each connection would cost a batch over TLS tens of
+ * libcurl mostly reads the certificate authorities once, and keeps them for a
+ * day: reading them for each connection would cost a batch over TLS tens of
  * milliseconds per connection.  When they change, their trust gets another
  * number, and the engine starts afresh as soon as nobody uses it.
  */

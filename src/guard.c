@@ -160,7 +160,6 @@ Guarded    *
 sgt_find_guarded(const Target *target)
 {
 	static bool is_registered = false;
-	char		url[SGT_GUARDED_URL_SIZE];
 	Guarded    *g = NULL;
 
 	if (area == NULL)
@@ -169,14 +168,6 @@ sgt_find_guarded(const Target *target)
 	{
 		on_shmem_exit(take_back_shares, (Datum) 0);
 		is_registered = true;
-	}
-
-	/* databases with any encoding show it */
-	strlcpy(url, target->base_url, sizeof(url));
-	for (char *c = url; *c != '\0'; c++)
-	{
-		if (IS_HIGHBIT_SET(*c))
-			*c = '?';
 	}
 
 	SpinLockAcquire(&area->mutex);
@@ -189,7 +180,13 @@ sgt_find_guarded(const Target *target)
 	{
 		g = &area->guarded[area->n_guarded++];
 		memcpy(g->key, target->key, sizeof(g->key));
-		memcpy(g->url, url, sizeof(g->url));
+		strlcpy(g->url, target->base_url, sizeof(g->url));
+		/* databases with any encoding show it */
+		for (char *c = g->url; *c != '\0'; c++)
+		{
+			if (IS_HIGHBIT_SET(*c))
+				*c = '?';
+		}
 		g->counters.reset = GetCurrentTimestamp();
 	}
 	SpinLockRelease(&area->mutex);
