@@ -1209,10 +1209,13 @@ SET jit = off;
         query('; '.join(['BEGIN', *case.before,
                          'SET LOCAL sw_guest_token.read_ahead = on']))
         for step in case.main:
-            if isinstance(step, str):
-                is_plain = step.startswith(('DEALLOCATE', 'PREPARE', 'SET'))
+            for sql, params in ([(step, [])] if isinstance(step, str)
+                                else step[0]):
+                for i, param in enumerate(params):
+                    sql = sql.replace('$%d' % (i + 1), "'%s'" % param)
+                is_plain = sql.startswith(('DEALLOCATE', 'PREPARE', 'SET'))
                 lines += query(
-                    ('' if is_plain else 'EXPLAIN (COSTS OFF) ') + step)
+                    ('' if is_plain else 'EXPLAIN (COSTS OFF) ') + sql)
         query('ROLLBACK')
         nodes = []              # around the line: indentation, kind
         for line in lines:
