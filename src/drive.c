@@ -40,6 +40,9 @@
 /* If nobody drives for longer, nobody knows when an answer arrived. */
 #define MAX_GAP_US			(100 * 1000)
 
+/* Whoever wakes up later than this was stopped, maybe with the whole machine. */
+#define MAX_OVERSLEPT_US	(500 * 1000)
+
 static dlist_head open_batches = DLIST_STATIC_INIT(open_batches);
 
 /* Their timers have fired; an answer may have arrived before that. */
@@ -241,13 +244,19 @@ void
 sgt_drive(Batch *batch)
 {
 	int			n = n_pending;
+	int64		wake_us;
 
 	sgt_check_for_interrupts();
 	resume(batch);
 	run_turn();
-	if (n_pending == n)
-		sockets_ready = sgt_wait_for_engine(next_wake());
+	if (n_pending != n)
+		return;
+	wake_us = Max(next_wake(), driven_us);
+	sockets_ready = sgt_wait_for_engine(wake_us);
 	driven_us = sgt_now_us();
+	/* the time in which nobody could drive does not count */
+	if (driven_us - MAX_OVERSLEPT_US > wake_us)
+		driven_us = wake_us;
 }
 
 /*

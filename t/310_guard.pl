@@ -169,6 +169,18 @@ is($waiting->{out} . stat_of('opened || state'), ("08006\n" x 4) . '0closed',
 	'as long as anybody gets answers there is no silence');
 is(stat_of('timed_out'), 4, 'and those who wait go on waiting');
 
+# time in which the process was stopped is none either; S is 2.7 s here
+use_script('201,delay=900-then-' . repeated(8, '201,delay=4000'));
+$waiting = session($node, "SET sw_guest_token.base_url = '$url'", $ONE, 'SELECT pg_backend_pid()', $batch =~ s/20/8/r);
+my ($stopped) = $waiting->wait_for(qr/^(\d+)\n/m);
+$sandbox->journal(9);
+kill 'STOP', $stopped;
+select undef, undef, undef, 3.3;
+kill 'CONT', $stopped;
+$waiting->finish;
+like($waiting->{out}, qr/^(?:token\n){8}\z/m, 'a process that was stopped has not waited');
+is(stat_of('opened || state'), '0closed', 'and suspends nothing');
+
 # to connect may take longer than to answer
 my $directory = PostgreSQL::Test::Utils::tempdir;
 make_certificate($directory);
