@@ -23,6 +23,7 @@
 #include "clock.h"
 #include "lookup.h"
 #include "messages.h"
+#include "socketset.h"
 
 /*
  * A pair of tokens at their greatest length is 128 kB; whatever is larger
@@ -38,6 +39,9 @@
  * one was not refused.
  */
 #define LIBCURL_REPEATS		5
+
+/* To send a request that is longer may take time. */
+#define MIN_LONG_REQUEST	(64 * 1024)
 
 /* A response buffer beyond this is not kept for the next attempt. */
 #define MAX_KEPT_BUFFER		(64 * 1024)
@@ -100,7 +104,8 @@ sgt_prepare_attempt(Attempt *a, const AttemptOptions *options)
 	reset_facts(a);
 	if (!is_clean || !is_configured(a, options))
 		configure(a, options);
-	SET(CURLOPT_POSTFIELDSIZE, (long) strlen(options->body));
+	a->length = strlen(options->body);
+	SET(CURLOPT_POSTFIELDSIZE, (long) a->length);
 	SET(CURLOPT_POSTFIELDS, options->body);
 	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) options->connect_timeout_ms);
 	SET(CURLOPT_FRESH_CONNECT, (long) options->is_fresh);
@@ -124,6 +129,7 @@ reset_facts(Attempt *a)
 	memset((char *) a + offsetof(Attempt, socket), 0,
 		   sizeof(Attempt) - offsetof(Attempt, socket));
 	a->socket = CURL_SOCKET_BAD;
+	a->watched = CURL_SOCKET_BAD;
 	a->started_us = sgt_now_us();
 	if (a->body_size > MAX_KEPT_BUFFER)
 	{
@@ -476,6 +482,18 @@ sgt_end_waiting(dlist_head *running, const Target *target, CURLM *multi)
 	return true;
 }
 
+/* Whether it is long, and has not arrived on the other side. */
+bool
+sgt_is_sending(const Attempt *a)
+{
+	curl_off_t	n = 0;
+
+	if (!a->is_sent || a->length < MIN_LONG_REQUEST)
+		return false;
+	curl_easy_getinfo(a->easy, CURLINFO_SIZE_UPLOAD_T, &n);
+	return n < (curl_off_t) a->length || sgt_has_unsent(a->watched);
+}
+
 /* How an attempt ended, once libcurl is done with it. */
 AttemptEnd
 sgt_classify_attempt(const Attempt *a, CURLcode code)
@@ -538,6 +556,8 @@ sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code)
 		note_status(a);
 	a->phase = describe_phase(a);
 	a->ends_refused = ends_refused(a, code);
+	a->ends_reset = code == CURLE_HTTP2_STREAM;
+	a->is_cut_short = sgt_is_sending(a);
 	if (leaves_look_up(a, code))
 		sgt_note_left_look_up();
 	describe_reason(a, end, code);

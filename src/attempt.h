@@ -85,6 +85,7 @@ typedef struct Attempt
 	 */
 	curl_socket_t socket;		/* the last that was opened for it, unless it
 								 * was given up before it was connected */
+	curl_socket_t watched;		/* the last that libcurl has watched for it */
 	int64		started_us;
 	int64		connected_us;	/* when it connected; TLS may follow */
 	int			n_sockets;		/* opened for it */
@@ -93,6 +94,7 @@ typedef struct Attempt
 	int64		gap_us;			/* when libcurl had a turn after long having
 								 * none; 0: it always had */
 	bool		is_starved;		/* it was about to connect then */
+	size_t		length;			/* of what is sent */
 	int			n_sent;			/* how often libcurl has sent it */
 	int64		repeated_us;	/* when it last decided to do so again, by its
 								 * clock, as of then */
@@ -120,6 +122,8 @@ typedef struct Attempt
 	CURLcode	code;			/* libcurl's, at first for its options */
 	int64		ended_us;
 	bool		ends_refused;	/* HTTP/2: the last one, unprocessed */
+	bool		ends_reset;		/* HTTP/2: the server ended the stream alone */
+	bool		is_cut_short;	/* long, and not sent to its end */
 	const char *phase;			/* what it was doing, to complete "while ..." */
 	const char *content_type;	/* NULL: none */
 	int64		retry_after_s;	/* 0: none, or not readable */
@@ -149,6 +153,7 @@ extern void sgt_note_idle_time(dlist_head *running, int64 now);
 extern void sgt_nudge_stuck(dlist_head *running);
 extern bool sgt_end_waiting(dlist_head *running, const Target *target,
 							CURLM *multi);
+extern bool sgt_is_sending(const Attempt *a);
 extern void sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code);
 extern AttemptEnd sgt_classify_attempt(const Attempt *a, CURLcode code);
 

@@ -747,6 +747,8 @@ watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 
 	/* it is read from only once connected, which libcurl does not tell */
 	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &a);
+	if (a && what != CURL_POLL_REMOVE)
+		a->watched = sock;
 	if (a && a->socket == sock && a->connected_us == 0)
 	{
 		if (events & SOCKET_READ)

@@ -456,8 +456,9 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 }
 
 /*
- * Whether an attempt has failed because of this session alone: its time limit
- * was short, or nobody drove for so long that the server may have given up.
+ * Whether an attempt has failed because of this session alone: it has not even
+ * sent a long request, its time limit was short, or nobody drove for so long
+ * that the server may have given up.
  */
 static bool
 is_own_affair(const Guarded *g, const Limits *limits, const Attempt *a)
@@ -465,6 +466,8 @@ is_own_affair(const Guarded *g, const Limits *limits, const Attempt *a)
 	int			limit_ms = a->end == ATTEMPT_CONNECT_TIMED_OUT ?
 	limits->connect_timeout_ms : limits->timeout_ms;
 
+	if (a->is_cut_short)
+		return true;
 	if (a->end != ATTEMPT_TIMED_OUT && a->end != ATTEMPT_CONNECT_TIMED_OUT)
 		return a->status == 0 && a->gap_us != 0;
 	return limit_ms * INT64CONST(1000) < sgt_silence_us(&g->breaker, true) ||
@@ -546,7 +549,7 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 {
 	bool		gives_up = false;
 	int64		silence_us;
-	int64		since_us = sgt_waiting_since_us(a);
+	int64		since_us = sgt_is_sending(a) ? now : sgt_waiting_since_us(a);
 	int			n;
 
 	*look_us = NEVER;

@@ -54,7 +54,7 @@ sgt_time_to_repeat(Retry *retry, const Attempt *a, AttemptEnd result,
 	{
 		/* the server may have closed a kept-alive connection meanwhile */
 		if ((a->is_new && !a->is_refused) || a->n_replaced > 0 ||
-			retry->is_fresh)
+			a->ends_reset || retry->is_fresh)
 			return NEVER;
 		retry->is_fresh = true;
 	}

@@ -25,7 +25,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #ifdef __linux__
+#include <linux/sockios.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #else
 #include <fcntl.h>
 #include <sys/event.h>
@@ -208,6 +210,23 @@ sgt_is_hung_up(int socket)
 	struct pollfd s = {.fd = socket,.events = POLLRDHUP};
 
 	return poll(&s, 1, 0) > 0;
+}
+
+/*
+ * Whether the other side has not acknowledged all that was written to a socket.
+ */
+bool
+sgt_has_unsent(int socket)
+{
+	int			n = 0;
+#ifdef __linux__
+	int			result = ioctl(socket, SIOCOUTQ, &n);
+#else
+	socklen_t	size = sizeof(n);
+	int			result = getsockopt(socket, SOL_SOCKET, SO_NWRITE, &n, &size);
+#endif
+
+	return result == 0 && n > 0;
 }
 
 /*

@@ -51,6 +51,7 @@ extern bool sgt_remove_socket(SocketSet *set, int socket);
 extern void sgt_cut_sockets(const SocketSet *set);
 extern int	sgt_local_port(int socket);
 extern bool sgt_is_hung_up(int socket);
+extern bool sgt_has_unsent(int socket);
 extern bool sgt_is_socket_lost(const SocketSet *set, int socket);
 extern bool sgt_watch_socket(SocketSet *set, int socket, int old_events,
 							 int new_events);
