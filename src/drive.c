@@ -136,11 +136,14 @@ sgt_remove_batch(Batch *batch)
 
 /*
  * Tells the guard that this session does not wait for the API, until the batch
- * is used again.
+ * is used again.  Nor need others wait for a probe that nobody drives.
  */
 void
 sgt_rest_batch(Batch *batch)
 {
+	if (batch->probing)
+		sgt_end_watch(batch->guarded, &batch->probing->watch, true);
+	batch->probing = NULL;
 	if (!batch->is_resting && !batch->is_crowded)
 		sgt_leave_guard(batch->guarded);
 	batch->is_resting = true;
@@ -188,6 +191,8 @@ sgt_remove_request(Request *r)
 		dlist_delete(&r->queue_node);
 	stop_timer(r);
 	sgt_end_watch(r->batch->guarded, &r->watch, r->state != REQUEST_DONE);
+	if (r->batch->probing == r)
+		r->batch->probing = NULL;
 }
 
 /*
@@ -397,11 +402,15 @@ is_let_through(Request *r, int64 now)
 	}
 
 	r->was_asked = true;
-	if (sgt_ask_guard(batch->guarded, &batch->limits, batch->is_crowded, now,
-					  &r->watch, &refusal, &r->outcome.suspension))
-		return true;
-	finish(r, refusal);
-	return false;
+	if (!sgt_ask_guard(batch->guarded, &batch->limits, batch->is_crowded, now,
+					   &r->watch, &refusal, &r->outcome.suspension))
+	{
+		finish(r, refusal);
+		return false;
+	}
+	if (r->watch.role != GUARD_ORDINARY)
+		batch->probing = r;
+	return true;
 }
 
 /*
@@ -624,6 +633,8 @@ finish(Request *r, AttemptEnd result)
 {
 	stop_timer(r);
 	sgt_end_watch(r->batch->guarded, &r->watch, result == ATTEMPT_ABANDONED);
+	if (r->batch->probing == r)
+		r->batch->probing = NULL;
 	r->outcome.result = result;
 	r->state = REQUEST_DONE;
 	n_pending--;

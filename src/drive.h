@@ -63,6 +63,8 @@ typedef struct Batch
 	dlist_node	node;			/* in open_batches */
 	Target	   *target;			/* pinned */
 	Guarded    *guarded;		/* what all sessions know of it; NULL: nothing */
+	Request    *probing;		/* the last that went as the guard's probe;
+								 * NULL: it is done, or others may go */
 	bool		is_crowded;		/* this session is one too many */
 	bool		is_resting;		/* its owner does something else */
 	Limits		limits;

@@ -681,7 +681,8 @@ make_proxy(Target *target)
 
 	problem = sgt_read_proxy(str, target->is_https, &url);
 	if (problem)
-		refuse_setting("proxy", problem, NULL);
+		refuse_setting("proxy", problem, !target->obeys_no_proxy ? NULL :
+					   gettext_noop("The parameter is empty, so the proxy comes from the server's environment (\"https_proxy\" or \"all_proxy\")."));
 	target->proxy = url.url;
 	if (url.written_password)
 		add_secret(target, url.written_password);

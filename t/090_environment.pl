@@ -75,5 +75,6 @@ restart_with(https_proxy => 'what://proxyuser:hunter2@127.0.0.1:1');
 $session = run_session($node, $https, $ONE);
 is(sql_state($session->{err}), '55000', 'a proxy that libcurl does not know is refused, be it the environment\'s');
 unlike($session->{err}, qr/hunter2/, 'without a word of its password');
+like($session->{err}, qr/HINT:  The parameter is empty, so the proxy comes from the server's environment/, 'but with one of where it comes from');
 
 done_testing();

@@ -264,6 +264,19 @@ foreach my $limit ("SET sw_guest_token.timeout = '1ms'", "SET statement_timeout 
 	is(stat_of($soon), 't', 'and so it is with one that holds locks');
 }
 
+# ... or by not waiting for the answer
+use_script(repeated(5, '503') . '-then-hang');
+calls(5);
+wait_for_probe();
+$waiting = session($node, "SET sw_guest_token.base_url = '$url'", 'SET sw_guest_token.read_ahead = on',
+	"SELECT t.error_code, CASE n WHEN 1 THEN pg_sleep(0.01) WHEN 2 THEN pg_sleep(600) END "
+	  . "FROM generate_series(1, 3) n, sw_try_create_guest_token(CASE n WHEN 3 THEN '{$ADDRESS}'::uuid[] ELSE '{}' END) t");
+$sandbox->journal(6);
+is(stat_of($soon), 't', 'one that nobody waits for makes place, too');
+$node->safe_psql('postgres',
+	"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
+$waiting->finish;
+
 # ... or again and again: whoever has wasted a probe lets others go first
 use_script(repeated(5, '503') . '-then-hang-then-201');
 $node->safe_psql('postgres', <<"EOS");
