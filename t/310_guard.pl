@@ -182,8 +182,8 @@ like($waiting->{out}, qr/^(?:token\n){8}\z/m, 'a process that was stopped has no
 is(stat_of('opened || state'), '0closed', 'and suspends nothing');
 
 # nor is the time that a long request takes to arrive
-my ($deaf, $deaf_port) = listen_dumbly();
-$url = "http://127.0.0.1:$deaf_port";
+my ($mute, $mute_port) = listen_dumbly();
+$url = "http://127.0.0.1:$mute_port";
 $session = run_sql("SET sw_guest_token.timeout = '2s'", $batch =~ s/20/8/r =~ s/NULL, NULL, NULL/NULL, repeat(chr(1), 65536), repeat(chr(1), 65536)/r);
 is($session->{out} . stat_of('opened || state'), ("08006\n" x 8) . '0closed', 'long requests that do not arrive suspend nothing');
 
