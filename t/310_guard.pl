@@ -562,9 +562,23 @@ is(calls(6)->{out}, "token true\n" x 6, 'others have none');
 
 # roles whose OIDs name the same place find one each
 my @tenants = map { "tenant_$_" } 1 .. 18;
-$node->safe_psql('postgres', join ';', map {
-	("SELECT count(lo_unlink(lo_create(0))) FROM generate_series(1, 1023)", "CREATE ROLE $_ LOGIN IN ROLE app",
-		"ALTER ROLE $_ SET sw_guest_token.tokens_per_minute = 1") } @tenants);
+$node->safe_psql('postgres', <<'EOS');
+DO $$
+DECLARE
+	lo oid;
+BEGIN
+	FOR i IN 1 .. 18 LOOP
+		LOOP
+			lo := lo_create(0);
+			PERFORM lo_unlink(lo);
+			EXIT WHEN lo::bigint % 1024 = 1023;
+		END LOOP;
+		EXECUTE 'CREATE ROLE tenant_' || i || ' LOGIN';
+		COMMIT;					-- which gives the locks back
+	END LOOP;
+END $$
+EOS
+$node->safe_psql('postgres', "GRANT app TO $_; ALTER ROLE $_ SET sw_guest_token.tokens_per_minute = 1") foreach @tenants;
 is($node->safe_psql('postgres', "SELECT count(DISTINCT oid::bigint % 1024) FROM pg_roles WHERE rolname ~ 'tenant'"), 1,
 	'roles whose OIDs have the same remainder');
 is(join(' ', map { $node->safe_psql('postgres', $ONE, connstr => $node->connstr('postgres') . " user=$_") } @tenants),
