@@ -3,8 +3,8 @@
  *		One exchange of a request for a response, over one easy handle.
  *
  * Options in, facts out.  Knows what libcurl is told about a request, and what
- * it reports; knows nothing of sockets and signals, which are engine.c's, nor
- * of whether another attempt is worthwhile, which is retry.c's.
+ * it reports; does not wait, nor know of signals, which are engine.c's, nor of
+ * whether another attempt is worthwhile, which is retry.c's.
  *
  * Attempts and their handles are reused: an option is set again only if it may
  * differ.  libcurl is given ready-made what it would work out for each

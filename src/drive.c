@@ -83,6 +83,7 @@ static void observe(Request *r);
 static bool wait_for_descriptor(Request *r);
 static void make_ready(Request *r);
 static void finish(Request *r, AttemptEnd result);
+static void end_watch(Request *r, bool is_abandoned);
 static void set_timer(Request *r, int64 wake_us);
 static void stop_timer(Request *r);
 static int64 next_wake(void);
@@ -142,8 +143,7 @@ void
 sgt_rest_batch(Batch *batch)
 {
 	if (batch->probing)
-		sgt_end_watch(batch->guarded, &batch->probing->watch, true);
-	batch->probing = NULL;
+		end_watch(batch->probing, true);
 	if (!batch->is_resting && !batch->is_crowded)
 		sgt_leave_guard(batch->guarded);
 	batch->is_resting = true;
@@ -190,9 +190,7 @@ sgt_remove_request(Request *r)
 	if (r->state == REQUEST_READY || r->state == REQUEST_ENDED)
 		dlist_delete(&r->queue_node);
 	stop_timer(r);
-	sgt_end_watch(r->batch->guarded, &r->watch, r->state != REQUEST_DONE);
-	if (r->batch->probing == r)
-		r->batch->probing = NULL;
+	end_watch(r, r->state != REQUEST_DONE);
 }
 
 /*
@@ -528,7 +526,7 @@ settle_ended(void)
 			report(r);
 		dlist_delete(&r->queue_node);
 		observe(r);
-		sgt_end_watch(batch->guarded, &r->watch, false);
+		end_watch(r, false);
 		if (!batch->is_stopped && wait_for_descriptor(r))
 			continue;
 		/* a probe, the doctor's or the guard's, gets one attempt */
@@ -632,14 +630,21 @@ static void
 finish(Request *r, AttemptEnd result)
 {
 	stop_timer(r);
-	sgt_end_watch(r->batch->guarded, &r->watch, result == ATTEMPT_ABANDONED);
-	if (r->batch->probing == r)
-		r->batch->probing = NULL;
+	end_watch(r, result == ATTEMPT_ABANDONED);
 	r->outcome.result = result;
 	r->state = REQUEST_DONE;
 	n_pending--;
 	dlist_delete(&r->node);
 	dlist_push_tail(&r->batch->done, &r->node);
+}
+
+/* From then on others need not wait for a probe's answer. */
+static void
+end_watch(Request *r, bool is_abandoned)
+{
+	sgt_end_watch(r->batch->guarded, &r->watch, is_abandoned);
+	if (r->batch->probing == r)
+		r->batch->probing = NULL;
 }
 
 /*

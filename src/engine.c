@@ -755,6 +755,7 @@ watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 			a->connected_us = sgt_now_us();
 		else if (what == CURL_POLL_REMOVE)
 		{
+			/* it was given up */
 			a->socket = CURL_SOCKET_BAD;
 			engine.may_be_stuck = true;
 		}
