@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 
+use File::Basename;
 use FindBin;
 use lib $FindBin::RealBin;
 use IO::Socket::INET;
@@ -189,7 +190,8 @@ SKIP:
 		'each connection over TLS is verified');
 	# from 8.17 on, a libcurl that was built with a directory of authorities
 	# reads the file for each connection
-	my $is_new = hex(`curl-config --vernum`) >= 0x081100;
+	chomp(my $libcurl = `curl-config --vernum`);
+	my $is_new = hex($libcurl) >= 0x081100;
 	like(slurp_file("$directory/opens"), $is_new ? qr/^(?:\.{2}|\.{203})\z/ : qr/^\.{2}\z/,
 		'and ca_file is read once, and once more when it has changed');
 
@@ -207,6 +209,28 @@ SKIP:
 		is($session->{out} . sql_state($session->{err}), $out . $state, "a ca_file that turns bad $when");
 	}
 	unlink map { "$directory/$_" } qw(no_ca_cache max_opens opens watch);
+
+	# ca_file also stands in place of the directory that libcurl was built with;
+	# that its authority is found there is seen without the extension
+	my $another = "$directory/another";
+	mkdir $another;
+	make_certificate($another, 'another');
+	append_to_file("$directory/authority", "$directory/cert.pem");
+	chomp(my $system = `curl-config --ca`);
+  SKIP:
+	{
+		local $ENV{LD_PRELOAD} = "$directory/shim.so libcurl.so.4";
+		local $ENV{SHIM_DIRECTORY} = $directory;
+
+		skip 'libcurl was built without a directory of authorities', 1
+		  unless IPC::Run::run([ 'openssl', 'verify', '-CAfile', "$another/cert.pem",
+				'-CApath', dirname($system), "$directory/cert.pem" ], '>', \$out, '2>', \$err);
+		delete $ENV{LD_PRELOAD};
+		$session = run_session($node, $use_tls[0], "SET sw_guest_token.ca_file = '$another/cert.pem'", $ONE);
+		like($session->{err}, qr/^ERROR:  08001: .*\nDETAIL:  .*certificate/,
+			'an authority in the system\'s directory is not trusted besides ca_file');
+	}
+	unlink "$directory/authority";
 
 	# descriptors run out at any point of a call: nothing else is blamed
 	my $outcomes = '';

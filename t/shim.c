@@ -20,6 +20,9 @@
  * no_ca_cache: while it exists, libcurl reads the certificate authorities for
  * each connection, as it does where its TLS library lets it keep none.
  *
+ * authority: holds the path of a certificate, which is then in the directory of
+ * authorities that libcurl was built with, under any hash.
+ *
  * A host name that begins with "slow." takes a minute to look up.  One that
  * begins with "two." has two addresses, 127.0.0.2 and 127.0.0.1.
  *-------------------------------------------------------------------------
@@ -35,6 +38,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static long countdown = 0;
@@ -197,12 +201,58 @@ may_open(const char *name)
 	return ok;
 }
 
+/*
+ * What stands for a certificate in the system's directory; other names stand for
+ * themselves.
+ */
+static const char *
+find_authority(const char *name)
+{
+	static char text[1024];
+	const char *file = strrchr(name, '/');
+	const char *end = file ? strrchr(file, '.') : NULL;
+	const char *directory;
+	int			fd;
+
+	/* most names are none, and libcurl may not be there yet */
+	if (end == NULL || strcmp(end, ".0") != 0)
+		return name;
+	directory = curl_version_info(CURLVERSION_NOW)->capath;
+	if (directory == NULL || strlen(directory) != (size_t) (file - name) ||
+		strncmp(name, directory, file - name) != 0)
+		return name;
+	fd = open(path("authority"), O_RDONLY);
+	if (fd < 0)
+		return name;
+	memset(text, 0, sizeof(text));
+	if (read(fd, text, sizeof(text) - 1) > 0)
+		name = text;
+	close(fd);
+	return name;
+}
+
+int
+stat(const char *name, struct stat *st)
+{
+	REAL(int, "stat", const char *, struct stat *);
+
+	return real(find_authority(name), st);
+}
+
+int
+lstat(const char *name, struct stat *st)
+{
+	REAL(int, "lstat", const char *, struct stat *);
+
+	return real(find_authority(name), st);
+}
+
 FILE *
 fopen(const char *name, const char *mode)
 {
 	REAL(FILE *, "fopen", const char *, const char *);
 
-	return may_open(name) ? real(name, mode) : NULL;
+	return may_open(name) ? real(find_authority(name), mode) : NULL;
 }
 
 FILE *
@@ -210,7 +260,7 @@ fopen64(const char *name, const char *mode)
 {
 	REAL(FILE *, "fopen64", const char *, const char *);
 
-	return may_open(name) ? real(name, mode) : NULL;
+	return may_open(name) ? real(find_authority(name), mode) : NULL;
 }
 
 CURLMcode
