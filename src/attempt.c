@@ -57,8 +57,6 @@ static void set_trust(Attempt *a, const Target *target);
 static const char *no_directory(void);
 static void forget_configuration(Attempt *a);
 static bool add_header(Attempt *a, const char *name, const char *value);
-static bool has_left(const Attempt *a);
-static int64 last_repeated_us(const Attempt *a);
 static bool leaves_look_up(const Attempt *a, CURLcode code);
 static bool is_resolved(const Attempt *a);
 static bool has_begun(const Attempt *a);
@@ -316,109 +314,6 @@ add_header(Attempt *a, const char *name, const char *value)
  * Facts
  */
 
-/*
- * Notes that the request is on its way; false if it must not be sent, because
- * it may have been processed twice.
- *
- * libcurl sends a request up to five more times if nothing came back, for two
- * reasons: the connection existed before, so that the server may have closed
- * it in the meantime; or the server refused the stream, after which libcurl
- * itself closes the connection unless others use it.  We allow the first only
- * once, and over a new connection.  Otherwise a server that takes requests and
- * closes would get one over each connection that is kept alive.  As a server
- * may end TLS alone, a connection that did not hang up is no proof of a refusal
- * unless it was shared, and so speaks HTTP/2.  A new one is such a proof unless
- * it was shared: then libcurl treats it as one that existed before.
- */
-bool
-sgt_note_sending(Attempt *a, int local_port)
-{
-	long		n_connects = 0;
-
-	curl_easy_getinfo(a->easy, CURLINFO_NUM_CONNECTS, &n_connects);
-	a->is_sent = true;
-	a->sent_us = sgt_now_us();
-	if (a->n_sent > 0)
-	{
-		if (a->is_shared ? !a->is_hung_up : a->is_new)
-			a->is_refused = true;
-		else if (a->n_replaced > 0 || n_connects == a->n_connects)
-			return false;
-		else
-			a->n_replaced++;
-	}
-
-	a->n_sent++;
-	a->repeated_us = last_repeated_us(a);
-	a->is_new = n_connects > a->n_connects;
-	a->is_shared = false;
-	a->is_hung_up = false;
-	a->n_connects = n_connects;
-	a->local_port = local_port;
-	return true;
-}
-
-/*
- * Notes which attempts go over one connection at the same time, as only those
- * over HTTP/2 do.  One whose response has begun may be done, and then others
- * follow it over HTTP/1.1, too.
- */
-void
-sgt_note_sharing(Attempt *a, dlist_head *running)
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, running)
-	{
-		Attempt    *other = dlist_container(Attempt, node, iter.cur);
-
-		if (other != a && other->local_port == a->local_port &&
-			other->header_length == 0)
-			a->is_shared = other->is_shared = true;
-	}
-}
-
-/*
- * Notes whose connection the other side has ended.  One that we have cut has no
- * port any more.
- *
- * From 8.9 on libcurl closes connections in the background: it waits until the
- * other side does so, too.  Whoever has left the connection by then was not
- * ended by that.
- */
-void
-sgt_note_hang_up(dlist_head *running, int local_port)
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, running)
-	{
-		Attempt    *a = dlist_container(Attempt, node, iter.cur);
-
-		if (!has_left(a))
-			a->is_hung_up |= local_port == 0 || local_port == a->local_port;
-	}
-}
-
-/*
- * Whether libcurl has given up the connection, to send the request again.
- */
-static bool
-has_left(const Attempt *a)
-{
-	return a->n_sent > 0 && last_repeated_us(a) != a->repeated_us;
-}
-
-/* When libcurl last decided to do so, by its own clock; 0: never. */
-static int64
-last_repeated_us(const Attempt *a)
-{
-	curl_off_t	repeated_us = 0;
-
-	curl_easy_getinfo(a->easy, CURLINFO_REDIRECT_TIME_T, &repeated_us);
-	return repeated_us;
-}
-
 /* Notes that libcurl had no turn for a long time, until now. */
 void
 sgt_note_idle_time(dlist_head *running, int64 now)
@@ -432,54 +327,6 @@ sgt_note_idle_time(dlist_head *running, int64 now)
 		a->gap_us = now;
 		a->is_starved |= a->n_sockets > 0 && !a->is_sent;
 	}
-}
-
-/*
- * Lets those go on that have given up a host's address, but not begun with the
- * next one.  libcurl 7.88 goes to sleep in between, until the time to connect
- * has run out.  It wakes up if a transfer is no longer paused.
- */
-void
-sgt_nudge_stuck(dlist_head *running)
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, running)
-	{
-		Attempt    *a = dlist_container(Attempt, node, iter.cur);
-
-		if (a->n_sockets > 0 && a->socket == CURL_SOCKET_BAD)
-		{
-			curl_easy_pause(a->easy, CURLPAUSE_ALL);
-			curl_easy_pause(a->easy, CURLPAUSE_CONT);
-		}
-	}
-}
-
-/*
- * Starts those anew that still wait for a connection to turn out to be HTTP/2,
- * although one to their target is up: it is not.  By 8.14 at the latest,
- * libcurl would let them wait for the response that comes over it.  False if
- * libcurl fails.
- */
-bool
-sgt_end_waiting(dlist_head *running, const Target *target, CURLM *multi)
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, running)
-	{
-		Attempt    *a = dlist_container(Attempt, node, iter.cur);
-
-		if (a->target != target || a->is_sent || a->has_looked_up ||
-			a->n_sockets > 0)
-			continue;
-		curl_multi_remove_handle(multi, a->easy);
-		curl_easy_setopt(a->easy, CURLOPT_PIPEWAIT, 0L);
-		if (curl_multi_add_handle(multi, a->easy) != CURLM_OK)
-			return false;
-	}
-	return true;
 }
 
 /* Whether it is long, and has not arrived on the other side. */
@@ -535,7 +382,7 @@ sgt_classify_attempt(const Attempt *a, CURLcode code)
 	}
 	if (a->no_descriptor)
 		return ATTEMPT_NO_DESCRIPTOR;
-	return a->n_sent > 0 ? ATTEMPT_BROKEN : ATTEMPT_NOT_CONNECTED;
+	return a->n_sent > 0 || a->has_strayed ? ATTEMPT_BROKEN : ATTEMPT_NOT_CONNECTED;
 }
 
 /*

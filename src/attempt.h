@@ -104,6 +104,8 @@ typedef struct Attempt
 	bool		is_shared;		/* that others went over, too: HTTP/2 */
 	bool		is_hung_up;		/* that the other side has ended since */
 	bool		is_refused;		/* HTTP/2: at least one, unprocessed */
+	bool		has_strayed;	/* something else came over it, before it was
+								 * sent */
 	int			n_replaced;		/* how often its connection was gone */
 	bool		has_looked_up;	/* or tried to look the host's name up */
 	bool		no_look_up;
@@ -146,13 +148,7 @@ sgt_waiting_since_us(const Attempt *a)
 /* These raise nothing. */
 extern void sgt_free_attempt(Attempt *a);
 extern bool sgt_prepare_attempt(Attempt *a, const AttemptOptions *options);
-extern bool sgt_note_sending(Attempt *a, int local_port);
-extern void sgt_note_sharing(Attempt *a, dlist_head *running);
-extern void sgt_note_hang_up(dlist_head *running, int local_port);
 extern void sgt_note_idle_time(dlist_head *running, int64 now);
-extern void sgt_nudge_stuck(dlist_head *running);
-extern bool sgt_end_waiting(dlist_head *running, const Target *target,
-							CURLM *multi);
 extern bool sgt_is_sending(const Attempt *a);
 extern void sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code);
 extern AttemptEnd sgt_classify_attempt(const Attempt *a, CURLcode code);

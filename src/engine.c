@@ -39,6 +39,7 @@
 
 #include "clock.h"
 #include "compat.h"
+#include "connection.h"
 #include "engine.h"
 #include "messages.h"
 #include "socketset.h"
@@ -420,6 +421,8 @@ static void
 end_attempt(Attempt *a, AttemptEnd end, CURLcode code)
 {
 	sgt_note_attempt_end(a, end, code);
+	if (end == ATTEMPT_ANSWERED)
+		sgt_note_kept_alive(a, &engine.sockets);
 	/* a socket that made no connection may have been closed without a word */
 	engine.may_have_lost |= a->n_sockets != a->n_connects;
 	engine.n_idle_sleeps = 0;
@@ -651,7 +654,7 @@ note_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
 	(void) remote_ip;
 	(void) local_ip;
 	(void) remote_port;
-	if (!sgt_note_sending(a, local_port))
+	if (!sgt_note_sending(a, &engine.sockets, local_port))
 		return CURL_PREREQFUNC_ABORT;
 	if (a->is_new)
 		engine.connected_to = a->target;

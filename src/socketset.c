@@ -230,6 +230,35 @@ sgt_has_unsent(int socket)
 }
 
 /*
+ * Notes that nothing may arrive on a socket until it is used again.
+ */
+void
+sgt_note_idle(SocketSet *set, int socket, int local_port)
+{
+	WatchedSocket *s = find_socket(set, socket);
+
+	if (s)
+		s->idle_port = local_port;
+}
+
+/*
+ * Whether something has arrived on the socket of this port, or its end, though
+ * nothing may.
+ */
+bool
+sgt_has_stray_input(const SocketSet *set, int local_port)
+{
+	for (int i = 0; i < set->table_size; i++)
+	{
+		struct pollfd s = {.fd = i,.events = POLLIN};
+
+		if (local_port > 0 && set->sockets[i].idle_port == local_port)
+			return poll(&s, 1, 0) > 0;
+	}
+	return false;
+}
+
+/*
  * Whether a socket was added that has been closed since.
  */
 bool
@@ -267,7 +296,7 @@ sgt_watch_socket(SocketSet *set, int socket, int old_events, int new_events)
 static WatchedSocket *
 find_socket(SocketSet *set, int socket)
 {
-	return socket < set->table_size && set->sockets[socket].is_added ?
+	return socket >= 0 && socket < set->table_size && set->sockets[socket].is_added ?
 		&set->sockets[socket] : NULL;
 }
 

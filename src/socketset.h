@@ -31,6 +31,8 @@ typedef struct WatchedSocket
 	ino_t		inode;			/* tells it from a later one with its number */
 	unsigned char wanted;		/* the events that are waited for */
 	unsigned char registered;	/* those that the kernel reports */
+	int			idle_port;		/* local, if nothing may arrive before it is used
+								 * again; else 0 */
 } WatchedSocket;
 
 typedef struct SocketSet
@@ -52,6 +54,8 @@ extern void sgt_cut_sockets(const SocketSet *set);
 extern int	sgt_local_port(int socket);
 extern bool sgt_is_hung_up(int socket);
 extern bool sgt_has_unsent(int socket);
+extern void sgt_note_idle(SocketSet *set, int socket, int local_port);
+extern bool sgt_has_stray_input(const SocketSet *set, int local_port);
 extern bool sgt_is_socket_lost(const SocketSet *set, int socket);
 extern bool sgt_watch_socket(SocketSet *set, int socket, int old_events,
 							 int new_events);

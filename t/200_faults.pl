@@ -196,6 +196,28 @@ $tls->{process}->pump_nb;
 cmp_ok(scalar(() = $tls->{out} =~ /^notify$/mg), '<=', 2, 'gets it twice at most');
 $tls->finish;
 
+# what arrives on an idle connection is no answer to the next request, such as the
+# 408 with which some proxies close it; but HTTP/2 has frames of its own
+my $answer = { bytes => unpack('H*', $head . &$sized($good)), end => 'next',
+	stray => unpack('H*', "HTTP/1.1 408 Late\r\nConnection: close\r\n$type" . &$sized('{}')) };
+my @files = ("$directory/cert.pem", "$directory/key.pem");
+foreach my $case (
+	[ 'HTTP', 'http', { x => $answer }, [], 2 ],
+	[ 'HTTP over TLS', 'https', { x => $answer, http1 => 1 }, \@files, 2 ],
+	[ 'HTTP/2', 'https', { '*' => '', times => 0, stray => '0000080600' . '0' x 24 }, \@files, 1 ])
+{
+	my ($protocol, $scheme, $answers, $arguments, $n) = @$case;
+	my $server = start_raw($answers, @$arguments);
+	my $stray = qq{import socket; socket.create_connection(("127.0.0.1", $server->{port})).recv(1)};
+	my $session = run_session($node, "SET sw_guest_token.base_url = '$scheme://127.0.0.1:$server->{port}/x'",
+		"SET sw_guest_token.ca_file = '$files[0]'", 'SET sw_guest_token.max_retries = 0', 'SET client_min_messages = debug1',
+		$ONE, "COPY (SELECT) TO PROGRAM 'cat >/dev/null; python3 -c ''$stray'''", $ONE, $ONE);
+
+	is($session->{out}, "token true\n" x 3, "$protocol: something arrives between two requests");
+	is(() = $session->{err} =~ /^DEBUG: .*status 201 .*over a new connection/mg, $n, "and $n connections are made");
+	$server->finish;
+}
+
 # no connection
 my ($dumb, $dumb_port) = listen_dumbly();
 my ($closed, $closed_port) = listen_dumbly();

@@ -8,12 +8,15 @@
         "leave" to listen no more and close, or a number: so many TLS messages
         that tell a new key, and then "keep".  A request to the path /NAME/...
         gets that answer, or the next one of a list.  With "after": N, it is
-        kept back until N connections have been made.
+        kept back until N connections have been made.  With "stray", those
+        bytes follow as soon as another connection is made, which is closed
+        then.
 
     raw_server.py FILE CERTIFICATE KEY
         HTTP/2 over TLS.  FILE is a JSON object whose member "*" is what is
         done to every stream; see serve_http2().  With "times", that is done
-        to so many streams, and a pair of tokens is sent to all others.
+        to so many streams, and a pair of tokens is sent to all others.  With
+        "stray", these bytes follow each pair, as above.
         With "http1", it is HTTP/1.1 over TLS, as above; the handshake of the
         connections after the first N hangs, where the member "hang" is N.
         With "handshake", each handshake takes so many seconds more.
@@ -96,6 +99,8 @@ def serve_http1(connection, answers):
     while answers['connections'] < answer.get('after', 0):
         time.sleep(0.01)
     connection.sendall(bytes.fromhex(answer['bytes']))
+    if 'stray' in answer:
+        answers['strays'].append((connection, bytes.fromhex(answer['stray'])))
     if answer['end'] == 'next':
         serve_http1(connection, answers)
         return
@@ -141,6 +146,9 @@ def serve_http2(connection, answers):
                 frame('headers', 4, stream,
                       b'\x08\x03201\x0f\x10\x10application/json') +
                 frame('data', 1, stream, PAIR))
+            if 'stray' in answers:
+                answers['strays'].append((connection,
+                                          bytes.fromhex(answers['stray'])))
         if kind != FRAME['headers']:
             continue
         say('*')
@@ -203,6 +211,7 @@ def main():
     with open(sys.argv[1], encoding='ascii') as file:
         answers = json.load(file)
     answers['connections'] = 0
+    answers['strays'] = []
     context = None
     if len(sys.argv) > 2:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -234,6 +243,12 @@ def main():
                 connection, _ = listener.accept()
             except OSError:
                 return
+            if answers['strays']:
+                for other, stray in answers['strays']:
+                    other.sendall(stray)
+                answers['strays'].clear()
+                connection.close()
+                continue
             answers['connections'] += 1
             threading.Thread(target=serve, args=(connection,),
                              daemon=True).start()
