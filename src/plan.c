@@ -98,13 +98,21 @@ plan_query(Query *parse, const char *query_string, int cursor_options,
 	PlannedStmt *stmt;
 
 	mentioned.n = 0;
-	stmt = next_planner_hook ?
-		next_planner_hook(parse, query_string, cursor_options, params SGT_PLANNER_ARG) :
-		standard_planner(parse, query_string, cursor_options, params SGT_PLANNER_ARG);
-	if (mentioned.n > 0 && sgt_reads_ahead() &&
-		(cursor_options & CURSOR_OPTIONS) == 0)
-		rewrite_statement(stmt, &mentioned);
-	mentioned = outer;
+	PG_TRY();
+	{
+		stmt = next_planner_hook ?
+			next_planner_hook(parse, query_string, cursor_options, params SGT_PLANNER_ARG) :
+			standard_planner(parse, query_string, cursor_options, params SGT_PLANNER_ARG);
+		if (mentioned.n > 0 && sgt_reads_ahead() &&
+			(cursor_options & CURSOR_OPTIONS) == 0)
+			rewrite_statement(stmt, &mentioned);
+	}
+	PG_FINALLY();
+	{
+		/* they may also catch the error of such a query */
+		mentioned = outer;
+	}
+	PG_END_TRY();
 	return stmt;
 }
 

@@ -84,7 +84,7 @@ static bool token_file_is_known = false;
 static struct
 {
 	uint64		number;
-	char		path[MAXPGPATH];
+	char	   *path;			/* NULL: none yet */
 	struct stat file;
 }			trust;
 
@@ -656,10 +656,12 @@ check_trust(void)
 		return;
 	if (stat(path, &st) != 0)
 		memset(&st, 0, sizeof(st)); /* that is a change, too */
-	if (strcmp(path, trust.path) == 0 && is_unchanged(&trust.file, &st))
+	if (trust.path && strcmp(path, trust.path) == 0 &&
+		is_unchanged(&trust.file, &st))
 		return;
 	trust.number++;
-	strlcpy(trust.path, path, sizeof(trust.path));
+	free(trust.path);
+	trust.path = strdup(path);	/* without memory the next call looks again */
 	trust.file = st;
 	settings_changed = true;
 }

@@ -121,6 +121,16 @@ SKIP:
 		'the system\'s authorities do not vouch for the test\'s');
 }
 
+# a file of a long name is as good as any
+my $long = $directory;
+mkdir $long .= '/' . 'd' x 240 or die $! for 1 .. 5;
+append_to_file("$long/ca.crt", slurp_file($ca));
+my $far = start_sandbox('--tls-cert', "$directory/good.crt", '--tls-key', "$directory/good.key");
+like(run_session($node, "SET sw_guest_token.base_url = '$far->{url}'", "SET sw_guest_token.ca_file = '$long/ca.crt'",
+		'SET client_min_messages = debug1', $ONE, $ONE)->{err}, qr/over a new connection.*over a kept-alive connection/s,
+	'a ca_file with a long name keeps connections alive');
+$far->stop;
+
 # a bundle that is replaced is read again
 my $sandbox = start_sandbox('--tls-cert', "$directory/good.crt", '--tls-key', "$directory/good.key");
 my $bundle = "$directory/bundle.pem";

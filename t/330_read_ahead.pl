@@ -123,6 +123,12 @@ Custom Scan (Guest Tokens)
   ->  Seq Scan on visitor v
 EOP
 
+# planning runs a function that catches an error of its own planning
+$node->safe_psql('postgres', 'CREATE FUNCTION caught() RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$'
+	  . ' BEGIN PERFORM 1 / 0; RETURN 1; EXCEPTION WHEN division_by_zero THEN RETURN 0; END $$');
+like(plan_of("SELECT ($FUNCTION).token FROM visitor v WHERE v.id > caught()"), qr/Guest Tokens/,
+	'an error that is caught during planning changes nothing');
+
 # those that stay row by row
 my @others = (
 	[ 'WHERE', "SELECT v.id FROM visitor v WHERE ($FUNCTION).token IS NOT NULL" ],
