@@ -20,6 +20,9 @@ my $has_shim = $^O eq 'linux' && eval {
 		'>', \$out, '2>', \$err);
 };
 
+chomp(my $version = `curl-config --vernum`);
+my $libcurl = hex $version;
+
 my $node = start_server('crashes', <<'EOC');
 restart_after_crash = on
 sw_guest_token.timeout = '1h'
@@ -130,7 +133,9 @@ SKIP:
 	my ($pid) = $session->wait_for(qr/^(\d+)\n(?:2000\n){3}done\n/);
 	my @threads = glob "/proc/$pid/task/*";
 	cmp_ok(scalar(@threads), '<', 64 + 256 + 20, 'look-ups that are given up leave few threads');
-	like($session->{err}, qr/^ERROR:  08001: could not connect to SignalWire\nDETAIL:  Too many look-ups/,
+	# from 8.20 on libcurl has few threads for all look-ups
+	like($session->{err}, $libcurl >= 0x081400 ? qr/^ERROR:  08006: .*\nDETAIL:  .* while resolving the host name/ :
+		  qr/^ERROR:  08001: could not connect to SignalWire\nDETAIL:  Too many look-ups/,
 		'and no more are started');
 	is($node->safe_psql('postgres', "SELECT state FROM sw_guest_token_stat WHERE target ~ 'slow'"), 'closed',
 		'which suspends nothing');
@@ -190,8 +195,7 @@ SKIP:
 		'each connection over TLS is verified');
 	# from 8.17 on, a libcurl that was built with a directory of authorities
 	# reads the file for each connection
-	chomp(my $libcurl = `curl-config --vernum`);
-	my $is_new = hex($libcurl) >= 0x081100;
+	my $is_new = $libcurl >= 0x081100;
 	like(slurp_file("$directory/opens"), $is_new ? qr/^(?:\.{2}|\.{203})\z/ : qr/^\.{2}\z/,
 		'and ca_file is read once, and once more when it has changed');
 
