@@ -127,7 +127,7 @@ sgt_describe_outcome(const Call *call, const Outcome *outcome,
 			sgt_set_error(error,
 						  ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
 						  "could not connect to SignalWire");
-			error->detail = pstrdup(_("Too many look-ups of host names that were given up still run."));
+			error->detail = pstrdup(_("Too many abandoned look-ups of host names are still running."));
 			error->hint = pstrdup(_("Check that the name servers answer within \"sw_guest_token.connect_timeout\"."));
 			add_check_hint(call, error);
 			break;
@@ -217,13 +217,13 @@ describe_status(const Call *call, const Outcome *outcome,
 		case 401:
 			sgt_set_error(error, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
 						  "SignalWire did not accept the credentials");
-			error->hint = pstrdup(_("Check the space, the project, and the API token: it needs the scope Voice, Messaging, Fax or Video."));
+			error->hint = pstrdup(_("Check the space, the project, and the API token: it needs one of the scopes Voice, Messaging, Fax and Video."));
 			add_check_hint(call, error);
 			break;
 		case 403:
 			sgt_set_error(error, ERRCODE_INSUFFICIENT_PRIVILEGE,
 						  "SignalWire denied the request");
-			error->hint = pstrdup(_("The API token lacks a scope."));
+			error->hint = pstrdup(_("The API token lacks a required scope."));
 			break;
 		case 404:
 			sgt_set_error(error, ERRCODE_UNDEFINED_OBJECT,
@@ -312,7 +312,7 @@ describe_timeout(const Call *call, const Outcome *outcome,
 	/* translator: completes "after %s" */
 	attempts = psprintf(dngettext(TEXTDOMAIN, "%d attempt", "%d attempts",
 								  outcome->n_attempts), outcome->n_attempts);
-	status = outcome->status == 0 ? pstrdup(_("no status came")) :
+	status = outcome->status == 0 ? pstrdup(_("no status was received")) :
 		psprintf(_("the last status was %d"), outcome->status);
 
 	sgt_set_error(error, ERRCODE_CONNECTION_FAILURE,

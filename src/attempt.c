@@ -503,7 +503,7 @@ describe_reason(Attempt *a, AttemptEnd end, CURLcode code)
 	if (a->too_large)
 		reason = gettext_noop("the response is too large");
 	else if (a->is_encoded)
-		reason = gettext_noop("it has a transfer encoding that was not asked for");
+		reason = gettext_noop("it has a transfer encoding that was not requested");
 	else if (is_header_too_long(a, code))
 		reason = gettext_noop("a header is too long");
 	else if (end == ATTEMPT_BROKEN && code == CURLE_OK)

@@ -146,7 +146,7 @@ check_network(ReturnSetInfo *result, Target *target,
 		return;
 	}
 	put_step(result, "resolve", true, probe.resolve_us,
-			 _("The name of the host could be resolved."), NULL);
+			 _("The host name was resolved."), NULL);
 
 	took_us -= probe.resolve_us;
 	if (probe.connect_us == 0)
@@ -204,7 +204,7 @@ put_certificate(ReturnSetInfo *result, Target *target,
 						  sgt_show_text(&target->secrets, probe->issuer,
 										strlen(probe->issuer)),
 						  (long long) days),
-				 days <= SOON_DAYS ? _("The owner of the certificate has to renew it.") : NULL);
+				 days <= SOON_DAYS ? _("The owner of the certificate should renew it soon.") : NULL);
 }
 
 static void
@@ -224,7 +224,7 @@ put_clock(ReturnSetInfo *result, const AttemptProbe *probe)
 						  _("The API's clock is %lld s ahead of this server's.") :
 						  _("The API's clock is %lld s behind this server's."),
 						  (long long) (skew_s > 0 ? skew_s : -skew_s)),
-				 ok ? NULL : _("Synchronize this server's clock, by NTP for example: expire_at is a time."));
+				 ok ? NULL : _("Synchronize this server's clock, for example by NTP, because expire_at is a point in time."));
 }
 
 /*
@@ -247,7 +247,7 @@ put_guard(ReturnSetInfo *result, const Target *target)
 				 NULL);
 	else if (target == NULL)
 		put_step(result, "guard", true, 0,
-				 _("Nothing is guarded: the settings name no target."), NULL);
+				 _("No target is guarded: the settings do not name one."), NULL);
 	else if (guarded == NULL)
 		put_step(result, "guard", true, 0,
 				 psprintf(_("This target is not guarded: %d other targets have taken all places."),
@@ -257,7 +257,7 @@ put_guard(ReturnSetInfo *result, const Target *target)
 				 psprintf(_("Requests are suspended.  %s  The next probe is due in %.1f s."),
 						  sgt_describe_cause(state),
 						  Max(state->probe_in_us, 0) / 1000000.0),
-				 _("This ends by itself as soon as a probe is answered."));
+				 _("The suspension ends by itself as soon as a probe is answered."));
 	else
 		put_step(result, "guard", true, 0,
 				 _("Requests are not suspended."), NULL);

@@ -492,13 +492,13 @@ check_json(const char *body, size_t length, size_t *n_members)
 		{
 			/* strchr() finds the terminator, too */
 			if (*pos == '\0')
-				return gettext_noop("The body holds a NUL byte.");
+				return gettext_noop("The body contains a NUL byte.");
 			pos++;
 		}
 		else if (*pos == ':')
 		{
 			if (has_nul)
-				return gettext_noop("The name of a JSON member holds a NUL character.");
+				return gettext_noop("The name of a JSON member contains a NUL character.");
 			(*n_members)++;
 			pos++;
 		}
@@ -525,7 +525,7 @@ check_string(const char **pos, const char *end, bool *has_nul)
 		unsigned char c = (unsigned char) *p;
 
 		if (c < 0x20)
-			return gettext_noop("A JSON string holds a control character.");
+			return gettext_noop("A JSON string contains a control character.");
 		if (c >= 0x80)
 		{
 			size_t		n = sgt_utf8_length((const unsigned char *) p, end - p);
@@ -554,12 +554,12 @@ check_string(const char **pos, const char *end, bool *has_nul)
 				p += 6;
 			}
 			if (unit < 0 || (unit >= 0xD800 && unit <= 0xDFFF))
-				return gettext_noop("A JSON string holds an invalid escape.");
+				return gettext_noop("A JSON string contains an invalid escape.");
 		}
 		else if (p + 1 < end && p[1] != '\0' && strchr("\"\\/bfnrt", p[1]))
 			p += 2;
 		else
-			return gettext_noop("A JSON string holds an invalid escape.");
+			return gettext_noop("A JSON string contains an invalid escape.");
 	}
 	if (p >= end)
 		return gettext_noop("The body is cut off in a JSON string.");

@@ -288,9 +288,9 @@ sw_token_header(PG_FUNCTION_ARGS)
 	int			length;
 
 	if (dot == NULL)
-		refuse_header("It has no dot.");
+		refuse_header("The token has no dot.");
 	if (dot - start > MAX_HEADER_LENGTH)
-		refuse_header("It is too long.");
+		refuse_header("The header is too long.");
 	json = decode_base64url(start, dot - start, &length);
 	if (json == NULL)
 		refuse_header("The part before the first dot is not base64url.");
@@ -314,7 +314,7 @@ sw_token_header(PG_FUNCTION_ARGS)
 	if (GetDatabaseEncoding() == PG_SQL_ASCII && has_wide_escape(json))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNTRANSLATABLE_CHARACTER),
-				 errmsg("header of the token has a character that encoding \"%s\" lacks",
+				 errmsg("header of the token has a character that encoding \"%s\" cannot represent",
 						GetDatabaseEncodingName())));
 	json = pg_any_to_server(json, length, PG_UTF8);
 	PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(json)));

@@ -64,7 +64,7 @@ sgt_refuse_type(Oid type)
 	ereport(ERROR,
 			(errcode(ERRCODE_DATATYPE_MISMATCH),
 			 errmsg("type %s has been altered", format_type_be(type)),
-			 errhint("Change the type back.  If an attribute was added or dropped, that is not enough: drop the extension and create it again.")));
+			 errhint("Undo the change of the type.  If an attribute was added or dropped, that is not possible: drop the extension and create it again.")));
 }
 
 /*

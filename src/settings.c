@@ -554,7 +554,7 @@ read_token_file(char *token)
 	ssize_t		n = 0;
 
 	if (fstat(fd, &st) != 0)
-		problem = gettext_noop("Its file could not be examined.");
+		problem = gettext_noop("The file could not be examined.");
 	else if (!S_ISREG(st.st_mode))
 		problem = gettext_noop("It is not a regular file.");
 	else if (st.st_uid != geteuid() && st.st_uid != 0)
@@ -569,7 +569,7 @@ read_token_file(char *token)
 		is_known = is_settled(&st);
 		n = read(fd, token, MAX_API_TOKEN_LENGTH + 1);
 		if (n < 0)
-			problem = gettext_noop("Its file could not be read.");
+			problem = gettext_noop("The file could not be read.");
 		else if (n > MAX_API_TOKEN_LENGTH)
 			problem = gettext_noop("The file is too long.");
 		else if (memchr(token, '\0', n))

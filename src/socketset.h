@@ -31,8 +31,8 @@ typedef struct WatchedSocket
 	ino_t		inode;			/* tells it from a later one with its number */
 	unsigned char wanted;		/* the events that are waited for */
 	unsigned char registered;	/* those that the kernel reports */
-	int			idle_port;		/* local, if nothing may arrive before it is used
-								 * again; else 0 */
+	int			idle_port;		/* local, if nothing may arrive before it is
+								 * used again; else 0 */
 } WatchedSocket;
 
 typedef struct SocketSet

@@ -539,7 +539,7 @@ check_expire_at(int64 expire_at, CallError *error)
 		return true;
 	sgt_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE,
 				  "expire_at must be in the future");
-	error->detail = psprintf(_("It is %lld, as Unix time."),
+	error->detail = psprintf(_("The value is %lld, as Unix time."),
 							 (long long) expire_at);
 
 	/* batches and triggers lack expires_in, so name what has it */

@@ -287,7 +287,7 @@ read_expire_at(Datum value, Oid type, const char *column)
 	if (TIMESTAMP_NOT_FINITE(timestamp))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("column \"%s\" must be finite", column)));
+				 errmsg("value of column \"%s\" must be finite", column)));
 	return sgt_unix_time(timestamp);
 }
 

@@ -98,7 +98,7 @@ sgt_read_base_url(const char *str, ApiUrl *result)
 	if (!result->is_https && strcmp(parts.scheme, "http") != 0)
 		return gettext_noop("Its scheme must be \"https\" or \"http\".");
 	if (!result->is_https && !is_loopback(parts.host))
-		return gettext_noop("The scheme \"http\" is for a loopback host only: it would send the API token in clear.");
+		return gettext_noop("The scheme \"http\" is for a loopback host only: it would send the API token in clear text.");
 
 	initStringInfo(&url);
 	appendStringInfo(&url, "%s://%s", parts.scheme, parts.host);
@@ -137,7 +137,7 @@ sgt_read_proxy(const char *str, bool is_https, ProxyUrl *result)
 	if (!is_known_proxy_scheme(parts.scheme))
 		return gettext_noop("libcurl does not support this kind of proxy.");
 	if (!is_https && !is_loopback(parts.host))
-		return gettext_noop("With a plain \"http\" URL the proxy must be on a loopback host: it would see the API token in clear.");
+		return gettext_noop("With a plain \"http\" URL the proxy must be on a loopback host: it would see the API token in clear text.");
 
 	password = sgt_find_proxy_password(url, &end);
 	result->url = pstrdup(url);

@@ -104,7 +104,7 @@ foreach my $phase ('connecting', 'negotiating TLS')
 	is(sql_state($session->{err}), '08006', "$phase: connect_timeout is an error of its own");
 	like(
 		$session->{err},
-		qr/"sw_guest_token\.connect_timeout" \(50 ms\) ran out while \Q$phase\E, after 3 attempts; no status came\./,
+		qr/"sw_guest_token\.connect_timeout" \(50 ms\) ran out while \Q$phase\E, after 3 attempts; no status was received\./,
 		"$phase: after all attempts, and it says so");
 }
 

@@ -89,7 +89,7 @@ sleep 1 while time <= $made;
 my $short = start_sandbox('--tls-cert', "$directory/short/cert.pem", '--tls-key', "$directory/short/key.pem");
 is( run_session($node, "SET sw_guest_token.base_url = '$short->{url}'", "SET sw_guest_token.ca_file = '$directory/short/cert.pem'",
 		q{SELECT ok, substring(detail from 'expires.*'), hint FROM sw_guest_token_check() WHERE step = 'tls'})->{out},
-	"t|expires in 1 day.|The owner of the certificate has to renew it.\n", 'one day is a day, and soon');
+	"t|expires in 1 day.|The owner of the certificate should renew it soon.\n", 'one day is a day, and soon');
 
 # clocks that agree within a second say so, which two looks may miss by one
 like(run_session($node, q{SELECT detail FROM sw_guest_token_check() WHERE step = 'clock'})->{out},
