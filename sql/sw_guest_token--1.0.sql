@@ -15,7 +15,7 @@ COMMENT ON TYPE sw_guest_token IS
 COMMENT ON COLUMN sw_guest_token.token IS
 'The guest token, for SignalWire''s SDK in the visitor''s browser. Whoever has it can reach its addresses until it expires.';
 COMMENT ON COLUMN sw_guest_token.refresh_token IS
-'sw_refresh_guest_token trades it for a new pair. Keep it on the server.';
+'Can be traded for a new pair with sw_refresh_guest_token. Keep it on the server.';
 
 CREATE TYPE sw_guest_token_result AS (
 	token text,
@@ -28,11 +28,11 @@ COMMENT ON TYPE sw_guest_token_result IS
 COMMENT ON COLUMN sw_guest_token_result.token IS
 'The guest token, for SignalWire''s SDK in the visitor''s browser. NULL after a failure.';
 COMMENT ON COLUMN sw_guest_token_result.refresh_token IS
-'sw_refresh_guest_token trades it for a new pair. Keep it on the server. NULL after a failure.';
+'Can be traded for a new pair with sw_refresh_guest_token. Keep it on the server. NULL after a failure.';
 COMMENT ON COLUMN sw_guest_token_result.error_code IS
 'The SQLSTATE of the failure. NULL if there is a token.';
 COMMENT ON COLUMN sw_guest_token_result.error IS
-'The message of the failure, for people; programs should look at error_code. NULL if there is a token.';
+'The error message, for people to read; programs should look at error_code. NULL if there is a token.';
 
 CREATE TYPE sw_guest_token_request AS (
 	addresses uuid[],
@@ -75,7 +75,7 @@ SUPPORT sw_guest_token_support;
 COMMENT ON FUNCTION sw_create_guest_token(uuid[], int, text, text, interval) IS
 'Asks SignalWire for a guest token.
 
-addresses has the IDs of the 1 to 10 Fabric addresses that the token''s holder may reach. The token expires at expire_at (Unix time in seconds) or after expires_in, by default after two hours. region and ch choose a cluster. A failure is an error.';
+addresses lists the IDs of the 1 to 10 Fabric addresses that the token''s holder may reach. The token expires at expire_at (Unix time in seconds) or after expires_in, by default after two hours. region and ch choose a cluster. A failure raises an error.';
 
 CREATE FUNCTION sw_try_create_guest_token(
 	addresses uuid[],
@@ -88,7 +88,7 @@ AS 'MODULE_PATHNAME', 'sw_try_create_guest_token'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000
 SUPPORT sw_guest_token_support;
 COMMENT ON FUNCTION sw_try_create_guest_token(uuid[], int, text, text, interval) IS
-'Asks SignalWire for a guest token, and returns a failure as a result.
+'Asks SignalWire for a guest token, and returns a failure as a row instead of raising it.
 
 The arguments are those of sw_create_guest_token. After a failure the tokens are NULL, and error_code and error say why. Unusable settings and cancels are still raised as errors.';
 
@@ -134,7 +134,7 @@ RETURNS TABLE (
 AS 'MODULE_PATHNAME', 'sw_guest_token_check'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 9;
 COMMENT ON FUNCTION sw_guest_token_check() IS
-'Says which step on the way to a guest token fails, and what to do.
+'Checks each step on the way to a guest token, and says what to do about one that fails.
 
 It returns one row for each step, in order, and sends one request, which issues no token.';
 
@@ -203,7 +203,7 @@ CREATE VIEW sw_guest_token_stat AS
 COMMENT ON VIEW sw_guest_token_stat IS
 'How calls ended, and whether requests are suspended, by target.
 
-A target is the API''s URL with a project and a proxy. A call is a request for one token. The counters cover all sessions of the server.';
+A target is the API''s URL, a project and a proxy together. A call is a request for one token. The counters cover all sessions of the server.';
 COMMENT ON COLUMN sw_guest_token_stat.target IS
 'The API''s URL.';
 COMMENT ON COLUMN sw_guest_token_stat.state IS
@@ -211,13 +211,13 @@ COMMENT ON COLUMN sw_guest_token_stat.state IS
 COMMENT ON COLUMN sw_guest_token_stat.next_probe IS
 'When the next request may be sent to find out whether the API works again. NULL if requests are not suspended.';
 COMMENT ON COLUMN sw_guest_token_stat.sessions IS
-'Sessions that are inside a call now.';
+'Sessions that are in a call now.';
 COMMENT ON COLUMN sw_guest_token_stat.calls IS
 'Tokens that were asked for: the sum of issued, rejected, limited, failed, timed_out, cancelled, suspended, crowded and over_budget.';
 COMMENT ON COLUMN sw_guest_token_stat.requests IS
 'Requests that were sent, retries and the doctor''s included.';
 COMMENT ON COLUMN sw_guest_token_stat.issued IS
-'Calls that brought a token.';
+'Calls that returned a token.';
 COMMENT ON COLUMN sw_guest_token_stat.rejected IS
 'Calls that the API rejected with a 4xx status other than 429.';
 COMMENT ON COLUMN sw_guest_token_stat.limited IS
@@ -227,11 +227,11 @@ COMMENT ON COLUMN sw_guest_token_stat.failed IS
 COMMENT ON COLUMN sw_guest_token_stat.timed_out IS
 'Calls whose time limit ran out, or that gave up because no session got an answer.';
 COMMENT ON COLUMN sw_guest_token_stat.cancelled IS
-'Calls that were cancelled, or ended with their statement or session.';
+'Calls that were cancelled, that ended with their statement or session, or that were not sent because a 401 or 403 had stopped their batch.';
 COMMENT ON COLUMN sw_guest_token_stat.retries IS
 'Attempts after the first.';
 COMMENT ON COLUMN sw_guest_token_stat.retries_denied IS
-'Attempts after the first that the shared budget of retries did not allow.';
+'Attempts after the first that the shared budget of retries or a suspension did not allow.';
 COMMENT ON COLUMN sw_guest_token_stat.suspended IS
 'Calls that were not sent because requests were suspended.';
 COMMENT ON COLUMN sw_guest_token_stat.crowded IS
