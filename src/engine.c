@@ -190,6 +190,9 @@ initialize(void)
 				 errmsg("libcurl %s cannot be used", info->version),
 				 errdetail("Version 7.87 or newer is needed, with TLS and name look-ups that can be interrupted.")));
 
+	/* libcurl would write TLS's session keys into the file that it names */
+	unsetenv("SSLKEYLOGFILE");
+
 	sgt_begin_turn();
 	engine.is_initialized = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
 	sgt_end_turn();

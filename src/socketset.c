@@ -242,8 +242,8 @@ sgt_note_idle(SocketSet *set, int socket, int local_port)
 }
 
 /*
- * Whether something has arrived on the socket of this port, or its end, though
- * nothing may.
+ * Whether something has arrived on a socket of this port, or its end, though
+ * nothing may.  Sockets whose other sides differ can have the same port.
  */
 bool
 sgt_has_stray_input(const SocketSet *set, int local_port)
@@ -252,8 +252,9 @@ sgt_has_stray_input(const SocketSet *set, int local_port)
 	{
 		struct pollfd s = {.fd = i,.events = POLLIN};
 
-		if (local_port > 0 && set->sockets[i].idle_port == local_port)
-			return poll(&s, 1, 0) > 0;
+		if (local_port > 0 && set->sockets[i].idle_port == local_port &&
+			poll(&s, 1, 0) > 0)
+			return true;
 	}
 	return false;
 }

@@ -65,6 +65,14 @@ foreach my $variable (qw(https_proxy HTTPS_PROXY all_proxy ALL_PROXY))
 	is($proxy->attempts, 1, "$variable counts");
 }
 
+# the keys with which TLS could be decrypted
+make_certificate($home);
+my $tls = start_sandbox('--tls-cert', "$home/cert.pem", '--tls-key', "$home/key.pem");
+restart_with(SSLKEYLOGFILE => "$home/keys");
+is(run_session($node, "SET sw_guest_token.base_url = '$tls->{url}'", "SET sw_guest_token.ca_file = '$home/cert.pem'", $ONE)->{out},
+	"token true\n", 'a call over TLS');
+ok(!-e "$home/keys", 'writes its session keys to no file');
+
 restart_with(https_proxy => $proxy->{url}, no_proxy => '127.0.0.1');
 run_session($node, $once, $https, $ONE);
 is($proxy->attempts, 0, 'no_proxy counts for the environment\'s proxy');
