@@ -371,6 +371,7 @@ sgt_classify_attempt(const Attempt *a, CURLcode code)
 		case CURLE_UNSUPPORTED_PROTOCOL:
 		case CURLE_WEIRD_SERVER_REPLY:
 		case CURLE_BAD_CONTENT_ENCODING:
+		case CURLE_BAD_FUNCTION_ARGUMENT:	/* a trailer without a colon */
 			return ATTEMPT_MALFORMED;
 		case CURLE_RECV_ERROR:
 			/* only the words tell a bad chunk from a connection that broke */
@@ -382,7 +383,7 @@ sgt_classify_attempt(const Attempt *a, CURLcode code)
 	}
 	if (a->no_descriptor)
 		return ATTEMPT_NO_DESCRIPTOR;
-	return a->n_sent > 0 || a->has_strayed ? ATTEMPT_BROKEN : ATTEMPT_NOT_CONNECTED;
+	return a->n_sent > 0 ? ATTEMPT_BROKEN : ATTEMPT_NOT_CONNECTED;
 }
 
 /*

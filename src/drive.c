@@ -80,7 +80,9 @@ static void settle_ended(void);
 static void rest_all(void);
 static void report(const Request *r);
 static void observe(Request *r);
+static bool start_afresh(Request *r);
 static bool wait_for_descriptor(Request *r);
+static void take_back_attempt(Request *r);
 static void make_ready(Request *r);
 static void finish(Request *r, AttemptEnd result);
 static void end_watch(Request *r, bool is_abandoned);
@@ -525,6 +527,8 @@ settle_ended(void)
 		if (message_level_is_interesting(DEBUG1))
 			report(r);
 		dlist_delete(&r->queue_node);
+		if (start_afresh(r))
+			continue;
 		observe(r);
 		end_watch(r, false);
 		if (!batch->is_stopped && wait_for_descriptor(r))
@@ -582,6 +586,22 @@ observe(Request *r)
 }
 
 /*
+ * Queues a request again that was not sent, because the kept-alive connection
+ * was of no use; false if that is not so.
+ */
+static bool
+start_afresh(Request *r)
+{
+	if (!r->attempt->has_strayed || r->attempt->n_sent > 0)
+		return false;
+	r->retry.is_fresh = true;
+	take_back_attempt(r);
+	if (r->batch->is_stopped)
+		sgt_take_back_request(r);
+	return true;
+}
+
+/*
  * Queues a request that got no descriptor again; false if that is no use.  It
  * may have been sent before, over a connection that the server had closed, so
  * that libcurl needed a new one.
@@ -602,11 +622,18 @@ wait_for_descriptor(Request *r)
 
 	if (r->attempt->n_sent > 0)
 		r->retry.is_repeat = r->retry.is_fresh = true;
+	take_back_attempt(r);
+	return true;
+}
+
+/* Queues a request again as if its last attempt had not been made. */
+static void
+take_back_attempt(Request *r)
+{
 	r->outcome.n_attempts -= !r->retry.is_repeat;
 	if (r->outcome.n_attempts == 0)
 		r->deadline_us = 0;
 	make_ready(r);
-	return true;
 }
 
 /*

@@ -108,6 +108,7 @@ my %raw = (
 	'a 401 that wants digests' => [ '28000', 1, qq{HTTP/1.1 401 No\r\nWWW-Authenticate: Digest realm="a", nonce="b"\r\n} . &$sized('') ],
 	'a 407' => [ '08P01', 1, qq{HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm="a"\r\n} . &$sized('') ],
 	'chunks' => [ 'none', 1, "${head}Transfer-Encoding: chunked\r\n\r\n${chunk}0\r\n\r\n" ],
+	'a trailer without a colon' => [ '08P01', 1, "${head}Transfer-Encoding: chunked\r\n\r\n${chunk}0\r\nwhat is this\r\n\r\n" ],
 	'chunks and a trailer' => [ 'none', 1, "${head}Transfer-Encoding: chunked\r\n\r\n${chunk}0\r\nX: y\r\n\r\n" ],
 	'a body that ends with the connection' => [ 'none', 1, "$head\r\n$good" ],
 	'HTTP/1.0' => [ 'none', 1, "HTTP/1.0 201 Created\r\n$type\r\n$good" ],
@@ -201,6 +202,16 @@ $tls->finish;
 my $answer = { bytes => unpack('H*', $head . &$sized($good)), end => 'next',
 	stray => unpack('H*', "HTTP/1.1 408 Late\r\nConnection: close\r\n$type" . &$sized('{}')) };
 my @files = ("$directory/cert.pem", "$directory/key.pem");
+
+# stray(SERVER): a statement that has the server send it
+sub stray
+{
+	my ($server) = @_;
+	my $program = qq{import socket; socket.create_connection(("127.0.0.1", $server->{port})).recv(1)};
+
+	return "COPY (SELECT) TO PROGRAM 'cat >/dev/null; python3 -c ''$program'''";
+}
+
 foreach my $case (
 	[ 'HTTP', 'http', { x => $answer }, [], 2 ],
 	[ 'HTTP over TLS', 'https', { x => $answer, http1 => 1 }, \@files, 2 ],
@@ -208,15 +219,32 @@ foreach my $case (
 {
 	my ($protocol, $scheme, $answers, $arguments, $n) = @$case;
 	my $server = start_raw($answers, @$arguments);
-	my $stray = qq{import socket; socket.create_connection(("127.0.0.1", $server->{port})).recv(1)};
 	my $session = run_session($node, "SET sw_guest_token.base_url = '$scheme://127.0.0.1:$server->{port}/x'",
 		"SET sw_guest_token.ca_file = '$files[0]'", 'SET sw_guest_token.max_retries = 0', 'SET client_min_messages = debug1',
-		$ONE, "COPY (SELECT) TO PROGRAM 'cat >/dev/null; python3 -c ''$stray'''", $ONE, $ONE);
+		$ONE, stray($server), $ONE, $ONE);
 
 	is($session->{out}, "token true\n" x 3, "$protocol: something arrives between two requests");
 	is(() = $session->{err} =~ /^DEBUG: .*status 201 .*over a new connection/mg, $n, "and $n connections are made");
 	$server->finish;
 }
+
+# the request that was not sent over it has made no attempt
+$server = start_raw({ x => $answer, deaf => 1 });
+my $refused = run_session($node, "SET sw_guest_token.base_url = 'http://127.0.0.1:$server->{port}/x'", 'SET sw_guest_token.max_retries = 0',
+	$ONE, stray($server), $ONE);
+is($refused->{out} . sql_state($refused->{err}), "token true\n08001", 'if the new connection is refused, that is the error');
+$server->finish;
+my $plain = { %$answer, after => 4 };
+delete $plain->{stray};
+$server = start_raw(
+	{   http1 => 1, hang => 4,
+		x => [ ({ %$answer, after => 4 }) x 3, $plain, { bytes => unpack('H*', "HTTP/1.1 401 No\r\n$type" . &$sized('{}')), end => 'close' } ] },
+	@files);
+my $four = "SELECT error_code, count(*) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{4}')) GROUP BY 1";
+my $stopped = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$server->{port}/x'",
+	"SET sw_guest_token.ca_file = '$files[0]'", 'SET sw_guest_token.max_retries = 0', $four, stray($server), $four);
+is($stopped->{err} . $stopped->{out}, "|4\n28000|4\n", 'if another is refused meanwhile, it is not sent');
+$server->finish;
 
 # no connection
 my ($dumb, $dumb_port) = listen_dumbly();

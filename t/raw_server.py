@@ -10,7 +10,7 @@
         gets that answer, or the next one of a list.  With "after": N, it is
         kept back until N connections have been made.  With "stray", those
         bytes follow as soon as another connection is made, which is closed
-        then.
+        then.  With the member "deaf", that is the last connection.
 
     raw_server.py FILE CERTIFICATE KEY
         HTTP/2 over TLS.  FILE is a JSON object whose member "*" is what is
@@ -247,6 +247,8 @@ def main():
                 for other, stray in answers['strays']:
                     other.sendall(stray)
                 answers['strays'].clear()
+                if 'deaf' in answers:
+                    listener.close()
                 connection.close()
                 continue
             answers['connections'] += 1
