@@ -135,7 +135,7 @@ SKIP:
 	cmp_ok(scalar(@threads), '<', 64 + 256 + 20, 'look-ups that are given up leave few threads');
 	# from 8.20 on libcurl has few threads for all look-ups
 	like($session->{err}, $libcurl >= 0x081400 ? qr/^ERROR:  08006: .*\nDETAIL:  .* while resolving the host name/ :
-		  qr/^ERROR:  08001: could not connect to SignalWire\nDETAIL:  Too many look-ups/,
+		  qr/^ERROR:  08001: could not connect to SignalWire\nDETAIL:  Too many abandoned look-ups/,
 		'and no more are started');
 	is($node->safe_psql('postgres', "SELECT state FROM sw_guest_token_stat WHERE target ~ 'slow'"), 'closed',
 		'which suspends nothing');
