@@ -98,9 +98,10 @@ def serve_http1(connection, answers):
         answer = answer.pop(0)
     while answers['connections'] < answer.get('after', 0):
         time.sleep(0.01)
-    connection.sendall(bytes.fromhex(answer['bytes']))
+    # first, because the client may be quicker than this process
     if 'stray' in answer:
         answers['strays'].append((connection, bytes.fromhex(answer['stray'])))
+    connection.sendall(bytes.fromhex(answer['bytes']))
     if answer['end'] == 'next':
         serve_http1(connection, answers)
         return
@@ -141,14 +142,14 @@ def serve_http2(connection, answers):
         stream = int.from_bytes(head[5:9], 'big') & 0x7fffffff
         need(length)
         if kind == FRAME['data'] and head[4] & 1 and stream in accepted:
+            if 'stray' in answers:
+                answers['strays'].append((connection,
+                                          bytes.fromhex(answers['stray'])))
             # :status 201 is not in the static table, the name content-type is
             connection.sendall(
                 frame('headers', 4, stream,
                       b'\x08\x03201\x0f\x10\x10application/json') +
                 frame('data', 1, stream, PAIR))
-            if 'stray' in answers:
-                answers['strays'].append((connection,
-                                          bytes.fromhex(answers['stray'])))
         if kind != FRAME['headers']:
             continue
         say('*')
