@@ -212,12 +212,16 @@ find_authority(const char *name)
 	const char *file = strrchr(name, '/');
 	const char *end = file ? strrchr(file, '.') : NULL;
 	const char *directory;
+	const curl_version_info_data *(*info) (CURLversion);
 	int			fd;
 
-	/* most names are none, and libcurl may not be there yet */
 	if (end == NULL || strcmp(end, ".0") != 0)
 		return name;
-	directory = curl_version_info(CURLVERSION_NOW)->capath;
+	/* libcurl may not be there yet */
+	info = (const curl_version_info_data *(*) (CURLversion)) dlsym(RTLD_DEFAULT, "curl_version_info");
+	if (info == NULL)
+		return name;
+	directory = info(CURLVERSION_NOW)->capath;
 	if (directory == NULL || strlen(directory) != (size_t) (file - name) ||
 		strncmp(name, directory, file - name) != 0)
 		return name;
