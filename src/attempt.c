@@ -371,8 +371,12 @@ sgt_classify_attempt(const Attempt *a, CURLcode code)
 		case CURLE_UNSUPPORTED_PROTOCOL:
 		case CURLE_WEIRD_SERVER_REPLY:
 		case CURLE_BAD_CONTENT_ENCODING:
-		case CURLE_BAD_FUNCTION_ARGUMENT:	/* a trailer without a colon */
 			return ATTEMPT_MALFORMED;
+		case CURLE_BAD_FUNCTION_ARGUMENT:
+			/* up to 8.14, a trailer without a colon */
+			if (has_begun(a))
+				return ATTEMPT_MALFORMED;
+			break;
 		case CURLE_RECV_ERROR:
 			/* only the words tell a bad chunk from a connection that broke */
 			if (strstr(a->reason, "chunk"))
