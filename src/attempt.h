@@ -104,8 +104,7 @@ typedef struct Attempt
 	bool		is_shared;		/* that others went over, too: HTTP/2 */
 	bool		is_hung_up;		/* that the other side has ended since */
 	bool		is_refused;		/* HTTP/2: at least one, unprocessed */
-	bool		has_strayed;	/* something else came over it, before it was
-								 * sent */
+	bool		has_strayed;	/* something else had come over its connection */
 	int			n_replaced;		/* how often its connection was gone */
 	bool		has_looked_up;	/* or tried to look the host's name up */
 	bool		no_look_up;

@@ -25,8 +25,8 @@ static int64 last_repeated_us(const Attempt *a);
  * connection, or not again.
  *
  * What has arrived since the last answer is none to this request: some proxies
- * say 408 as they close an idle connection.  libcurl looks for such input once
- * a second, and up to 7.88 it never does.
+ * say 408 as they close an idle connection.  libcurl looks for such input at
+ * most once a second, and up to 7.88 never.
  *
  * libcurl sends a request up to five more times if nothing came back, for two
  * reasons: the connection existed before, so that the server may have closed
