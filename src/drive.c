@@ -82,7 +82,7 @@ static void report(const Request *r);
 static void observe(Request *r);
 static bool start_afresh(Request *r);
 static bool wait_for_descriptor(Request *r);
-static void take_back_attempt(Request *r);
+static void undo_attempt(Request *r);
 static void make_ready(Request *r);
 static void finish(Request *r, AttemptEnd result);
 static void end_watch(Request *r, bool is_abandoned);
@@ -595,7 +595,7 @@ start_afresh(Request *r)
 	if (!r->attempt->has_strayed || r->attempt->n_sent > 0)
 		return false;
 	r->retry.is_fresh = true;
-	take_back_attempt(r);
+	undo_attempt(r);
 	if (r->batch->is_stopped)
 		sgt_take_back_request(r);
 	return true;
@@ -622,13 +622,13 @@ wait_for_descriptor(Request *r)
 
 	if (r->attempt->n_sent > 0)
 		r->retry.is_repeat = r->retry.is_fresh = true;
-	take_back_attempt(r);
+	undo_attempt(r);
 	return true;
 }
 
 /* Queues a request again as if its last attempt had not been made. */
 static void
-take_back_attempt(Request *r)
+undo_attempt(Request *r)
 {
 	r->outcome.n_attempts -= !r->retry.is_repeat;
 	if (r->outcome.n_attempts == 0)

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * socketset.c
- *		Hides epoll (Linux) and kqueue (BSD, macOS) behind a few functions.
+ *		Hides epoll (Linux) and kqueue (macOS) behind a few functions.
  *
  * PostgreSQL waits for one descriptor, however many sockets libcurl has: a
  * WaitEventSet cannot remove a member, but it can wait for the descriptor of
