@@ -27,6 +27,12 @@ sgt_create_wait_event_set(int n_events)
 #endif
 }
 
+/* Until 17 is the oldest: one kind of process had a function of its own. */
+#if PG_VERSION_NUM < 170000
+#include "postmaster/autovacuum.h"
+#define AmAutoVacuumWorkerProcess() IsAutoVacuumWorkerProcess()
+#endif
+
 /* Until 17 is the oldest: extensions shared one wait event. */
 static inline uint32
 sgt_new_wait_event(const char *name)

@@ -93,6 +93,7 @@ static bool check_proxy(char **newval, void **extra, GucSource source);
 static bool is_stored_openly(GucSource source);
 static void note_change(const char *newval, void *extra);
 static void warn_of_placeholders(void);
+static void refuse_autovacuum(void);
 static Target *make_target(bool with_credentials);
 static void make_route(Target *target);
 static void make_key(Target *target);
@@ -303,12 +304,28 @@ warn_of_placeholders(void)
  */
 
 /*
+ * ANALYZE computes what an index's expression says, as the table's owner.
+ * Autovacuum does so for everybody, and has nobody's settings: an owner with a
+ * tokens_per_minute would have no limit there.
+ */
+static void
+refuse_autovacuum(void)
+{
+	if (AmAutoVacuumWorkerProcess())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("autovacuum cannot request guest tokens"),
+				 errhint("Do not request them in an index or in extended statistics.")));
+}
+
+/*
  * Returns the target of the settings as they are now, judged.  It lives until
  * the next call of this function, unless it is pinned.  Raises 55000.
  */
 Target	   *
 sgt_load_target(void)
 {
+	refuse_autovacuum();
 	/* a limit that cannot be kept must not look as if it were */
 	if (tokens_per_minute > 0 && !is_preloaded)
 		refuse_setting("tokens_per_minute",

@@ -9,6 +9,7 @@ use lib $FindBin::RealBin;
 use PostgreSQL::Test::Utils;
 use SwTest;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $sandbox = start_sandbox();
 my $node = start_server('guard', "sw_guest_token.breaker = on\nrestart_after_crash = on\nsw_guest_token.max_retries = 0\n");
@@ -583,6 +584,33 @@ is($node->safe_psql('postgres', "SELECT count(DISTINCT oid::bigint % 1024) FROM 
 	'roles whose OIDs have the same remainder');
 is(join(' ', map { $node->safe_psql('postgres', $ONE, connstr => $node->connstr('postgres') . " user=$_") } @tenants),
 	join(' ', ('token true') x 18), 'have a budget each');
+
+# nobody's budget holds in autovacuum, which computes what an owner's index says
+$node->safe_psql('postgres', <<'EOS');
+GRANT CREATE ON SCHEMA public TO app;
+SET ROLE app;
+CREATE FUNCTION indexed(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN i; END $$;
+CREATE TABLE unlimited (i int) WITH (autovacuum_analyze_threshold = 1, autovacuum_analyze_scale_factor = 0);
+CREATE INDEX ON unlimited (indexed(i));
+INSERT INTO unlimited SELECT generate_series(1, 10);
+CREATE OR REPLACE FUNCTION indexed(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+	$$ BEGIN RETURN length((public.sw_create_guest_token('{11111111-1111-1111-1111-111111111111}')).token); END $$;
+EOS
+$node->append_conf('postgresql.conf', "autovacuum_naptime = 1\nlog_autovacuum_min_duration = 0");
+$sandbox->reset;
+my $start = -s $node->logfile;
+$node->reload;
+my $said = '';
+foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+{
+	$said = substr slurp_file($node->logfile), $start;
+	last if $said =~ /automatic analyze of table "postgres.public.unlimited"/;
+	usleep(100_000);
+}
+like($said, qr/ERROR:  autovacuum cannot request guest tokens\n.*HINT:  Do not request them in an index or in extended statistics\./,
+	'autovacuum may request nothing');
+is($sandbox->attempts, 0, 'and sends nothing');
+$node->safe_psql('postgres', 'DROP TABLE unlimited');
 
 #
 # Who is gone
