@@ -6,7 +6,7 @@
  *
  * 1. sgt_describe_outcome() alone turns an outcome into an error.
  * 2. Text from outside reaches a message only through sgt_clean(), which
- *    blanks secrets; nothing of a body with tokens does.
+ *    blanks secrets; no part of a body with tokens does.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -79,7 +79,7 @@ sgt_judge_outcome(const Call *call, const Outcome *outcome, TokenPair *pair,
 	return false;
 }
 
-/* Parameters and letter case are free. */
+/* The letter case does not matter, and parameters may follow. */
 static bool
 is_json(const char *content_type)
 {
@@ -258,7 +258,7 @@ describe_status(const Call *call, const Outcome *outcome,
 	if (error->detail)
 		return;
 
-	/* where tokens were expected, the body may hold some */
+	/* the body of a 2xx may hold tokens */
 	if (status / 100 != 2)
 		excerpt = sgt_show_text(&call->secrets, outcome->body, outcome->body_length);
 	if (excerpt && excerpt[0])
@@ -270,8 +270,8 @@ describe_status(const Call *call, const Outcome *outcome,
 }
 
 /*
- * A 422 says in words what is wrong.  If it has another shape, or is too long for
- * that, nothing is changed.
+ * A 422 says in words what is wrong.  If its body has another shape, or is
+ * too long for that, the error stays as it is.
  */
 static void
 describe_refusal(const Call *call, const Outcome *outcome,
@@ -326,7 +326,7 @@ describe_timeout(const Call *call, const Outcome *outcome,
 }
 
 /*
- * A failure about which only libcurl can say more.
+ * A failure that only libcurl can explain further.
  */
 static void
 describe_failure(const Call *call, const Outcome *outcome, int sqlstate,

@@ -13,16 +13,17 @@
 #include "error.h"
 #include "target.h"
 
-/* The one status that brings what was asked for. */
+/* The only status that comes with tokens. */
 #define SUCCESS_STATUS		201
 
-/* What all requests of a call share; the lowest that knows it is answer.c. */
+/* What all requests of a call share; known to answer.c and the files above. */
 typedef struct Call
 {
 	Target	   *target;
 	Limits		limits;
 	SecretList	secrets;		/* the target's and the call's own */
-	bool		is_check;		/* of sw_guest_token_check(): no hint names it */
+	bool		is_check;		/* made by sw_guest_token_check(), so no hint
+								 * names that */
 } Call;
 
 /* These allocate in the current memory context. */

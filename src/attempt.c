@@ -2,14 +2,14 @@
  * attempt.c
  *		One exchange of a request for a response, over one easy handle.
  *
- * Options in, facts out.  Knows what libcurl is told about a request, and what
- * it reports; does not wait, nor know of signals, which are engine.c's, nor of
- * whether another attempt is worthwhile, which is retry.c's.
+ * Options in, facts out.  It knows what libcurl is told about a request, and
+ * what it reports.  It does not wait, and knows nothing of signals (engine.c)
+ * or of whether another attempt is worthwhile (retry.c).
  *
- * Attempts and their handles are reused: an option is set again only if it may
- * differ.  libcurl is given ready-made what it would work out for each
- * request, the URL in parts and all headers as lines, which saves it a fifth
- * of its instructions.
+ * Attempts and their handles are reused, and an option is set again only if
+ * it may differ.  libcurl is given the URL in parts and all headers as lines:
+ * not having to work them out for each request saves it a fifth of its
+ * instructions.
  *
  * No function here raises, because libcurl may be on the stack.  A callback
  * that fails leaves a note in its attempt and returns libcurl's failure value.
@@ -26,8 +26,8 @@
 #include "socketset.h"
 
 /*
- * A pair of tokens at their greatest length is 128 kB; whatever is larger
- * than this is not an answer.
+ * Two tokens of the greatest length are 128 kB; anything larger than this is
+ * not an answer.
  */
 #define MAX_BODY_LENGTH		(1024 * 1024)
 
@@ -35,12 +35,12 @@
 #define MAX_HEADER_LENGTH	(256 * 1024)
 
 /*
- * How often libcurl sends a refused stream again: if it stops sooner, the last
- * one was not refused.
+ * How often libcurl sends a refused stream again: if it stops sooner, the
+ * last stream was not refused.
  */
 #define LIBCURL_REPEATS		5
 
-/* To send a request that is longer may take time. */
+/* Sending a longer request may take a while. */
 #define MIN_LONG_REQUEST	(64 * 1024)
 
 /* A response buffer beyond this is not kept for the next attempt. */
@@ -70,7 +70,7 @@ static bool has_unasked_encoding(const char *line, size_t length);
 static size_t read_header(char *line, size_t size, size_t n, void *arg);
 static void note_status(Attempt *a);
 
-/* Sets an option, unless an earlier one has failed, as "code" tells. */
+/* Sets an option, unless "code" says that an earlier one has failed. */
 #define SET(option, value) \
 	do { \
 		if (a->code == CURLE_OK) \
@@ -91,8 +91,8 @@ sgt_free_attempt(Attempt *a)
 /*
  * Makes the handle ready; false if memory is short.
  *
- * Waiting for others' connections to turn out to be HTTP/2 saves handshakes,
- * but makes connection attempts serial.
+ * Waiting to see whether another attempt's connection is HTTP/2 saves
+ * handshakes, but makes connection attempts serial.
  */
 bool
 sgt_prepare_attempt(Attempt *a, const AttemptOptions *options)
@@ -112,8 +112,9 @@ sgt_prepare_attempt(Attempt *a, const AttemptOptions *options)
 }
 
 /*
- * Up to 8.16 a handle that libcurl has repeated a request with goes on counting
- * in the next request, until it is reset: it would repeat that less often.
+ * Up to 8.16, a handle with which libcurl has repeated a request carries its
+ * repeat count into the next request, which libcurl would then repeat less
+ * often, until the handle is reset.
  */
 static bool
 is_clean_handle(const Attempt *a)
@@ -142,7 +143,8 @@ reset_facts(Attempt *a)
  */
 
 /*
- * A probe's handle is of no use to others, nor theirs to it.
+ * A probe cannot reuse another attempt's handle, nor can other attempts reuse
+ * a probe's.
  */
 static bool
 is_configured(const Attempt *a, const AttemptOptions *options)
@@ -199,7 +201,7 @@ set_headers(Attempt *a, const Target *target)
 {
 	char		user_agent[64];
 
-	/* packagers' own version is nobody's business */
+	/* don't reveal a packager's version suffix */
 	snprintf(user_agent, sizeof(user_agent),
 			 "sw_guest_token/" SGT_VERSION " PostgreSQL/%.*s",
 			 (int) strcspn(PG_VERSION, " "), PG_VERSION);
@@ -218,8 +220,8 @@ set_headers(Attempt *a, const Target *target)
 }
 
 /*
- * Where the request goes.  Some of this is libcurl's default, but matters too
- * much to be left to it.
+ * Where the request goes.  Some of these options are libcurl's defaults, but
+ * matter too much to rely on that.
  */
 static void
 set_route(Attempt *a, const Target *target, const char *url)
@@ -252,7 +254,7 @@ set_trust(Attempt *a, const Target *target)
 	{
 		const char *directory = no_directory();
 
-		/* in place of libcurl's own, which may also be a directory */
+		/* in place of libcurl's own, which may also be in a directory */
 		SET(CURLOPT_CAINFO, target->ca_file);
 		SET(CURLOPT_CAPATH, directory);
 		SET(CURLOPT_PROXY_CAINFO, target->ca_file);
@@ -261,10 +263,11 @@ set_trust(Attempt *a, const Target *target)
 }
 
 /*
- * What makes libcurl trust no directory of authorities.  From 8.17 on one that
- * was built with a directory puts that in place of NULL: the system's
- * authorities would be trusted besides "ca_file".  It gets a path that holds
- * none.  Either way it reads the file for each connection.
+ * The value that makes libcurl trust no directory of authorities.  From 8.17
+ * on, a libcurl that was built with a directory uses that one in place of
+ * NULL, and so would trust the system's authorities in addition to "ca_file".
+ * We give it a path that holds no authorities.  Either way libcurl reads the
+ * file for each connection.
  */
 static const char *
 no_directory(void)
@@ -314,7 +317,7 @@ add_header(Attempt *a, const char *name, const char *value)
  * Facts
  */
 
-/* Notes that libcurl had no turn for a long time, until now. */
+/* Notes that libcurl is getting its first turn in a long time. */
 void
 sgt_note_idle_time(dlist_head *running, int64 now)
 {
@@ -329,7 +332,7 @@ sgt_note_idle_time(dlist_head *running, int64 now)
 	}
 }
 
-/* Whether it is long, and has not arrived on the other side. */
+/* Whether the request is long and has not entirely reached the other side. */
 bool
 sgt_is_sending(const Attempt *a)
 {
@@ -378,7 +381,7 @@ sgt_classify_attempt(const Attempt *a, CURLcode code)
 				return ATTEMPT_MALFORMED;
 			break;
 		case CURLE_RECV_ERROR:
-			/* only the words tell a bad chunk from a connection that broke */
+			/* only the text tells a bad chunk from a broken connection */
 			if (strstr(a->reason, "chunk"))
 				return ATTEMPT_MALFORMED;
 			break;
@@ -391,8 +394,8 @@ sgt_classify_attempt(const Attempt *a, CURLcode code)
 }
 
 /*
- * Fills in the facts of an attempt that has ended, or is being stopped; then
- * "code" is CURLE_OK.
+ * Fills in the facts of an attempt that has ended, or is being stopped; in
+ * the latter case "code" is CURLE_OK.
  */
 void
 sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code)
@@ -403,7 +406,7 @@ sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code)
 	a->end = end;
 	a->code = code;
 	a->ended_us = sgt_now_us();
-	/* from 8.1 on libcurl refuses encodings without showing their line */
+	/* from 8.1 on libcurl refuses encodings without showing us the line */
 	if (code == CURLE_BAD_CONTENT_ENCODING)
 		note_status(a);
 	a->phase = describe_phase(a);
@@ -422,7 +425,7 @@ sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code)
 }
 
 /*
- * Whether the thread that looks a name up for it runs on.
+ * Whether the attempt leaves behind a thread that is still looking up a name.
  */
 static bool
 leaves_look_up(const Attempt *a, CURLcode code)
@@ -441,9 +444,9 @@ is_resolved(const Attempt *a)
 }
 
 /*
- * Whether the response has begun, even if only with its end.  From 8.22 on
- * libcurl fills in the time when the attempt ends, whether or not it got so
- * far.
+ * Whether the response has begun, even if its end is all that came.  From
+ * 8.22 on libcurl fills in the time when the attempt ends, whether or not it
+ * got that far.
  */
 static bool
 has_begun(const Attempt *a)
@@ -456,7 +459,7 @@ has_begun(const Attempt *a)
 }
 
 /*
- * Up to 8.5 libcurl says that it ran out of memory.
+ * Up to 8.5 libcurl reports this as a lack of memory.
  */
 static bool
 is_header_too_long(const Attempt *a, CURLcode code)
@@ -469,9 +472,9 @@ is_header_too_long(const Attempt *a, CURLcode code)
 }
 
 /*
- * Whether the server left the stream unprocessed the last time, too.  Up to 8.0
- * libcurl gives up, without a word, if that was the last stream of a session
- * that the server has ended.
+ * Whether the server left the stream unprocessed the last time, too.  Up to
+ * 8.0 libcurl gives up without a message if that was the last stream of a
+ * session that the server has ended.
  */
 static bool
 ends_refused(const Attempt *a, CURLcode code)
@@ -524,7 +527,8 @@ describe_reason(Attempt *a, AttemptEnd end, CURLcode code)
  */
 
 /*
- * Called before a name is looked up that libcurl does not know, or no longer.
+ * Called before libcurl looks up a name that is not, or no longer, in its
+ * cache.
  */
 static int
 start_look_up(void *resolver, void *reserved, void *arg)
@@ -535,7 +539,7 @@ start_look_up(void *resolver, void *reserved, void *arg)
 	(void) reserved;
 	a->has_looked_up = true;
 	a->no_look_up = !sgt_may_look_up();
-	return a->no_look_up;		/* other than 0: it must not */
+	return a->no_look_up;		/* other than 0: there is no look-up */
 }
 
 static size_t
@@ -571,7 +575,7 @@ write_body(char *data, size_t size, size_t n, void *arg)
 }
 
 /*
- * Gets one line at a time.  The empty one after the headers of a final
+ * Gets one line at a time.  The empty line after the headers of a final
  * response makes its status count.
  */
 static size_t
@@ -611,9 +615,9 @@ note_status(Attempt *a)
 }
 
 /*
- * Whether a header line names a transfer encoding other than "chunked".  Up to
- * 8.0 libcurl decodes those unasked, in one call: a few kilobytes can become
- * terabytes.
+ * Whether a header line names a transfer encoding other than "chunked".  Up
+ * to 8.0 libcurl decodes such encodings although nobody asked for them, and
+ * in one call: a few kilobytes can become terabytes.
  */
 static bool
 has_unasked_encoding(const char *line, size_t length)

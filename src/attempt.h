@@ -28,7 +28,7 @@
 typedef enum AttemptEnd
 {
 	ATTEMPT_ANSWERED,			/* the whole response is there */
-	ATTEMPT_MALFORMED,			/* what came is not HTTP, or too much of it */
+	ATTEMPT_MALFORMED,			/* the response is not HTTP, or is too large */
 	ATTEMPT_NOT_CONNECTED,
 	ATTEMPT_BAD_CERTIFICATE,
 	ATTEMPT_CONNECT_TIMED_OUT,
@@ -37,7 +37,7 @@ typedef enum AttemptEnd
 	ATTEMPT_BAD_CA_FILE,
 	ATTEMPT_BAD_URL,			/* libcurl cannot use it, or the proxy's */
 	ATTEMPT_NO_DESCRIPTOR,
-	ATTEMPT_NO_LOOK_UP,			/* too many run, after they were given up */
+	ATTEMPT_NO_LOOK_UP,			/* too many abandoned ones are still running */
 	ATTEMPT_NO_MEMORY,
 	ATTEMPT_ENGINE_FAILED,		/* libcurl cannot go on */
 	ATTEMPT_ABANDONED,			/* its owner has changed its mind */
@@ -49,14 +49,14 @@ typedef enum AttemptEnd
 	ATTEMPT_OVER_BUDGET
 } AttemptEnd;
 
-/* What to send, by POST; what it points to must stay valid meanwhile. */
+/* What to send, by POST; what it points to must outlive the attempt. */
 typedef struct AttemptOptions
 {
 	Target	   *target;
 	const char *url;
 	const char *body;			/* JSON */
 	int			connect_timeout_ms; /* name, TCP and TLS together */
-	bool		wait_for_others;	/* their connections may be HTTP/2 */
+	bool		wait_for_others;	/* whose connections may be HTTP/2 */
 	bool		is_fresh;		/* use no kept-alive connection */
 	bool		is_probe;		/* sgt_probe_attempt() will ask */
 } AttemptOptions;
@@ -64,7 +64,8 @@ typedef struct AttemptOptions
 /* Lives in malloc's memory, as libcurl's own does. */
 typedef struct Attempt
 {
-	dlist_node	node;			/* in the list of those that run, or of others */
+	dlist_node	node;			/* in the list of running attempts, or of idle
+								 * ones */
 	void	   *owner;
 
 	/* the handle, and what it was configured for */
@@ -80,33 +81,34 @@ typedef struct Attempt
 	size_t		body_size;		/* what "body" has room for */
 
 	/*
-	 * Everything from here on is of one exchange, and is reset before the
-	 * next: first its state, as libcurl's callbacks see it.
+	 * Everything from here on belongs to one exchange, and is reset before
+	 * the next.  Its state comes first, as libcurl's callbacks see it.
 	 */
-	curl_socket_t socket;		/* the last that was opened for it, unless it
-								 * was given up before it was connected */
-	curl_socket_t watched;		/* the last that libcurl has watched for it */
+	curl_socket_t socket;		/* the last one opened for it, unless that was
+								 * given up before it was connected */
+	curl_socket_t watched;		/* the last one that libcurl watched for it */
 	int64		started_us;
 	int64		connected_us;	/* when it connected; TLS may follow */
 	int			n_sockets;		/* opened for it */
 	bool		is_sent;		/* the request is on its way */
 	int64		sent_us;		/* when that was */
-	int64		gap_us;			/* when libcurl had a turn after long having
-								 * none; 0: it always had */
+	int64		gap_us;			/* when libcurl had its first turn in a long
+								 * time; 0: its turns had no gap */
 	bool		is_starved;		/* it was about to connect then */
 	size_t		length;			/* of what is sent */
 	int			n_sent;			/* how often libcurl has sent it */
-	int64		repeated_us;	/* when it last decided to do so again, by its
-								 * clock, as of then */
-	long		n_connects;		/* connections made for it until then */
+	int64		repeated_us;	/* when libcurl had last decided to repeat it,
+								 * by its own clock, as of sent_us */
+	long		n_connects;		/* connections made for it, as of sent_us */
 	int			local_port;		/* of the connection that it went over */
-	bool		is_new;			/* that was made for it */
-	bool		is_shared;		/* that others went over, too: HTTP/2 */
-	bool		is_hung_up;		/* that the other side has ended since */
-	bool		is_refused;		/* HTTP/2: at least one, unprocessed */
+	bool		is_new;			/* the connection was made for it */
+	bool		is_shared;		/* others went over it, too: HTTP/2 */
+	bool		is_hung_up;		/* the other side has ended it since */
+	bool		is_refused;		/* HTTP/2: a stream was left unprocessed */
 	bool		has_strayed;	/* something else had come over its connection */
-	int			n_replaced;		/* how often its connection was gone */
-	bool		has_looked_up;	/* or tried to look the host's name up */
+	int			n_replaced;		/* how often it was sent again because its
+								 * connection was gone */
+	bool		has_looked_up;	/* the host's name, or has tried to */
 	bool		no_look_up;
 	bool		no_descriptor;
 	bool		no_memory;
@@ -120,11 +122,11 @@ typedef struct Attempt
 
 	/* when it has ended */
 	AttemptEnd	end;
-	CURLcode	code;			/* libcurl's, at first for its options */
+	CURLcode	code;			/* libcurl's; at first, of setting options */
 	int64		ended_us;
-	bool		ends_refused;	/* HTTP/2: the last one, unprocessed */
-	bool		ends_reset;		/* HTTP/2: the server ended the stream alone */
-	bool		is_cut_short;	/* long, and not sent to its end */
+	bool		ends_refused;	/* HTTP/2: the last stream was, too */
+	bool		ends_reset;		/* HTTP/2: the server ended only the stream */
+	bool		is_cut_short;	/* it was long, and not all of it was sent */
 	const char *phase;			/* what it was doing, to complete "while ..." */
 	const char *content_type;	/* NULL: none */
 	int64		retry_after_s;	/* 0: none, or not readable */
@@ -132,8 +134,9 @@ typedef struct Attempt
 } Attempt;
 
 /*
- * Since when the attempt has waited for the other side, as opposed to this one:
- * for authorities to be read, a processor, or somebody who gives it a turn.
+ * Since when the attempt has been waiting for the other side.  Time that it
+ * spent waiting for this side does not count: for authorities to be read, for
+ * a processor, or for somebody to give it a turn.
  */
 static inline int64
 sgt_waiting_since_us(const Attempt *a)

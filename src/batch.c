@@ -2,9 +2,9 @@
  * batch.c
  *		One caller's requests: submitted, waited for, and released.
  *
- * Knows which requests belong together, and that they end with their memory
- * context.  Leaves it to drive.c how they get on.  Knows nothing about tokens or
- * SQL types.
+ * It knows which requests belong together, and that they end with their
+ * memory context.  It leaves running them to drive.c, and knows nothing about
+ * tokens or SQL types.
  *
  * Nothing in abandon() may raise: a memory context is going away.
  *-------------------------------------------------------------------------
@@ -28,8 +28,8 @@ static void forget(Request *r);
 
 /*
  * Begins a batch of requests to one URL of a target, which is pinned as long
- * as the batch lives.  A status other than "success_status" is an answer
- * however the response goes on.
+ * as the batch lives.  A status other than "success_status" is an answer, no
+ * matter how the response goes on.
  */
 Batch	   *
 sgt_begin_batch(Target *target, const Limits *limits, const char *url,
@@ -75,8 +75,9 @@ sgt_end_batch(Batch *batch)
 }
 
 /*
- * A transaction that fails keeps its memory until the client rolls it back, and
- * a client may take its time: its batches end as its resources are released.
+ * A failed transaction keeps its memory until the client rolls it back, which
+ * may take a while.  So its batches already end when its resources are
+ * released.
  */
 static void
 end_with_owner(ResourceReleasePhase phase, bool is_commit, bool is_top,
@@ -88,7 +89,7 @@ end_with_owner(ResourceReleasePhase phase, bool is_commit, bool is_top,
 	(void) arg;
 	if (phase != RESOURCE_RELEASE_BEFORE_LOCKS)
 		return;
-	Assert(CurrentResourceOwner != NULL);	/* else this would not end */
+	Assert(CurrentResourceOwner != NULL);	/* else the loop would not end */
 	while ((batch = sgt_find_batch_of(CurrentResourceOwner)) != NULL)
 	{
 		batch->owner = NULL;
@@ -98,8 +99,8 @@ end_with_owner(ResourceReleasePhase phase, bool is_commit, bool is_top,
 }
 
 /*
- * Called when the batch's memory is about to go, whatever state it is in, or
- * before.
+ * Called when the batch's memory is about to be freed, or earlier, in
+ * whatever state the batch is.
  */
 static void
 abandon(void *arg)
@@ -109,7 +110,7 @@ abandon(void *arg)
 	bool		is_turn = !dlist_is_empty(&batch->pending); /* one may run */
 	dlist_iter	iter;
 
-	if (batch->target == NULL)	/* with its owner, before */
+	if (batch->target == NULL)	/* it has ended with its owner */
 		return;
 	if (is_turn)
 		sgt_begin_turn();
@@ -127,13 +128,13 @@ abandon(void *arg)
 
 /*
  * Lets go of a request that is about to be freed.  If it may be running, this
- * has to be in a turn.
+ * must happen in a turn.
  */
 static void
 forget(Request *r)
 {
 	sgt_remove_request(r);
-	/* unless it is counted already: an answer that nobody got is no answer */
+	/* if not counted yet: an answer that nobody took does not count */
 	r->outcome.result = ATTEMPT_ABANDONED;
 	sgt_count_request(r, ERRCODE_QUERY_CANCELED);
 	if (r->attempt)
@@ -165,8 +166,8 @@ sgt_has_batch_sent(Batch *batch)
 
 /*
  * Takes back attempts that have not been sent: their requests end with the
- * outcome that they have.  What has been sent goes on, but gets no other
- * attempt.  No more may be submitted.
+ * outcome that they have.  Requests that have been sent go on, but get no
+ * further attempt.  No more requests may be submitted.
  */
 void
 sgt_stop_batch(Batch *batch)
@@ -185,8 +186,8 @@ sgt_stop_batch(Batch *batch)
  */
 
 /*
- * Adds a request, a POST of JSON.  A probe goes over a connection of its own,
- * once.
+ * Adds a request, a POST of JSON.  A probe is sent once, over a connection of
+ * its own.
  */
 Request    *
 sgt_submit_request(Batch *batch, const char *body, int tag, bool is_probe)
@@ -218,8 +219,9 @@ sgt_release_request(Request *r)
 }
 
 /*
- * Counts a request, as its owner has judged it; "sqlstate" is 0 if it brought
- * what was asked for.  The doctor's asks for nothing.
+ * Counts a request as its owner has judged it; "sqlstate" is 0 if it brought
+ * what was asked for.  The doctor's requests do not ask the guard, and are
+ * not counted.
  */
 void
 sgt_count_request(Request *r, int sqlstate)
@@ -246,8 +248,8 @@ sgt_wait_for_request(Request *r)
 }
 
 /*
- * Waits until any request is done, and hands out that which was so first; NULL
- * if there is none.
+ * Waits until any request is done, and hands out the one that finished first;
+ * NULL if there is none.
  */
 Request    *
 sgt_wait_for_any(Batch *batch)
@@ -256,7 +258,7 @@ sgt_wait_for_any(Batch *batch)
 
 	for (;;)
 	{
-		/* also between outcomes: to judge one may take milliseconds */
+		/* also between outcomes: judging one may take milliseconds */
 		sgt_check_for_interrupts();
 		if (!dlist_is_empty(&batch->done))
 			break;
@@ -270,7 +272,7 @@ sgt_wait_for_any(Batch *batch)
 }
 
 /*
- * Waits until fewer than n requests are on their way, whosever they are, so
+ * Waits until fewer than n requests are on their way, no matter whose, so
  * that the batch can have one more.
  */
 void

@@ -11,14 +11,14 @@
  *		... request->outcome ...
  *		sgt_end_batch(batch);
  *
- * A batch lives in a memory context of its own, a child of what was current
- * when it began.  When it ends, or that context is reset or deleted, requests
- * still in flight are abandoned.  An error must not leave a batch behind that
- * later calls would drive, so the parent has to go before anything else can
- * run.  That is true of CurTransactionContext, but not of a portal's contexts,
- * which may live on when a subtransaction fails.  As a failed transaction keeps
- * its memory until it is rolled back, the batch also ends when the resource owner
- * that was current is released after a failure.
+ * A batch lives in a memory context of its own, a child of the context that
+ * was current when it began.  When it ends, or that context is reset or
+ * deleted, requests still in flight are abandoned.  An error must not leave a
+ * batch behind that later calls would drive, so the parent has to go before
+ * anything else can run.  That is true of CurTransactionContext, but not of a
+ * portal's contexts, which may live on when a subtransaction fails.  As a
+ * failed transaction keeps its memory until it is rolled back, the batch also
+ * ends when the resource owner that was current is released after a failure.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_BATCH_H

@@ -3,16 +3,16 @@
  *		Whether an API works, judged by how requests to it have ended.
  *
  * Failures score points, and a good answer clears them.  At MAX_POINTS the
- * breaker opens: requests are suspended, but for one probe at a time.  A good
- * answer to a request that was sent after that closes it.
+ * breaker opens: requests are suspended, except for one probe at a time.  A
+ * good answer to a request that was sent after that closes it.
  *
- * This is arithmetic on one struct.  It does not know who shares that.  guard.c
- * holds a spinlock while it calls these functions, so they must not raise, wait
- * or loop.
+ * This is arithmetic on one struct, no matter who shares it.  guard.c holds a
+ * spinlock while it calls these functions, so they must not raise, wait or
+ * loop.
  *
  * Nobody owns an open breaker.  A probe is a lease: whoever comes first after
- * the deadline moves it on, and if that session is never heard of again, the
- * next one sends another probe.
+ * the deadline moves the deadline on, and if that session is never heard of
+ * again, the next one sends another probe.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -29,9 +29,9 @@
 #define SLOW_US				US_PER_S
 
 /*
- * Nor does a shorter time without a connection: TCP takes a second to repeat a
- * packet that was lost, and libcurl half of connect_timeout to go on to another
- * address.
+ * Without a connection, shorter times do not count as silence, either: TCP
+ * takes a second to repeat a packet that was lost, and libcurl half of
+ * connect_timeout to go on to another address.
  */
 #define MIN_UNCONNECTED_US	(3 * US_PER_S)
 
@@ -47,13 +47,13 @@
 
 /*
  * A long probe may wait for its whole timeout, so that an API that has become
- * slower is found again.  A transaction that has written may hold locks for
- * that long: others go first, if any come.
+ * slower is still found to work.  A transaction that has written may hold
+ * locks for that long, so others go first, if there are any.
  */
 #define PROBES_PER_LONG		8
 #define PROBES_PER_LOCKING	(8 * PROBES_PER_LONG)
 
-/* The retry budget, what a retry costs, and what a token gives back: tenths. */
+/* The retry budget, a retry's cost, and what a token gives back, in tenths. */
 #define RETRY_BUDGET		100
 #define COST_OF_RETRY		10
 #define GAIN_OF_TOKEN		1
@@ -61,7 +61,7 @@
 static void measure(Breaker *b, int64 took_us);
 
 /*
- * Nobody ordinarily waits longer than this for an answer, or for a connection.
+ * An answer, or a connection, ordinarily does not take longer than this.
  */
 int64
 sgt_silence_us(const Breaker *b, bool is_connected)
@@ -71,7 +71,7 @@ sgt_silence_us(const Breaker *b, bool is_connected)
 }
 
 /*
- * Whether answers ordinarily take so long that calls hold their sessions.
+ * Whether answers ordinarily take so long that calls tie up their sessions.
  */
 bool
 sgt_is_slow(const Breaker *b)
@@ -80,9 +80,9 @@ sgt_is_slow(const Breaker *b)
 }
 
 /*
- * An answer that shows that the API works, to a request that was started at
- * "started_us".  "took_us" is 0 if nobody knows how long it took.  Returns
- * true if this closes the breaker.
+ * Notes an answer that shows that the API works, to a request that was
+ * started at "started_us".  "took_us" is 0 if nobody knows how long it took.
+ * Returns true if this closes the breaker.
  *
  * Requests that were started before the breaker opened do not close it: their
  * answers may have been on their way already.
@@ -100,7 +100,7 @@ sgt_note_good_answer(Breaker *b, bool is_token, int64 started_us,
 	{
 		b->is_open = false;
 		b->spent_retries = 0;
-		/* what was typical before the outage may be so no longer */
+		/* what was typical before the outage may no longer be */
 		b->srtt_us = Max(b->srtt_us, took_us);
 	}
 	if (is_token)
@@ -126,7 +126,8 @@ measure(Breaker *b, int64 took_us)
 }
 
 /*
- * A failure, or n of the same.  Returns true if this opens the breaker.
+ * Notes a failure, or n of the same kind.  Returns true if this opens the
+ * breaker.
  */
 bool
 sgt_note_failure(Breaker *b, BreakerCause cause, int status, int n, int64 now)
@@ -151,7 +152,7 @@ sgt_note_failure(Breaker *b, BreakerCause cause, int status, int n, int64 now)
 }
 
 /*
- * Puts the next probe off by as long as a 429 asked for.
+ * Puts off the next probe for as long as a 429 asked for.
  */
 void
 sgt_delay_probe(Breaker *b, int64 retry_after_s, int64 now)
@@ -176,7 +177,7 @@ sgt_lease_probe(Breaker *b, int64 lease_us, bool has_written, int64 now)
 }
 
 /*
- * Spends a retry; false if there is none left, or none to be had now.
+ * Spends a retry; false if none is left, or if the breaker is open.
  */
 bool
 sgt_spend_retry(Breaker *b)

@@ -2,8 +2,8 @@
  * breaker.h
  *		Whether an API works, judged by how requests to it have ended.
  *
- * For guard.c, which shares breakers between sessions, and for those who tell
- * users about their state.
+ * For guard.c, which shares breakers between sessions, and for the files that
+ * show users their state.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_BREAKER_H
@@ -41,7 +41,7 @@ typedef struct Breaker
 	int			spent_retries;	/* in tenths; see breaker.c */
 } Breaker;
 
-/* Its state, for those who show it. */
+/* Its state, for the files that show it. */
 typedef struct BreakerState
 {
 	bool		is_open;

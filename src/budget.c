@@ -15,9 +15,9 @@
 /*
  * Takes a token out of a role's bucket; false if there is none.
  *
- * A role is looked for from the place on that its OID names, up to one that was
- * never used.  A full bucket needs no place.  Roles that find none are refused,
- * or they would have no limit.
+ * The search for a role begins at the place that its OID names, and ends at
+ * one that was never used.  A full bucket needs no place.  A role that finds
+ * no place is refused, because it would otherwise have no limit.
  */
 bool
 sgt_spend(Budget *budgets, Oid role, int tokens_per_minute, int64 now)

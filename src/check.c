@@ -2,12 +2,12 @@
  * check.c
  *		sw_guest_token_check(): says which step on the way to a token fails.
  *
- * One row per step, in order.  Those that depend on one that failed are
- * absent: what cannot be reached has no certificate.  Nothing is raised but
- * what interrupts the call, and nothing is minted.
+ * One row per step, in order.  Steps that depend on one that failed are
+ * absent: a host that cannot be reached shows no certificate.  Nothing is
+ * raised except what interrupts the call, and no token is issued.
  *
- * All that crosses the network is one request over a connection of its own;
- * the steps are told apart by how far it got.
+ * Only one request crosses the network, over a connection of its own; the
+ * steps are told apart by how far it got.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -101,7 +101,7 @@ sw_guest_token_check(PG_FUNCTION_ARGS)
 		put_error(result, "credentials", GetCurrentTimestamp() - start, &error,
 				  _("Write the API token into a file that only the server's user can read, and name it in \"sw_guest_token.api_token_file\"."));
 
-		/* what comes before authorization can be checked all the same */
+		/* the steps before authorization can still be checked */
 		target = sgt_check_target(SETTINGS_TARGET, &error);
 	}
 
@@ -112,9 +112,8 @@ sw_guest_token_check(PG_FUNCTION_ARGS)
 }
 
 /*
- * Nothing depends on this step: without preloading, tokens are issued all the
- * same, but every role can read the settings until its session loads the
- * library.
+ * Nothing depends on this step: without preloading, tokens are still issued,
+ * but every role can read the settings until its session loads the library.
  */
 static void
 put_preload(ReturnSetInfo *result)
@@ -228,7 +227,8 @@ put_clock(ReturnSetInfo *result, const AttemptProbe *probe)
 }
 
 /*
- * The state after all other steps, whose answer ends a suspension.
+ * The state after all other steps: an answer to their request ends a
+ * suspension.
  */
 static void
 put_guard(ReturnSetInfo *result, const Target *target)

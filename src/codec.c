@@ -3,15 +3,16 @@
  *		Writes the API's request bodies and judges its response bodies.
  *
  * Knows the API's JSON; knows nothing of PostgreSQL (json-c's json_object
- * collides with a function of the server), of HTTP or of SQLSTATEs.  Code that
- * cannot raise leaks nothing over a longjmp, and can be fuzzed alone.
+ * collides with a function of the server), of HTTP or of SQLSTATEs.  Code
+ * that cannot raise leaks nothing over a longjmp, and can be fuzzed by
+ * itself.
  *
  * 1. Results come from the caller's allocator, which returns NULL when memory
  *    is short.  json-c's objects never outlive the call that made them.
  * 2. A response must follow RFC 8259.  json-c checks how the tokens of the
  *    text fit together; check_json() checks the tokens themselves, because
- *    json-c lets too much pass.  Only read_plain_pair() does without either,
- *    and it knows only the answer that everybody expects.
+ *    json-c lets too much pass.  Only read_plain_pair() does without both,
+ *    and it accepts nothing but the documented answer.
  * 3. No text from outside leaves this file for a message except through
  *    sgt_clean(), which bounds it, blanks secrets and drops what does not print.
  *-------------------------------------------------------------------------
@@ -23,7 +24,9 @@
 #include "codec.h"
 #include "text.h"
 
-/* Marks what the caller shows in the user's language, as PostgreSQL's does. */
+/*
+ * Marks what the caller shows in the user's language, like PostgreSQL's own.
+ */
 #define gettext_noop(text)	(text)
 
 /* Far beyond any real response, and shallow enough for json-c's recursion. */
@@ -124,8 +127,8 @@ sgt_write_refresh_body(const char *refresh_token, CodecAlloc alloc)
 }
 
 /*
- * Takes over "value", which is lost when this returns false.  Both may be
- * NULL: json-c's way to say that memory is short.
+ * Takes over "value", and frees it if this returns false.  Both may be NULL,
+ * which is how json-c says that memory is short.
  */
 static bool
 add_member(json_object *object, const char *key, json_object *value)
@@ -244,7 +247,7 @@ read_plain_string(const char **pos, const char *end, Piece *string)
 }
 
 /*
- * Whether a string is printable ASCII without an escape.  To look at eight
+ * Whether a string is printable ASCII without an escape.  Looking at eight
  * characters at a time saves 4 % of a call's instructions.
  */
 static bool
@@ -268,10 +271,10 @@ is_plain(const Piece *string)
 }
 
 /*
- * Not 0 if any of eight characters is not printable ASCII.  A byte's highest bit
- * tells: beyond ASCII its own, for DEL that of the sum with 1, for a control
- * character that of the difference from a space.  Only bytes that tell already
- * carry into others.
+ * Not 0 if any of eight characters is not printable ASCII.  The highest bit
+ * of a byte tells: beyond ASCII it is set in the byte itself, for DEL in the
+ * byte plus 1, and for a control character in the byte minus a space.  Only
+ * bytes that are found like this carry into others.
  */
 static uint64_t
 odd_bytes(uint64_t word)
@@ -324,7 +327,7 @@ parse_token_pair(const char *body, size_t length, CodecAlloc alloc,
 		return CODEC_MALFORMED;
 	}
 
-	/* json-c keeps the last of members of one name: some would be missing */
+	/* of members with the same name json-c keeps only the last */
 	if (count_members(object) != n_members)
 		*problem = gettext_noop("A member of the JSON object is repeated.");
 	if (!*problem)
@@ -413,7 +416,7 @@ sgt_read_api_errors(const char *body, size_t length,
 }
 
 /*
- * Judges a text that is to be one JSON object.
+ * Judges whether a text is one JSON object.
  */
 CodecStatus
 sgt_check_json_object(const char *str, size_t length)
@@ -465,11 +468,11 @@ parse_object(const char *body, size_t length, json_object **object)
  * Goes through the tokens of a JSON text, and counts its objects' members.
  * Returns what is wrong, or NULL.
  *
- * json-c lets pass: NaN and Infinity; overlong UTF-8 and encoded surrogates;
+ * json-c accepts NaN and Infinity; overlong UTF-8 and encoded surrogates;
  * some numbers that RFC 8259 does not allow; control characters in strings;
  * NULs, at which it cuts off a member's name; a comma after a last element.
- * Its strict mode is not used: 0.18's refuses all characters beyond ASCII.
- * Otherwise json-c checks how the tokens follow each other.
+ * Its strict mode is not used, because 0.18's refuses all characters beyond
+ * ASCII.  What json-c does check is how the tokens follow each other.
  */
 static const char *
 check_json(const char *body, size_t length, size_t *n_members)
@@ -630,8 +633,8 @@ check_literal(const char **pos, const char *end)
 }
 
 /*
- * The members of all objects in a value.  The recursion ends with
- * MAX_JSON_DEPTH, beyond which nothing was parsed.
+ * Counts the members of all objects in a value.  The recursion is no deeper
+ * than MAX_JSON_DEPTH, beyond which nothing was parsed.
  */
 static size_t
 count_members(json_object *value)
@@ -742,8 +745,8 @@ append(char *line, size_t *length, const char *str, size_t n)
 }
 
 /*
- * A string member of an error entry, without white space around it; empty
- * where there is none.
+ * A string member of an error entry, without white space around it; empty if
+ * there is none.
  */
 static Piece
 find_text(json_object *entry, const char *key)

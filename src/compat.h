@@ -2,7 +2,8 @@
  * compat.h
  *		The differences between PostgreSQL 15 and later, and between systems.
  *
- * Each shim of the first kind names the version that lets us delete it.
+ * Each shim of the first kind says which version must be the oldest that we
+ * support before we can delete it.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_COMPAT_H

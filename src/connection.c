@@ -3,9 +3,9 @@
  *		Which connection an attempt goes over, and what becomes of it.
  *
  * libcurl chooses the connection: a new one, one that was kept alive, or over
- * HTTP/2 one that others use at the same time.  It also sends requests again by
- * itself.  This file notes its choice, and steps in where it would send too
- * often, wait too long, or take something for an answer that is none.
+ * HTTP/2 one that others use at the same time.  It also sends requests again
+ * by itself.  This file notes its choice, and steps in where it would send
+ * too often, wait too long, or mistake something else for an answer.
  *
  * Nothing here raises, because libcurl may be on the stack.
  *-------------------------------------------------------------------------
@@ -24,19 +24,23 @@ static int64 last_repeated_us(const Attempt *a);
  * Notes that the request is on its way; false if it must not be sent over this
  * connection, or not again.
  *
- * What has arrived since the last answer is none to this request: some proxies
- * say 408 as they close an idle connection.  libcurl looks for such input at
- * most once a second, and up to 7.88 never.
+ * What has arrived since the last answer cannot be the answer to this
+ * request: some proxies send a 408 as they close an idle connection.  libcurl
+ * looks for such input at most once a second, and up to 7.88 never.
  *
- * libcurl sends a request up to five more times if nothing came back, for two
- * reasons: the connection existed before, so that the server may have closed
- * it in the meantime; or the server refused the stream, after which libcurl
- * itself closes the connection unless others use it.  We allow the first only
- * once, and over a new connection.  Otherwise a server that takes requests and
- * closes would get one over each connection that is kept alive.  As a server
- * may end TLS alone, a connection that did not hang up is no proof of a refusal
- * unless it was shared, and so speaks HTTP/2.  A new one is such a proof unless
- * it was shared: then libcurl treats it as one that existed before.
+ * If nothing came back, libcurl sends a request up to five more times, for
+ * one of two reasons.  Either the connection existed before, so that the
+ * server may have closed it in the meantime; or the server refused the
+ * stream, after which libcurl itself closes the connection unless others use
+ * it.  We allow the first only once, and over a new connection.  Otherwise a
+ * server that takes a request and closes the connection would get the request
+ * over each connection that is kept alive.
+ *
+ * It was a refusal if the connection was shared, which takes HTTP/2, and did
+ * not hang up.  (If it was not shared, that proves nothing, because a server
+ * may end TLS alone.)  It was also a refusal if the connection was new and
+ * not shared.  (If it was shared, libcurl treats it as one that existed
+ * before.)
  */
 bool
 sgt_note_sending(Attempt *a, const SocketSet *sockets, int local_port)
@@ -72,8 +76,8 @@ sgt_note_sending(Attempt *a, const SocketSet *sockets, int local_port)
 
 /*
  * Notes that an attempt has been answered, and leaves its connection to the
- * next.  Until that is sent nothing may arrive over HTTP/1.1; HTTP/2 has frames
- * of its own.
+ * next one.  Until that is sent, nothing may arrive over HTTP/1.1; HTTP/2 has
+ * frames of its own.
  */
 void
 sgt_note_kept_alive(const Attempt *a, SocketSet *sockets)
@@ -86,9 +90,9 @@ sgt_note_kept_alive(const Attempt *a, SocketSet *sockets)
 }
 
 /*
- * Notes which attempts go over one connection at the same time, as only those
- * over HTTP/2 do.  One whose response has begun may be done, and then others
- * follow it over HTTP/1.1, too.
+ * Notes which attempts use the same connection at the same time, as is
+ * possible only over HTTP/2.  An attempt whose response has begun does not
+ * count: it may be done, and then others may follow it even over HTTP/1.1.
  */
 void
 sgt_note_sharing(Attempt *a, dlist_head *running)
@@ -106,12 +110,12 @@ sgt_note_sharing(Attempt *a, dlist_head *running)
 }
 
 /*
- * Notes whose connection the other side has ended.  One that we have cut has no
- * port any more.
+ * Notes the attempts whose connection the other side has ended.  A connection
+ * that we have cut no longer has a port.
  *
- * From 8.9 on libcurl closes connections in the background: it waits until the
- * other side does so, too.  Whoever has left the connection by then was not
- * ended by that.
+ * From 8.9 on libcurl closes connections in the background, and waits until
+ * the other side does so, too.  Attempts that have left by then are
+ * unaffected.
  */
 void
 sgt_note_hang_up(dlist_head *running, int local_port)
@@ -128,7 +132,8 @@ sgt_note_hang_up(dlist_head *running, int local_port)
 }
 
 /*
- * Whether libcurl has given up the connection, to send the request again.
+ * Whether libcurl has given up the connection in order to send the request
+ * again.
  */
 static bool
 has_left(const Attempt *a)
@@ -136,7 +141,7 @@ has_left(const Attempt *a)
 	return a->n_sent > 0 && last_repeated_us(a) != a->repeated_us;
 }
 
-/* When libcurl last decided to do so, by its own clock; 0: never. */
+/* When libcurl last decided to send it again, by its own clock; 0: never. */
 static int64
 last_repeated_us(const Attempt *a)
 {
@@ -147,9 +152,9 @@ last_repeated_us(const Attempt *a)
 }
 
 /*
- * Lets those go on that have given up a host's address, but not begun with the
- * next one.  libcurl 7.88 goes to sleep in between, until the time to connect
- * has run out.  It wakes up if a transfer is no longer paused.
+ * Wakes attempts that have given up on one of a host's addresses and have not
+ * begun with the next.  In between, libcurl 7.88 goes to sleep until the time
+ * to connect has run out.  It wakes up if a transfer is no longer paused.
  */
 void
 sgt_nudge_stuck(dlist_head *running)
@@ -169,10 +174,10 @@ sgt_nudge_stuck(dlist_head *running)
 }
 
 /*
- * Starts those anew that still wait for a connection to turn out to be HTTP/2,
- * although one to their target is up: it is not.  By 8.14 at the latest,
- * libcurl would let them wait for the response that comes over it.  False if
- * libcurl fails.
+ * Restarts attempts that still wait to see whether a connection to their
+ * target is HTTP/2, although one is up and is not.  libcurl (from 8.14 on, if
+ * not earlier) would let them wait for the response that comes over it.
+ * False if libcurl fails.
  */
 bool
 sgt_end_waiting(dlist_head *running, const Target *target, CURLM *multi)

@@ -2,28 +2,29 @@
  * engine.c
  *		libcurl in a backend: its handles, sockets, timer and signals.
  *
- * Knows how libcurl and the server live together; knows nothing of what a
- * request says, which is for attempt.c, nor of deadlines or batches, which are
- * for batch.c.
+ * It knows how libcurl and the server live together.  It does not know what a
+ * request says (attempt.c), and knows nothing of deadlines (drive.c) or
+ * batches (batch.c).
  *
- * libcurl itself never waits.  It says which sockets it wants to hear from and
- * until when, and the backend sleeps on its latch, the postmaster's death and
- * all those sockets at once.  There is one engine in a backend, which serves
- * all open batches.  It lives as long as the backend, and so do the
- * connections that it keeps alive.
+ * libcurl itself never waits.  It says which sockets it wants to hear from
+ * and until when, and the backend sleeps on its latch, the postmaster's death
+ * and all those sockets at once.  A backend has one engine, which serves all
+ * open batches.  It lives as long as the backend, and so do the connections
+ * that it keeps alive.
  *
- * 1. No ereport() while libcurl is on the stack.  A callback that fails leaves
- *    a note: in its attempt, and returns libcurl's failure value, or in the
- *    engine if libcurl has no use for such a value.  So an error always finds
- *    the engine in order, and ends only the requests of its batch.
+ * 1. No ereport() while libcurl is on the stack.  A callback that fails
+ *    leaves a note in its attempt and returns libcurl's failure value, or
+ *    leaves it in the engine if libcurl has no use for such a value.  So an
+ *    error always finds the engine in order, and ends only the requests of
+ *    its batch.
  * 2. All signals are blocked while libcurl is on the stack, once a turn: a
  *    thread that it starts, for a name look-up, inherits the mask, and
  *    PostgreSQL's handlers must not run there.  Only the watchdog's is let
  *    through.
- * 3. Every socket that libcurl opens is booked with fd.c, one for one.  Some
- *    that were never connected are closed without a word (by 7.88, for one):
- *    we look for those at the end of the turn.  (Two more, which libcurl uses
- *    during a name look-up, it does not report at all.)
+ * 3. Every socket that libcurl opens is booked with fd.c, one for one.
+ *    libcurl (7.88, for one) does not tell us when it closes some that were
+ *    never connected, so we look for those at the end of the turn.  (It uses
+ *    two more during a name look-up that it does not report at all.)
  * 4. libcurl's memory is malloc's, never palloc's: its threads use it, too.
  * 5. If libcurl cannot go on, all attempts end with that as their outcome, and
  *    whoever opens the engine next gets a new one.
@@ -52,18 +53,22 @@
 #define ENGINE_DESCRIPTORS	3
 
 /*
- * How long the ready sockets may take before we look at interrupts again: each
- * may bring a TLS handshake, or a long body.  Those that are left over have
- * their turn after that.
+ * How long the ready sockets may take before we look at interrupts again:
+ * each may bring a TLS handshake, or a long body.  The rest have their turn
+ * after that.
  */
 #define MAX_TURN_US			(50 * 1000)
 
-/* After that, connections are cut first: TLS reads what came, then closes. */
+/*
+ * Once stopping attempts has taken this long, connections are cut first,
+ * because TLS reads what has arrived before it closes a connection.
+ */
 #define MAX_STOPPING_US		(250 * 1000)
 
 /*
- * After this many sleeps in a row, of any length, in which no attempt ended,
- * each takes at least this long: no response has so many parts.
+ * After this many sleeps in a row, of any length, without the end of an
+ * attempt, each sleep is a pause of this length: no response has so many
+ * parts.
  */
 #define MAX_IDLE_SLEEPS		1000
 #define IDLE_PAUSE_MS		10
@@ -86,7 +91,7 @@ static struct
 	int			n_sockets;		/* that libcurl has open */
 	bool		may_have_lost;	/* some of them may have been closed */
 	int64		timer_us;		/* when libcurl wants a turn anyway */
-	int64		stopping_us;	/* what it has spent on stopping attempts */
+	int64		stopping_us;	/* spent on stopping attempts, in this turn */
 	const Target *connected_to; /* by a new connection, in this turn */
 	bool		may_be_stuck;	/* an attempt has lost its socket */
 
@@ -95,7 +100,7 @@ static struct
 
 	int			n_taken;		/* attempts that a batch has */
 	dlist_head	running;		/* of these, those that libcurl has */
-	dlist_head	idle;			/* the others, to be used again */
+	dlist_head	idle;			/* those that no batch has, to be reused */
 }			engine = {
 
 	.sockets.fd = -1,
@@ -138,8 +143,8 @@ static int	set_timer(CURLM *multi, long timeout_ms, void *arg);
  *
  * libcurl mostly reads the certificate authorities once, and keeps them for a
  * day: reading them for each connection would cost a batch over TLS tens of
- * milliseconds per connection.  When they change, their trust gets another
- * number, and the engine starts afresh as soon as nobody uses it.
+ * milliseconds per connection.  When they change, so does the trust number,
+ * and the engine starts afresh as soon as nobody uses it.
  */
 bool
 sgt_open_engine(uint64 trust_number)
@@ -174,8 +179,9 @@ sgt_open_engine(uint64 trust_number)
 }
 
 /*
- * libcurl is initialised by the first call and not in _PG_init(): that may run
- * in the postmaster, whose children must not inherit a library with threads.
+ * libcurl is initialized by the first call and not in _PG_init(), which may
+ * run in the postmaster, whose children must not inherit a library with
+ * threads.
  */
 static void
 initialize(void)
@@ -202,7 +208,7 @@ initialize(void)
 				 errmsg("libcurl could not be initialized")));
 }
 
-/* Opens libcurl's part of it; false if that is not possible. */
+/* Opens libcurl and the socket set; false if that is not possible. */
 static bool
 open_parts(void)
 {
@@ -220,7 +226,8 @@ open_parts(void)
 }
 
 /*
- * Whether a wait event set, whose own error says little, will get one.
+ * Whether there is a descriptor for a wait event set, whose own error would
+ * say little.
  */
 static bool
 can_open_one_more(void)
@@ -231,7 +238,7 @@ can_open_one_more(void)
 	return sgt_has_spare_descriptor(&engine.sockets);
 }
 
-/* Makes the handle that has the connections; false if that is not possible. */
+/* Makes the handle with the connections; false if that is not possible. */
 static bool
 open_multi(void)
 {
@@ -248,8 +255,9 @@ open_multi(void)
 }
 
 /*
- * Closes it and all connections.  They are cut first, because TLS reads from a
- * connection that it closes, and a server could send without end.
+ * Closes that handle and all connections.  They are cut first, because TLS
+ * reads from a connection that it closes, and a server could send without
+ * end.
  */
 static void
 close_multi(void)
@@ -262,8 +270,8 @@ close_multi(void)
 }
 
 /*
- * To be called when no batch is open any more: keeps what a single call needs,
- * drops what a large batch has left behind.
+ * To be called when no batch is open any more: keeps what a single call
+ * needs, and drops what a large batch has left behind.
  */
 void
 sgt_tidy_engine(void)
@@ -358,8 +366,8 @@ free_attempts(int n_kept)
 }
 
 /*
- * Lets libcurl start an attempt; false if that is not possible, and then its
- * end says why.
+ * Lets libcurl start an attempt; false if that is not possible, and then the
+ * attempt's "end" says why.
  */
 bool
 sgt_start_attempt(Attempt *a, const AttemptOptions *options)
@@ -403,7 +411,7 @@ adopt(Attempt *a)
 
 /*
  * Takes an attempt away from libcurl before its end, which closes its
- * connection unless others go over it.
+ * connection unless others use it.
  */
 void
 sgt_stop_attempt(Attempt *a, AttemptEnd end)
@@ -426,7 +434,7 @@ end_attempt(Attempt *a, AttemptEnd end, CURLcode code)
 	sgt_note_attempt_end(a, end, code);
 	if (end == ATTEMPT_ANSWERED)
 		sgt_note_kept_alive(a, &engine.sockets);
-	/* a socket that made no connection may have been closed without a word */
+	/* a socket that made no connection may have been closed unreported */
 	engine.may_have_lost |= a->n_sockets != a->n_connects;
 	engine.n_idle_sleeps = 0;
 	dlist_delete(&a->node);
@@ -461,7 +469,7 @@ sgt_next_ended(void)
 	return a;
 }
 
-/* Notes that libcurl had no turn for a long time, until now. */
+/* Notes that libcurl is getting its first turn in a long time. */
 void
 sgt_note_gap(int64 now)
 {
@@ -475,7 +483,7 @@ sgt_note_gap(int64 now)
 /*
  * These enclose a turn: everything that enters libcurl and may start a thread
  * or touch a connection happens in one.  Turns must not be nested, because
- * there is one place for the signal mask.
+ * there is only one place to save the signal mask.
  */
 void
 sgt_begin_turn(void)
@@ -497,8 +505,8 @@ sgt_end_turn(void)
 
 /*
  * Gives libcurl a turn; true if any socket was ready.  "max_connections" is
- * how many the batches still use, so that draining ones close what the next
- * would not need.
+ * how many the batches still use, so that connections are closed as batches
+ * drain unless the next batch would need them.
  */
 bool
 sgt_perform(bool sockets_ready, int max_connections)
@@ -597,9 +605,9 @@ sgt_drop_idle_connections(void)
 }
 
 /*
- * Sleeps until a socket is ready, and then returns true, or the latch is set,
- * or libcurl or the caller wants to wake up.  Interrupts are left to the
- * caller.
+ * Sleeps until a socket is ready, the latch is set, or libcurl or the caller
+ * wants to wake up.  Returns true if sockets may be ready.  Interrupts are
+ * left to the caller.
  */
 bool
 sgt_wait_for_engine(int64 wake_us)
@@ -622,7 +630,7 @@ sgt_wait_for_engine(int64 wake_us)
 		return true;
 	}
 
-	/* rounded up: to wake early would only mean to sleep again */
+	/* rounded up: waking early would only mean going back to sleep */
 	wake_us = Min(wake_us, engine.timer_us);
 	n = WaitEventSetWait(engine.wait_set,
 						 wake_us <= now ? 0 :
@@ -710,7 +718,7 @@ close_socket(void *arg, curl_socket_t sock)
 }
 
 /*
- * Gives back the bookings of sockets that were closed without a word, before
+ * Gives back the bookings of sockets that were closed unreported, before
  * anybody else gets their numbers.
  */
 static void
@@ -751,7 +759,7 @@ watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
 		events |= SOCKET_WRITE;
 
-	/* it is read from only once connected, which libcurl does not tell */
+	/* it is read from only once connected, which libcurl does not report */
 	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &a);
 	if (a && what != CURL_POLL_REMOVE)
 		a->watched = sock;

@@ -2,7 +2,7 @@
  * engine.h
  *		libcurl in a backend: its handles, sockets, timer and signals.
  *
- * For batch.c alone, which decides what is sent and when.
+ * For drive.c and batch.c alone, which decide what is sent and when.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_ENGINE_H

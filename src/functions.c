@@ -53,7 +53,7 @@ typedef struct RequestScan
 	ReturnSetInfo *result;
 } RequestScan;
 
-/* Far beyond any token; reading it cannot be interrupted. */
+/* Far longer than any token's; reading a header cannot be interrupted. */
 #define MAX_HEADER_LENGTH	(1024 * 1024)
 
 PGDLLEXPORT void _PG_init(void);
@@ -185,7 +185,7 @@ sw_create_guest_tokens(PG_FUNCTION_ARGS)
 										 "sw_guest_token request",
 										 ALLOCSET_DEFAULT_SIZES);
 
-	/* an error is caught in a subtransaction, whose context then goes */
+	/* an error is caught in a subtransaction, whose context is deleted then */
 	stream = sgt_begin_stream(CurTransactionContext, put_result, &scan);
 	while (next_request(&scan, &args))
 		sgt_submit_call(stream, &args, ++ordinality);

@@ -8,19 +8,19 @@
  * no session is left for other work.  So the sessions share what they learn, and
  * fail at once where waiting would be of no use.  Nobody queues here.
  *
- * All of it is in one small area of shared memory: a place for each target that
- * the server's sessions call, and what each role with a budget has used of it.
- * breaker.c judges whether a target works.  This file tells it what attempts
- * have come to, counts sessions and calls, and writes the log.  It knows
- * nothing of batches.
+ * All of it is in one small area of shared memory: a place for each target
+ * that the server's sessions call, and what each role with a budget has used
+ * of it.  breaker.c judges whether a target works.  This file tells it how
+ * attempts have ended, counts sessions and calls, and writes the log.  It
+ * knows nothing of batches.
  *
  * 1. One spinlock protects the area.  It is held for a few lines that cannot
  *    raise, take no other lock, and loop over nothing but the places.
  * 2. A target keeps its place until the server stops, so that a pointer to it
  *    stays valid.  A target that finds no place is not guarded.
  * 3. A session keeps account of what it has added to "sessions" and "n_late",
- *    and takes it back when it exits, however that comes.  If it cannot
- *    (SIGKILL), PostgreSQL makes all shared memory anew.
+ *    and takes it back when it exits, however it exits.  If it cannot
+ *    (SIGKILL), PostgreSQL re-creates all shared memory.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -41,10 +41,10 @@
 
 #define US_PER_S			INT64CONST(1000000)
 
-/* How often a request that waits longer looks at what the others know. */
+/* How often a waiting request looks at what other sessions know. */
 #define LOOK_US				(250 * 1000)
 
-/* How long after a probe the next one is due, if it is given enough time. */
+/* How long after a probe the next one is due, if it has that much time. */
 #define LEASE_US			US_PER_S
 
 /* A target, as the sessions share it. */
@@ -54,11 +54,12 @@ struct Guarded
 	char		url[SGT_GUARDED_URL_SIZE];
 
 	int			sessions;		/* inside a call */
-	int			n_late;			/* their requests that have waited for S */
+	int			n_late;			/* their requests that have waited for
+								 * sgt_silence_us() */
 
 	Breaker		breaker;
-	Oid			wasted_by;		/* the role whose probe told nothing, if the
-								 * last one did not */
+	Oid			wasted_by;		/* the role whose probe gave no result, if the
+								 * last one gave none */
 	GuardCounters counters;
 };
 
@@ -81,12 +82,12 @@ typedef struct OwnShare
 static GuardArea *area = NULL;
 static OwnShare own_shares[SGT_MAX_GUARDED];
 
-/* What the log has not been told yet. */
+/* What has not been logged yet. */
 static struct
 {
 	bool		is_any;
 	BreakerState state;
-	int64		open_us;		/* for how long it was */
+	int64		open_us;		/* how long it was open */
 	char		url[SGT_GUARDED_URL_SIZE];
 }			change;
 
@@ -181,7 +182,7 @@ sgt_find_guarded(const Target *target)
 		g = &area->guarded[area->n_guarded++];
 		memcpy(g->key, target->key, sizeof(g->key));
 		strlcpy(g->url, target->base_url, sizeof(g->url));
-		/* databases with any encoding show it */
+		/* databases of any encoding may show it */
 		for (char *c = g->url; *c != '\0'; c++)
 		{
 			if (IS_HIGHBIT_SET(*c))
@@ -221,13 +222,14 @@ sgt_enter_guard(Guarded *g, const Limits *limits)
 }
 
 /*
- * Leaves it.  Requests that are still in flight, of a query that reads ahead,
- * do not count as late until the session enters again: nobody waits for them.
+ * Leaves a call.  A query that reads ahead may still have requests in flight.
+ * They do not count as late until the session enters again, because nobody
+ * waits for them.
  */
 void
 sgt_leave_guard(Guarded *g)
 {
-	/* an exit may have taken it back before */
+	/* the session's exit may have taken its share back before */
 	if (area == NULL || g == NULL || --find_own_share(g)->n_batches > 0)
 		return;
 	SpinLockAcquire(&area->mutex);
@@ -243,8 +245,8 @@ find_own_share(const Guarded *g)
 }
 
 /*
- * When the session exits, and its transaction has been aborted: what is left.
- * From then on it is not guarded.
+ * Takes back what is left when the session exits and its transaction has been
+ * aborted.  From then on the session is not guarded.
  */
 static void
 take_back_shares(int code, Datum arg)
@@ -268,8 +270,8 @@ take_back_shares(int code, Datum arg)
  */
 
 /*
- * Whether a request may go; otherwise "refusal" tells why, and "state" more of
- * a suspension.
+ * Whether a request may go; otherwise "refusal" tells why, and "state" more
+ * about a suspension.
  */
 bool
 sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
@@ -286,7 +288,7 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
 	SpinLockAcquire(&area->mutex);
 	is_open = g && g->breaker.is_open && limits->breaker;
 
-	/* whoever has wasted a probe lets other roles go first, if any come */
+	/* a role that has wasted a probe lets others go first, if there are any */
 	if (is_open && g->wasted_by == role)
 		later_us = LEASE_US;
 	if (is_open && now < g->breaker.probe_us + later_us)
@@ -377,7 +379,7 @@ sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a)
 }
 
 /*
- * Takes note of how an attempt has ended, and its request's result so far.
+ * Takes note of how an attempt has ended, and of its request's result so far.
  *
  * Some ends say nothing about the API: a cancel, a fault on this side, a time
  * limit that is shorter than an answer usually takes, and whatever happened
@@ -444,7 +446,7 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 			g->wasted_by = GetAuthenticatedUserId();
 		return;
 	}
-	/* what times out while others are answered may be one role's requests */
+	/* while others are answered, timeouts may be due to one role's requests */
 	if (cause == CAUSE_TIMED_OUT &&
 		a->ended_us - g->breaker.last_answer_us < sgt_silence_us(&g->breaker, true))
 		return;
@@ -496,8 +498,8 @@ note_change(const Guarded *g, int64 now)
 
 /*
  * Tells the server's log what has changed, without the statement, which may
- * contain a refresh token.  A client is not told: it may not read for long, and
- * keep the session inside the guard meanwhile.
+ * contain a refresh token.  A client is not told, because one that does not
+ * read for a long time would keep the session inside the guard.
  */
 void
 sgt_report_guard(void)
@@ -520,7 +522,7 @@ sgt_report_guard(void)
 }
 
 /*
- * When a request that is sent now should look at what the others know.
+ * When a request that is sent now should look at what other sessions know.
  */
 int64
 sgt_add_silence(Guarded *g, int64 now)
@@ -540,8 +542,8 @@ sgt_add_silence(Guarded *g, int64 now)
  * look again at *look_us.
  *
  * The first timeouts come late; silence is noticed sooner.  It counts only if
- * no session has had an answer, and once for every S that it lasts: if calls
- * queue for a lock, only one at a time waits for the API.
+ * no session has had an answer, and once for every sgt_silence_us() that it
+ * lasts: if calls queue for a lock, only one at a time waits for the API.
  */
 bool
 sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
@@ -563,7 +565,7 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 		*look_us = now + LOOK_US;
 		if (!watch->is_late)
 		{
-			/* it counts for the others once the session is inside a call */
+			/* other sessions count it only while this one is inside a call */
 			watch->is_late = true;
 			find_own_share(g)->n_late++;
 			g->n_late += find_own_share(g)->n_batches > 0;
@@ -584,10 +586,10 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 }
 
 /*
- * To be called when the attempt runs no more.  After a probe that held locks,
- * the next one waits for as long as this one took, a second at most, so that
- * those who wait for the locks get their turn.  Otherwise, if a probe was
- * abandoned, the next one is due at once.
+ * To be called when the attempt is no longer running.  After a probe that
+ * held locks, the next one waits for as long as this one took, a second at
+ * most, so that those who wait for the locks get their turn.  Otherwise, if a
+ * probe was abandoned, the next one is due at once.
  */
 void
 sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
@@ -624,8 +626,8 @@ sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
  */
 
 /*
- * Counts a call for a token by its result, the status and the SQLSTATE, 0 if
- * it got one.
+ * Counts a call for a token by its result, the status and the SQLSTATE, which
+ * is 0 if it got one.
  */
 void
 sgt_count_call(Guarded *g, AttemptEnd result, int status, int sqlstate,
@@ -641,7 +643,7 @@ sgt_count_call(Guarded *g, AttemptEnd result, int status, int sqlstate,
 		i++;
 	SpinLockAcquire(&area->mutex);
 	g->counters.ends[end]++;
-	/* a call that was cancelled, or not let through, says nothing of the API */
+	/* a cancelled call, or one not let through, says nothing about the API */
 	if (end < CALL_CANCELLED)
 	{
 		g->counters.latencies[i]++;
@@ -677,7 +679,7 @@ classify_call(AttemptEnd result, int status)
 	}
 }
 
-/* The n-th target, from 0; NULL if there are fewer. */
+/* The n-th target, counted from 0; NULL if there are fewer. */
 Guarded    *
 sgt_get_guarded(int n)
 {

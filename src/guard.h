@@ -2,8 +2,8 @@
  * guard.h
  *		What all sessions share about the API, and what they count.
  *
- * For drive.c, which asks before it sends and tells how that ended, and for those
- * who show the state.  Without preloading there is no guard.
+ * For drive.c, which asks before it sends and tells how that ended, and for
+ * the files that show the state.  Without preloading there is no guard.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_GUARD_H
@@ -28,7 +28,7 @@
 /* A target, as the sessions share it; NULL: one that is not guarded. */
 typedef struct Guarded Guarded;
 
-/* What a request is to the others, once it may go. */
+/* What a request is to other sessions, once it may go. */
 typedef enum GuardRole
 {
 	GUARD_ORDINARY,
@@ -40,10 +40,10 @@ typedef enum GuardRole
 typedef struct GuardWatch
 {
 	GuardRole	role;
-	int64		leased_until_us;	/* a probe's: then the next one is due */
-	int64		locked_since_us;	/* a probe's whose transaction has
-									 * written; 0: no such */
-	bool		is_late;		/* it has waited for S, and counts as late */
+	int64		leased_until_us;	/* of a probe: when the next one is due */
+	int64		locked_since_us;	/* of a probe whose transaction has
+									 * written: when it began; 0: it is none */
+	bool		is_late;		/* it has waited for sgt_silence_us() */
 	int64		silent_since_us;	/* start of the silence that it counted */
 	int			n_silences;		/* how often it did so */
 } GuardWatch;

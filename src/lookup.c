@@ -1,15 +1,15 @@
 /*-------------------------------------------------------------------------
  * lookup.c
- *		Bounds the name look-ups that were given up and still run.
+ *		Limits how many abandoned name look-ups keep running.
  *
- * libcurl looks names up in threads, by getaddrinfo(), which nobody can stop.
- * When an attempt is given up meanwhile, its thread stays until the name servers
- * answer or getaddrinfo() has tried them all, which takes ten seconds or more.
- * Attempts with a time limit of a millisecond would leave thousands behind, until
- * the operating system starts no more threads and processes, those of the server
- * included.
+ * libcurl looks names up in threads, by getaddrinfo(), which cannot be
+ * stopped.  If an attempt is given up meanwhile, its thread stays until the
+ * name servers answer or getaddrinfo() has tried them all, which takes ten
+ * seconds or more.  Attempts with a time limit of a millisecond would leave
+ * thousands behind, until the operating system starts no more threads or
+ * processes, not even the server's.
  *
- * From 8.20 on libcurl itself has few threads for all look-ups.
+ * From 8.20 on libcurl itself uses only a few threads for all look-ups.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -21,7 +21,7 @@
 /* As many as a batch leaves behind by default while two name servers hang. */
 #define MAX_LEFT_LOOK_UPS	64
 
-/* At most so many run. */
+/* The most that may be running. */
 static int	n_left = 0;
 
 static int	count_threads(void);
@@ -48,8 +48,8 @@ sgt_note_left_look_up(void)
 
 /*
  * How many threads the process has besides the first.  Linux shows each as a
- * directory; the one around them has two links, and one more for each.
- * Elsewhere nobody tells, and there is no bound.
+ * directory; the directory that holds these has two links, and one more for
+ * each.  Other systems do not say, so there is no limit there.
  */
 static int
 count_threads(void)

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * lookup.h
- *		Bounds the name look-ups that were given up and still run.
+ *		Limits how many abandoned name look-ups keep running.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_LOOKUP_H

@@ -2,7 +2,7 @@
  * outcome.c
  *		How a request ended, for its owner.
  *
- * Knows which facts count of an attempt that has ended; decides nothing.
+ * It knows which facts about a finished attempt matter, and decides nothing.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -10,8 +10,8 @@
 #include "outcome.h"
 
 /*
- * For before an attempt: only the status of the last one is kept, because its
- * buffers are used again.
+ * To be called before an attempt.  Keeps only the status of the last one,
+ * because its buffers are reused.
  */
 void
 sgt_begin_outcome(Outcome *outcome)
@@ -23,8 +23,8 @@ sgt_begin_outcome(Outcome *outcome)
 }
 
 /*
- * For after it.  A status other than "success_status" is an answer, however
- * the response goes on.
+ * To be called after an attempt.  A status other than "success_status" is an
+ * answer, no matter how the response goes on.
  */
 void
 sgt_observe_attempt(Outcome *outcome, const Attempt *a, int success_status,
@@ -39,7 +39,7 @@ sgt_observe_attempt(Outcome *outcome, const Attempt *a, int success_status,
 	outcome->body_length = a->body_length;
 	outcome->reason = a->reason;
 
-	/* a refusal is an answer, however its body ends */
+	/* a refusal is an answer, no matter how its body ends */
 	if (a->status != 0 && a->status != success_status &&
 		a->end != ATTEMPT_NO_MEMORY && a->end != ATTEMPT_ENGINE_FAILED)
 		outcome->result = ATTEMPT_ANSWERED;

@@ -2,12 +2,12 @@
  * plan.c
  *		Which queries read ahead.
  *
- * Works on finished plans: rewrite.c puts the node of scan.c into them, in
- * place of what calls sw_create_guest_token() or sw_try_create_guest_token()
- * row by row, wherever its parent is sure to ask for more than one row.
+ * Works on finished plans.  Where one calls sw_create_guest_token() or
+ * sw_try_create_guest_token() row by row, and the parent is sure to ask for
+ * more than one row, rewrite.c puts the node of scan.c there instead.
  *
  * A support function of both functions notes that a query mentions them, so
- * that other queries pay a comparison.
+ * that other queries pay only for a comparison.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -27,8 +27,9 @@
 #include "settings.h"
 
 /*
- * Cursors are left alone: those of DECLARE CURSOR and PL/pgSQL want a fast start,
- * others may be scrolled.  PL/pgSQL says of all its queries that they are not.
+ * Cursors are left alone: those of DECLARE CURSOR and PL/pgSQL want a fast
+ * start, and others may be scrolled.  PL/pgSQL says that none of its queries
+ * are scrolled.
  */
 #define CURSOR_OPTIONS	(CURSOR_OPT_SCROLL | CURSOR_OPT_HOLD | CURSOR_OPT_FAST_PLAN)
 
@@ -54,7 +55,7 @@ static Demand demand_of_limit(const Limit *limit, Demand demand);
  */
 
 /*
- * Called as the library is loaded, with the functions that are calls.
+ * Called when the library is loaded, with the functions that count as calls.
  */
 void
 sgt_install_planner(PGFunction create, PGFunction try_create)
@@ -109,7 +110,7 @@ plan_query(Query *parse, const char *query_string, int cursor_options,
 	}
 	PG_FINALLY();
 	{
-		/* they may also catch the error of such a query */
+		/* a function may also catch the error of such a query */
 		mentioned = outer;
 	}
 	PG_END_TRY();
@@ -128,7 +129,7 @@ rewrite_statement(PlannedStmt *stmt, const Mentioned *mentions)
 	{
 		FmgrInfo	info;
 
-		/* with SET or SECURITY DEFINER the manager would call another one */
+		/* with SET or SECURITY DEFINER, fmgr would call another function */
 		fmgr_info(mentions->functions[i], &info);
 		if ((info.fn_addr != create_function && info.fn_addr != try_function) ||
 			info.fn_strict)
@@ -150,7 +151,7 @@ rewrite_statement(PlannedStmt *stmt, const Mentioned *mentions)
 }
 
 /*
- * Fills in what is about the statement as a whole.
+ * Fills in what concerns the statement as a whole.
  */
 static void
 look_at(Rewrite *rw, Plan *plan)
@@ -196,7 +197,7 @@ visit(Rewrite *rw, Plan **link, Demand demand)
 	CHECK_FOR_INTERRUPTS();
 	switch (nodeTag(plan))
 	{
-			/* whoever asks them for one row has them read all */
+			/* these read all their rows before they return one */
 		case T_Sort:
 		case T_Hash:
 			outer = all;
@@ -207,12 +208,12 @@ visit(Rewrite *rw, Plan **link, Demand demand)
 				outer = all;
 			break;
 		case T_ModifyTable:
-			/* a caller of SPI may want to see some of RETURNING alone */
+			/* a caller of SPI may want only some of RETURNING's rows */
 			outer = ((ModifyTable *) plan)->returningLists && !takes_all &&
 				demand.is_known ? demand : all;
 			break;
 
-			/* each of their rows takes one of their children's, at least */
+			/* each of their rows takes at least one row of a child */
 		case T_LockRows:
 			outer = demand;
 			outer.passes_limit = false;
@@ -233,7 +234,7 @@ visit(Rewrite *rw, Plan **link, Demand demand)
 			outer = demand_of_limit((Limit *) plan, demand);
 			break;
 
-			/* these read the outer rows to their end */
+			/* these read all outer rows */
 		case T_NestLoop:
 			outer = takes_all || sgt_is_lateral(rw, plan) ? demand : unknown;
 			outer.passes_limit = false;
@@ -276,8 +277,8 @@ visit_list(Rewrite *rw, List *plans, Demand demand)
 }
 
 /*
- * Only the first child is sure to be asked for as many rows as its parent, if
- * that is not for all.
+ * Only the first child is sure to be asked for as many rows as its parent,
+ * unless that is asked for all rows.
  */
 static void
 visit_append(Rewrite *rw, Append *append, Demand demand)

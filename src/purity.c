@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  * purity.c
- *		What of a finished plan may be computed before its turn.
+ *		Which parts of a finished plan may be computed before their turn.
  *
- * Knows every kind of plan that it lets pass; all others are not pure.  Changes
- * nothing.
+ * Only kinds of plan nodes that are known here can be pure.  Nothing is
+ * changed.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -50,7 +50,7 @@ sgt_get_children(Plan *plan)
 }
 
 /*
- * Whether an expression has a call.
+ * Whether an expression contains a call.
  */
 bool
 sgt_mentions_call(Node *node, void *rewrite)
@@ -80,8 +80,8 @@ sgt_find_function(const Rewrite *rw, const Node *node)
 }
 
 /*
- * Whether rows of a plan may be read before their turn: it changes nothing, and
- * nothing in it is volatile but the calls of other nodes.
+ * Whether rows of a plan may be read before their turn: the plan changes
+ * nothing, and nothing in it is volatile except the calls of other nodes.
  */
 bool
 sgt_is_pure(const Rewrite *rw, Plan *plan)
@@ -151,7 +151,7 @@ sgt_is_pure(const Rewrite *rw, Plan *plan)
 			is_pure = is_pure_subplan(rw, ((CteScan *) plan)->ctePlanId);
 			break;
 
-			/* the planner does not see what is volatile in a sub-select */
+			/* the planner overlooks volatile functions in a sub-select */
 		case T_NestLoop:
 			is_pure = sgt_is_pure_expr(rw, ((Join *) plan)->joinqual);
 			break;
@@ -196,7 +196,7 @@ sgt_is_pure(const Rewrite *rw, Plan *plan)
 }
 
 /*
- * The same of an expression, or a list of them.
+ * The same for an expression, or a list of them.
  */
 bool
 sgt_is_pure_expr(const Rewrite *rw, const void *node)
@@ -206,8 +206,9 @@ sgt_is_pure_expr(const Rewrite *rw, const void *node)
 }
 
 /*
- * The same of a sub-plan, by its number from 1.  It is judged once: if each that
- * uses another one twice did so again, that would be exponential.
+ * The same for a sub-plan; their numbers start at 1.  Each is judged only
+ * once: if sub-plans that use another one twice judged it twice, the time
+ * would be exponential.
  */
 static bool
 is_pure_subplan(const Rewrite *rw, int plan_id)
@@ -231,7 +232,7 @@ has_impure_subplan(Node *node, void *rewrite)
 		return false;
 	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXEC)
 	{
-		/* who asks first for the parameter of an initPlan has that run */
+		/* an initPlan runs when its parameter is first asked for */
 		int			setter = rw->setters[((Param *) node)->paramid];
 
 		return setter > 0 && !is_pure_subplan(rw, setter);

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * purity.h
- *		What of a finished plan may be computed before its turn.
+ *		Which parts of a finished plan may be computed before their turn.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_PURITY_H
@@ -13,7 +13,7 @@
 /* A database has two such functions, unless somebody has made more of them. */
 #define MAX_FUNCTIONS	4
 
-/* What the query that is being planned mentions */
+/* Which functions the query that is being planned mentions */
 typedef struct Mentioned
 {
 	int			n;
@@ -24,13 +24,13 @@ typedef struct Mentioned
 typedef struct Rewrite
 {
 	PlannedStmt *stmt;
-	Mentioned	mentioned;		/* of these, those that are what they seem */
+	Mentioned	mentioned;		/* of these, those that really are ours */
 	bool		are_try[MAX_FUNCTIONS];
 	int			next_plan_id;
-	int		   *setters;		/* by parameter: which sub-plan sets it, once;
-								 * 0: none */
+	int		   *setters;		/* by parameter: the sub-plan that sets it,
+								 * once; 0: none */
 	bool	   *are_judged;		/* the statement's sub-plans */
-	bool	   *are_pure;		/* if they are judged */
+	bool	   *are_pure;		/* of those that are judged */
 } Rewrite;
 
 extern List *sgt_get_children(Plan *plan);

@@ -18,8 +18,8 @@
 #define MAX_BACKOFF_US		(2000 * 1000)
 
 /*
- * What the server asks for beyond this is not waited for: whoever waits holds a
- * session, a transaction and its locks.
+ * If the server asks for a longer pause, there is no retry: whoever waits
+ * holds a session, a transaction and its locks.
  */
 #define MAX_RETRY_AFTER_S	2
 
@@ -33,8 +33,8 @@ static bool is_retryable(AttemptEnd result, int status);
 static int64 back_off(int n);
 
 /*
- * When to send a request again for which not even a byte came back, without
- * that counting as an attempt.
+ * When to send a request again because not even a byte came back, without
+ * counting that as an attempt.
  */
 int64
 sgt_time_to_repeat(Retry *retry, const Attempt *a, AttemptEnd result,

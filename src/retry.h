@@ -2,7 +2,7 @@
  * retry.h
  *		Whether a request whose attempt has failed gets another one, and when.
  *
- * For batch.c.
+ * For drive.c.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_RETRY_H

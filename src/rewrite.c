@@ -1,15 +1,15 @@
 /*-------------------------------------------------------------------------
  * rewrite.c
- *		Puts the node that reads ahead in the place of what calls row by row.
+ *		Puts the node that reads ahead in place of row-by-row calls.
  *
- * - A target list with calls: they become columns of the node, and what they
- *   and the rest of the list need becomes the child's target list.  So does a
- *   sub-select from nothing but the function.
- * - A nested loop with the function: the node takes its place.
+ * - Calls in a target list become columns of the node.  What they and the
+ *   rest of the list need becomes the child's target list.  A sub-select from
+ *   nothing but the function counts as a call.
+ * - A nested loop with the function is replaced by the node.
  *
- * 1. What is not known for sure leaves the plan as it is.
- * 2. A call is moved only if each row makes it, and nothing in what is read
- *    ahead is volatile: it would be computed before its turn.
+ * 1. If anything is not known for sure, the plan stays as it is.
+ * 2. A call is moved only if each row makes it, and if nothing that is read
+ *    ahead is volatile: that would be computed before its turn.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -28,8 +28,8 @@
 #include "scan.h"
 
 /*
- * A list with more calls than this stays as it is: to take it apart would take
- * long.
+ * A list with more calls than this stays as it is: taking it apart would take
+ * too long.
  */
 #define MAX_CALLS	64
 
@@ -39,11 +39,13 @@
 /* A call in a target list */
 typedef struct ListCall
 {
-	FuncExpr   *func;			/* its arguments are as the list's expressions */
-	List	   *fields;			/* of its result that are taken by themselves */
-	FunctionScan *scan;			/* the sub-select that it is; NULL: it is none */
-	List	   *params;			/* that take its columns, in UPDATE */
-	bool		is_used;		/* each row takes one of them */
+	FuncExpr   *func;			/* its arguments are like the list's
+								 * expressions */
+	List	   *fields;			/* of its result, if they are selected one by
+								 * one */
+	FunctionScan *scan;			/* the sub-select; NULL: it is none */
+	List	   *params;			/* that get its columns, in UPDATE */
+	bool		is_used;		/* each row uses one of them */
 } ListCall;
 
 /* An expression that stands for a call */
@@ -53,23 +55,23 @@ typedef struct CallSite
 	ListCall   *call;
 } CallSite;
 
-/* A target list at hand */
+/* A target list that is being rewritten */
 typedef struct TargetList
 {
 	Rewrite    *rw;
 	List	   *calls;			/* ListCalls */
 	List	   *sites;			/* CallSites */
 	List	   *columns;		/* for the child */
-	bool		has_too_many;	/* of them for a tuple */
+	bool		has_too_many;	/* columns for a tuple */
 } TargetList;
 
-/* A nested loop at hand */
+/* A nested loop that is being rewritten */
 typedef struct Lateral
 {
 	NestLoop   *loop;
 	FunctionScan *scan;
-	bool		for_arguments;	/* which see the child; all else sees the scan
-								 * tuple */
+	bool		for_arguments;	/* which refer to the child; all else refers
+								 * to the scan tuple */
 	bool		has_failed;
 } Lateral;
 
@@ -121,7 +123,7 @@ sgt_wrap_target_list(Rewrite *rw, Plan **link, const Demand *demand)
 	if (list->calls == NIL || !is_used)
 		return;
 
-	/* their arguments are the first columns */
+	/* the calls' arguments are the first columns */
 	calls = palloc0(list_length(list->calls) * sizeof(ScanCall));
 	foreach(lc, list->calls)
 	{
@@ -189,7 +191,7 @@ has_target_list(const Plan *plan)
 		case T_GatherMerge:
 			return true;
 		case T_WindowAgg:
-			/* what ends it early looks at its own list */
+			/* the conditions that end it early refer to its own list */
 			return plan->qual == NIL && ((WindowAgg *) plan)->runCondition == NIL;
 		default:
 			return false;
@@ -197,9 +199,9 @@ has_target_list(const Plan *plan)
 }
 
 /*
- * Finds the sub-selects of UPDATE ... SET (a, b) = (SELECT ...): they stand at
- * the end of the list, and what takes their columns before.  Returns true if one
- * is something else than a call.
+ * Finds the sub-selects of UPDATE ... SET (a, b) = (SELECT ...): they stand
+ * at the end of the list, after what takes their columns.  Returns true if
+ * one is something other than a call.
  */
 static bool
 find_multiexprs(TargetList *list, List *targetlist)
@@ -223,8 +225,8 @@ find_multiexprs(TargetList *list, List *targetlist)
 }
 
 /*
- * Finds all calls.  Returns true if one is not made for each row, or needs what
- * is volatile, so that the list must stay as it is.
+ * Finds all calls.  Returns true if one is not made for each row, or needs
+ * something volatile, so that the list must stay as it is.
  */
 static bool
 find_calls(Node *node, void *context)
@@ -256,7 +258,7 @@ find_calls(Node *node, void *context)
 }
 
 /*
- * Whether an expression evaluates all that it consists of.
+ * Whether an expression always evaluates all of its parts.
  */
 static bool
 is_transparent(Node *node)
@@ -294,9 +296,10 @@ is_volatile(Oid function, void *context)
 }
 
 /*
- * Adds a call, unless it is a copy of one: the parser makes one for each column
- * of (f(x)).*, all at the same place of the query.  "field" is that which is
- * selected, 0 if none is.  NULL if it cannot be moved.
+ * Adds a call, unless it is a copy of a known one: the parser makes a copy
+ * for each column of (f(x)).*, all at the same place in the query.  "field"
+ * is the one that is selected, 0 if none is.  Returns NULL if the call cannot
+ * be moved.
  */
 static ListCall *
 add_call(TargetList *list, FuncExpr *func, int field)
@@ -330,7 +333,7 @@ add_call(TargetList *list, FuncExpr *func, int field)
 
 /*
  * Adds a sub-select from nothing but the function, whose arguments come from
- * the row; NULL if it is not that.
+ * the row; NULL if it is something else.
  */
 static ListCall *
 add_subselect(TargetList *list, const SubPlan *subplan)
@@ -351,7 +354,7 @@ add_subselect(TargetList *list, const SubPlan *subplan)
 			return NULL;
 	}
 
-	/* as they come, so that they are evaluated where the sub-select was */
+	/* put in what parameters stand for, to be evaluated where they were */
 	func = copyObject((FuncExpr *) linitial_node(RangeTblFunction, scan->functions)->funcexpr);
 	foreach(lc, func->args)
 	{
@@ -405,7 +408,8 @@ find_site(const TargetList *list, const Node *node)
 }
 
 /*
- * The call of which a parameter takes a column, and that column's number from 0.
+ * The call whose column a parameter takes, and that column's number, from 0;
+ * NULL if there is none.
  */
 static ListCall *
 find_param(const TargetList *list, const Node *node, int *number)
@@ -444,8 +448,8 @@ mentions_site(Node *node, void *context)
 }
 
 /*
- * Makes an expression of the target list one of the node: calls become columns
- * of its scan tuple, and so does the largest of what has none.
+ * Turns an expression of the target list into one of the node: calls become
+ * columns of its scan tuple, and so do the largest parts without calls.
  */
 static Node *
 move_up(Node *node, void *context)
@@ -474,7 +478,7 @@ move_up(Node *node, void *context)
 }
 
 /*
- * What a call returns.
+ * The column that holds what a call returns.
  */
 static Node *
 get_call_var(const TargetList *list, const ListCall *call)
@@ -493,7 +497,8 @@ get_call_var(const TargetList *list, const ListCall *call)
 }
 
 /*
- * What a column of the function's entry in the range table is of the composite.
+ * The attribute of the composite that a column of the function's range-table
+ * entry stands for.
  */
 static Node *
 get_field(Node *composite, const Var *var)
@@ -512,8 +517,8 @@ get_field(Node *composite, const Var *var)
 }
 
 /*
- * Has the child compute an expression, and returns what refers to it.  Columns
- * start after "offset".
+ * Makes the child compute an expression, and returns a reference to that
+ * column.  Columns start after "offset".
  */
 static Node *
 get_column(TargetList *list, Node *node, int varno, int offset)
@@ -602,8 +607,8 @@ sgt_is_lateral(const Rewrite *rw, const Plan *plan)
 }
 
 /*
- * Puts a node in the place of such a plan, if that can be done.  Its target list
- * is evaluated as rows are handed on, so that it may be volatile.  Quals keep
+ * Puts a node in the place of such a plan, if that can be done.  Its target
+ * list is evaluated as rows are handed on, so it may be volatile.  Quals keep
  * the order in which the loop evaluates them.
  */
 void
@@ -644,7 +649,8 @@ sgt_replace_loop(Rewrite *rw, Plan **link, const Demand *demand)
 }
 
 /*
- * Makes an expression of the nested loop, or of its function, one of the node.
+ * Turns an expression of the nested loop, or of its function, into one of the
+ * node.
  */
 static Node *
 move_lateral(Node *node, void *context)

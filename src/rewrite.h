@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * rewrite.h
- *		Puts the node that reads ahead in the place of what calls row by row.
+ *		Puts the node that reads ahead in place of row-by-row calls.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_REWRITE_H

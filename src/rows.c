@@ -41,7 +41,7 @@ sgt_get_args(const NullableDatum *values, GuestTokenArgs *args)
 }
 
 /*
- * Refuses a result type that is not as the script has made it: all text.
+ * Refuses a result type that is not as the script made it: all text.
  */
 void
 sgt_check_result_type(Oid type, TupleDesc desc, int n_columns)

@@ -18,7 +18,8 @@
 
 /*
  * The columns of a result, all text.  sw_guest_token has the first two,
- * sw_guest_token_result all of them, a row of a batch its ordinality before.
+ * sw_guest_token_result all of them, and a row of a batch also its ordinality
+ * before them.
  */
 enum
 {

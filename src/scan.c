@@ -3,16 +3,16 @@
  *		The plan node that reads ahead, "Guest Tokens".
  *
  * Reads rows from its child before they are asked for, has their calls in
- * flight together, and hands the rows on in the child's order.  Knows the
- * executor; which plans get the node is for plan.c, how requests travel for
- * what is below tokens.c.
+ * flight together, and hands the rows on in the child's order.  It knows the
+ * executor, but not which plans get the node (plan.c) or how requests travel
+ * (what is below tokens.c).
  *
- * 1. No row is read that the statement, run row by row, would not have read as
- *    well, if it ends normally.
+ * 1. If the statement ends normally, no row is read that it would not have
+ *    read row by row as well.
  * 2. A failure is raised when its row's turn comes.  Once one is known, no
  *    further row is read.
- * 3. Without the setting, in EvalPlanQual, and where nobody knows how many rows
- *    are wanted, the node reads one row at a time.
+ * 3. Without the setting, in EvalPlanQual, and where it is not known how many
+ *    rows are wanted, the node reads one row at a time.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -43,8 +43,8 @@
 #define SCAN_NAME			"Guest Tokens"
 
 /*
- * So many times as many rows are held as requests may be in flight: else one
- * slow answer keeps those behind it from being replaced.
+ * How many rows are held for each request that may be in flight: with only
+ * one, a slow answer would keep those behind it from being replaced.
  */
 #define ROWS_PER_REQUEST	2
 
@@ -54,7 +54,7 @@ typedef struct RowCall
 	FuncExpr   *func;
 	List	   *args;			/* ExprStates */
 	bool		is_try;
-	Index		rti;			/* 0: it is no entry of the range table */
+	Index		rti;			/* 0: it has no entry in the range table */
 	TupleDesc	desc;			/* of its result; NULL: not looked up yet */
 	TupleTableSlot *slot;		/* for EvalPlanQual */
 } RowCall;
@@ -66,7 +66,7 @@ typedef struct Row
 	int			n_waiting;		/* calls without a result */
 	bool		is_absent;		/* EvalPlanQual has no such row */
 	CallError  *error;			/* to be raised; NULL: none */
-	int			error_call;		/* whose it is */
+	int			error_call;		/* the call that failed */
 	Datum	   *values;			/* results; 0: there is none */
 } Row;
 
@@ -74,7 +74,7 @@ typedef struct ScanNode
 {
 	CustomScanState css;
 	dlist_node	node;			/* in "nodes" */
-	MemoryContext context;		/* has all that follows */
+	MemoryContext context;		/* holds all that follows */
 	MemoryContextCallback callback; /* takes it out of the list */
 
 	int			n_calls;
@@ -102,7 +102,7 @@ typedef struct ScanNode
 	int64		n_in_run;		/* handed on in it */
 } ScanNode;
 
-/* An ExecutorRun() that runs */
+/* An ExecutorRun() in progress */
 typedef struct Run
 {
 	uint64		number;
@@ -173,12 +173,12 @@ sgt_is_scan(const Plan *plan)
 }
 
 /*
- * Makes a node with the costs of "model", which it takes the place of.  Target
- * list, qual and the plan's number are for the caller to fill in.  "limit" is
- * the LIMIT that bounds it, or NULL.
+ * Makes a node with the costs of "model", whose place it takes.  Target list,
+ * qual and the plan's number are for the caller to fill in.  "limit" is the
+ * LIMIT that bounds it, or NULL.
  *
- * Whoever plans with the node has it run in this session, so that now is the
- * time to look at what ExecutorRun() is asked for.
+ * A plan with the node runs in the session that has made it, so now is the
+ * time to hook into ExecutorRun(), to see what it is asked for.
  */
 CustomScan *
 sgt_make_scan(const Plan *model, Plan *child, ScanCall *calls, int n_calls,
@@ -239,8 +239,9 @@ sgt_make_scan(const Plan *model, Plan *child, ScanCall *calls, int n_calls,
  */
 
 /*
- * Notes how many rows are asked for, and abandons what is on its way if the run
- * fails: of a portal that a subtransaction has not opened, the rest lives on.
+ * Notes how many rows are asked for, and abandons what is on its way if the
+ * run fails: the requests of a portal from outside the failed subtransaction
+ * would live on.
  */
 static void
 run_executor(QueryDesc *desc, ScanDirection direction,
@@ -368,7 +369,7 @@ end_scan(CustomScanState *css)
 {
 	ScanNode   *scan = (ScanNode *) css;
 
-	/* it may hold what the context has */
+	/* it may hold a tuple that is in the context */
 	ExecClearTuple(scan->child_slot);
 	MemoryContextDelete(scan->context);
 	ExecEndNode(outerPlanState(css));
@@ -445,7 +446,7 @@ exec_scan(CustomScanState *css)
 		slot = hand_on(scan);
 		if (slot == NULL)
 			continue;
-		/* the quals may run for long, too */
+		/* the quals may run for a long time, too */
 		sgt_leave_stream(scan->stream);
 		econtext->ecxt_scantuple = slot;
 		if (!ExecQual(css->ss.ps.qual, econtext))
@@ -461,7 +462,7 @@ exec_scan(CustomScanState *css)
 }
 
 /*
- * Reads as many rows as are wanted and have places, and as go into work_mem, at
+ * Reads as many rows as are wanted, have places and fit into work_mem, but at
  * least one if there is any.
  */
 static void
@@ -519,8 +520,8 @@ count_wanted(ScanNode *scan)
 }
 
 /*
- * Tells the child how many rows are read of it, as LIMIT would if the node were
- * not there: a sort then keeps only those.
+ * Tells the child how many of its rows are read, as LIMIT would if the node
+ * were not there: a sort then keeps only those.
  */
 static void
 pass_limit(ScanNode *scan)
@@ -535,7 +536,7 @@ pass_limit(ScanNode *scan)
 }
 
 /*
- * How many rows LIMIT reads; it has refused what is negative.
+ * How many rows LIMIT reads; it has already refused negative numbers.
  */
 static int64
 eval_limit(ScanNode *scan)
@@ -652,8 +653,9 @@ make_call(ScanNode *scan, Row *row, int number)
 }
 
 /*
- * Within EvalPlanQual a function's row is not computed again, but what it was:
- * false if this is not so.  ExecScanFetch() does the same for other nodes.
+ * Within EvalPlanQual, fetches the row that the function has returned before;
+ * false if the row has to be computed.  ExecScanFetch() does the same for
+ * other nodes.
  */
 static bool
 fetch_epq_row(ScanNode *scan, Row *row, RowCall *call, int number)
@@ -676,7 +678,8 @@ fetch_epq_row(ScanNode *scan, Row *row, RowCall *call, int number)
 }
 
 /*
- * Takes the result of a call, at any time while requests go on.
+ * Takes the result of a call, which may come at any time while requests go
+ * on.
  */
 static void
 take_result(void *arg, int tag, const TokenPair *pair, const CallError *error)
@@ -711,7 +714,7 @@ take_result(void *arg, int tag, const TokenPair *pair, const CallError *error)
 
 /*
  * Takes the first row out of the ring, as a scan tuple; NULL if it is absent.
- * Raises its error.  What was handed on before is freed.
+ * Raises the row's error, if it has one.  Frees what was handed on before.
  */
 static TupleTableSlot *
 hand_on(ScanNode *scan)
@@ -723,7 +726,7 @@ hand_on(ScanNode *scan)
 
 	if (row->error)
 	{
-		/* the client may not read it for long */
+		/* the client may not read it for a long time */
 		sgt_rest_stream(scan->stream);
 		sgt_raise_error(row->error);
 	}

@@ -7,10 +7,10 @@
  * either facility as for a socket.
  *
  * libcurl stops watching a socket when its request is done, and watches it
- * again for the next.  So a socket whose closing is announced stays registered
- * while nothing is wanted of it, until it reports something all the same.  The
- * two system calls that this saves are a fifth of the time of a request in a
- * batch of 256 over the loopback interface.
+ * again for the next.  So if we will be told when a socket is closed, it
+ * stays registered even while nothing is wanted of it, until it reports
+ * something anyway.  The two system calls that this saves are a fifth of the
+ * time of a request in a batch of 256 over the loopback interface.
  *
  * Plain C; nothing raises.  errno tells why something failed.
  *-------------------------------------------------------------------------
@@ -46,7 +46,7 @@ static bool change_events(int set, int socket, int old_events,
 						  int new_events);
 
 /*
- * Opens a set, which is empty; false if that is not possible.
+ * Opens an empty set; false if that is not possible.
  */
 bool
 sgt_open_sockets(SocketSet *set)
@@ -87,7 +87,7 @@ sgt_has_spare_descriptor(const SocketSet *set)
 
 /*
  * Opens a socket; -1 if that is not possible, or if it would take the last
- * descriptor: TLS needs one for the authorities, and would take them for
+ * descriptor: TLS needs one to read the authorities, and would report them as
  * unreadable.
  */
 int
@@ -147,8 +147,8 @@ sgt_add_socket(SocketSet *set, int socket)
 }
 
 /*
- * Forgets a socket that is closed already, or about to be, which does the
- * rest; false if it was not added.
+ * Forgets a socket that is closed already, or about to be; closing it does
+ * the rest.  False if it was not added.
  */
 bool
 sgt_remove_socket(SocketSet *set, int socket)
@@ -163,7 +163,7 @@ sgt_remove_socket(SocketSet *set, int socket)
 
 /*
  * Cuts all connections, so that nothing more can be read from them, not even
- * what has arrived.  Safe in a signal's handler, for which it does nothing while
+ * what has arrived.  Safe in a signal handler, because it does nothing while
  * the set is being enlarged.
  */
 void
@@ -202,7 +202,7 @@ sgt_local_port(int socket)
 
 /*
  * Whether the other side has ended the connection of a socket, even if not
- * everything has been read that came before.
+ * all that came before has been read.
  */
 bool
 sgt_is_hung_up(int socket)
@@ -242,8 +242,9 @@ sgt_note_idle(SocketSet *set, int socket, int local_port)
 }
 
 /*
- * Whether something has arrived on a socket of this port, or its end, though
- * nothing may.  Sockets whose other sides differ can have the same port.
+ * Whether anything, even the end, has arrived on a socket of this port
+ * although nothing may.  Sockets whose other sides differ can have the same
+ * port.
  */
 bool
 sgt_has_stray_input(const SocketSet *set, int local_port)
@@ -260,7 +261,7 @@ sgt_has_stray_input(const SocketSet *set, int local_port)
 }
 
 /*
- * Whether a socket was added that has been closed since.
+ * Whether a socket that was added has been closed since.
  */
 bool
 sgt_is_socket_lost(const SocketSet *set, int socket)
@@ -302,7 +303,7 @@ find_socket(SocketSet *set, int socket)
 }
 
 /*
- * Tells the kernel.  It does not mind a socket that is closed already.
+ * Tells the kernel which events to report.  The socket may be closed already.
  */
 static bool
 change_events(int set, int socket, int old_events, int new_events)

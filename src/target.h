@@ -3,7 +3,7 @@
  *		Where requests go, with which credentials, and what bounds them.
  *
  * A target never changes: when a setting, the token's file or the certificate
- * authorities do, settings.c makes another one.  Whoever goes on with the old
+ * authorities do, settings.c makes another one.  Whoever still uses the old
  * one has pinned it.
  *-------------------------------------------------------------------------
  */
@@ -25,7 +25,7 @@ typedef struct Target
 	bool		is_https;		/* else plain HTTP, to a loopback host */
 	const char *authorization;	/* the header's value; NULL: none is sent */
 	const char *ca_file;		/* NULL: as libcurl finds it */
-	uint64		trust_number;	/* another one: ca_file has changed */
+	uint64		trust_number;	/* differs if ca_file has changed */
 	const char *proxy;			/* NULL: none, whatever the environment says */
 	bool		obeys_no_proxy; /* the environment's variable of that name */
 	SecretList	secrets;		/* what no message may show */

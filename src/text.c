@@ -393,7 +393,7 @@ decode_unit(const char *str, size_t length, long *character)
 	}
 	if (str[0] == '%')
 	{
-		/* %25 is the percent sign itself, of what is escaped once more */
+		/* %25 is a percent sign that is itself escaped */
 		n = 1;
 		while (n + 2 <= length && memcmp(str + n, "25", 2) == 0)
 			n += 2;
@@ -419,7 +419,7 @@ decode_unit(const char *str, size_t length, long *character)
 	return 1;
 }
 
-/* A number of so many digits, or -1. */
+/* The number that "length" digits make, or -1. */
 static long
 read_number(const char *str, size_t length, int base)
 {

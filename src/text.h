@@ -12,7 +12,7 @@
 /* How much of a text from outside is shown, in characters. */
 #define SGT_MAX_SHOWN		200
 
-/* What it can take: every character may need four bytes. */
+/* Room for that: every character may need four bytes. */
 #define SGT_SHOWN_SIZE		(SGT_MAX_SHOWN * 4 + 1)
 
 /*

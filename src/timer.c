@@ -2,7 +2,7 @@
  * timer.c
  *		Points in time at which something has to be done, the earliest first.
  *
- * Does not know what has to be done; whoever waits looks.
+ * It does not know what that is, and wakes nobody: whoever waits has to look.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -2,7 +2,7 @@
  * timer.h
  *		Points in time at which something has to be done, the earliest first.
  *
- * For batch.c, whose requests have one each.
+ * For drive.c and batch.c, whose requests have one each.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_TIMER_H
@@ -12,14 +12,14 @@
 
 #include "lib/pairingheap.h"
 
-/* Part of what it is for. */
+/* Embedded in the struct that it is for. */
 typedef struct Timer
 {
 	pairingheap_node node;
 	int64		wake_us;		/* NEVER: it is not set */
 } Timer;
 
-/* What a timer is part of. */
+/* The struct that a timer is embedded in. */
 #define timer_container(type, member, timer) \
 	((type *) ((char *) (timer) - offsetof(type, member)))
 

@@ -2,9 +2,9 @@
  * tokens.c
  *		Guest tokens: from checked arguments to the API's answer.
  *
- * Knows SignalWire's API and PostgreSQL's errors; knows nothing of function
- * calls or rows, which are for functions.c and trigger.c, nor of how requests
- * travel, which is for batch.c.
+ * It knows SignalWire's API and PostgreSQL's errors, but nothing of function
+ * calls or rows (functions.c, trigger.c), or of how requests travel
+ * (batch.c).
  *
  * 1. Arguments are checked before anything is sent.
  * 2. A single call is a batch of one: its error is raised, while that of a
@@ -33,7 +33,7 @@
 #define CREATE_PATH		"/api/fabric/guests/tokens"
 #define REFRESH_PATH	"/api/fabric/subscribers/tokens/refresh"
 
-/* Of an argument; an issued token is no longer, and the rest is far shorter. */
+/* Of an argument: issued tokens are no longer, and the rest is far shorter. */
 #define MAX_TEXT_LENGTH	SGT_MAX_TOKEN_LENGTH
 
 /* In UTC. */
@@ -191,7 +191,7 @@ sgt_probe_api(Target *target, AttemptProbe *probe, CallError *error)
 
 /*
  * An error is caught in a subtransaction, so its context is the parent of
- * whatever must go then.
+ * whatever must be deleted then.
  */
 static Batch *
 begin_call(Call *call, Target *target, const char *path, MemoryContext parent)
@@ -258,7 +258,7 @@ sgt_begin_stream(MemoryContext parent, TokenSink sink, void *arg)
 }
 
 /*
- * Asks for a guest token, as soon as there is a place: until then it waits,
+ * Asks for a guest token, as soon as there is a place, and until then waits
  * and takes results.  The first call judges the settings.  An error of the
  * arguments is a result at once, and so is a refusal of the caller: after a
  * 401 or 403 nothing more is sent, because it would fare no better.
@@ -272,7 +272,10 @@ sgt_submit_call(TokenStream *stream, const GuestTokenArgs *args, int tag)
 	char	   *json;
 	bool		ok;
 
-	/* many in a row may be invalid, or refused, while others are on their way */
+	/*
+	 * a row of calls may be invalid, or refused, while others are on their
+	 * way
+	 */
 	sgt_check_for_interrupts();
 	sgt_poll_requests();
 	while (!sgt_has_place(stream) && sgt_take_result(stream))
@@ -359,9 +362,9 @@ sgt_rest_stream(TokenStream *stream)
 }
 
 /*
- * The same before whoever takes the rows of a query runs, which may be for long:
- * the next call may find other settings.  What refused the calls must be known as
- * long as they are refused.
+ * To be called before whoever takes a query's rows runs, possibly for a long
+ * time: by the next call, the settings may have changed.  A refusal is kept
+ * for as long as it refuses calls.
  */
 void
 sgt_leave_stream(TokenStream *stream)
@@ -373,7 +376,7 @@ sgt_leave_stream(TokenStream *stream)
 }
 
 /*
- * Abandons what is on its way, and begins anew with the next call.
+ * Abandons what is on its way, and starts afresh with the next call.
  */
 void
 sgt_abandon_calls(TokenStream *stream)
@@ -416,8 +419,9 @@ sgt_take_result(TokenStream *stream)
 	outcome = &request->outcome;
 
 	/*
-	 * A setting that cannot be used concerns all calls.  If it turns bad on
-	 * the way, tokens may have been issued that must not be thrown away.
+	 * A setting that cannot be used concerns all calls.  If it becomes
+	 * unusable later, tokens may have been issued that must not be thrown
+	 * away.
 	 */
 	if ((outcome->result == ATTEMPT_BAD_CA_FILE ||
 		 outcome->result == ATTEMPT_BAD_URL) &&
@@ -565,7 +569,7 @@ check_expires_in(const Interval *expires_in, int64 *expire_at,
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz end;
 
-	/* infinite intervals are here, too */
+	/* this catches infinite intervals, too */
 	if (expires_in->month > MAX_INTERVAL_YEARS * MONTHS_PER_YEAR ||
 		expires_in->day > MAX_INTERVAL_YEARS * days_per_year ||
 		expires_in->time > MAX_INTERVAL_YEARS * days_per_year * USECS_PER_DAY)

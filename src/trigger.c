@@ -8,7 +8,7 @@
  *
  * INSERT always issues; UPDATE only if an input column changed or the token
  * is NULL.  NULL addresses leave the row as it is.  All misuse is found
- * before anything is sent, and named with the trigger or the column.
+ * before anything is sent, and the error names the trigger or the column.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -153,9 +153,9 @@ find_columns(const TriggerData *trigger, int *columns)
 }
 
 /*
- * Reading from a domain is as good as from its base type; writing would bypass
- * its constraints.  The server computes generated columns after this trigger,
- * so that they can neither be read nor written here.
+ * A domain can be read like its base type, but writing to it would bypass its
+ * constraints.  The server computes generated columns after this trigger, so
+ * they can be neither read nor written here.
  */
 static void
 check_column(TupleDesc desc, int arg, int number)

@@ -30,7 +30,7 @@
 #define LABEL_CHARACTERS \
 	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-"
 
-/* A URL as libcurl's parser sees it; the NULL pointers are what is absent. */
+/* A URL as libcurl's parser sees it; NULL pointers stand for absent parts. */
 typedef struct UrlParts
 {
 	const char *scheme;
@@ -131,7 +131,7 @@ sgt_read_proxy(const char *str, bool is_https, ProxyUrl *result)
 	if (!parse_url(url, CURLU_NON_SUPPORT_SCHEME, &parts))
 		return gettext_noop("It is not the URL of a proxy.");
 
-	/* libcurl would go without a proxy whose credentials it cannot decode */
+	/* libcurl would use no proxy if it could not decode the credentials */
 	if (!parts.decodes)
 		return gettext_noop("Its user name or password is not valid.");
 	if (!is_known_proxy_scheme(parts.scheme))
@@ -150,7 +150,7 @@ sgt_read_proxy(const char *str, bool is_https, ProxyUrl *result)
 
 /*
  * The proxy that the environment names, in the variables that libcurl has for
- * https, in its order; NULL if it names none.
+ * https, and in libcurl's order; NULL if it names none.
  */
 const char *
 sgt_find_environment_proxy(void)
@@ -171,8 +171,8 @@ sgt_find_environment_proxy(void)
 
 /*
  * Where the password of a proxy's URL begins and ends, or NULL.  Looks for
- * the last "@", wherever it is: better to see a password in what is no URL
- * than to miss one.
+ * the last "@", wherever it is: better to see a password in something that is
+ * not a URL than to miss one.
  */
 const char *
 sgt_find_proxy_password(const char *url, const char **end)

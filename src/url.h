@@ -15,7 +15,7 @@ typedef struct ApiUrl
 	bool		is_https;
 } ApiUrl;
 
-/* A proxy; the NULL pointers are what its URL does not have. */
+/* A proxy; NULL pointers stand for what its URL lacks. */
 typedef struct ProxyUrl
 {
 	const char *url;

@@ -5,13 +5,13 @@
  * libcurl, nghttp2 and OpenSSL keep reading as long as data arrives that is
  * not meant for their caller: empty frames of HTTP/2, TLS's own messages.  A
  * server that sends these without end would keep libcurl from returning, with
- * all signals blocked.  So a timer of the process's CPU time looks now and
- * then whether the call that it saw the last time is still running.  If so, it
- * calls a function that ends it.
+ * all signals blocked.  So a timer of the process's CPU time checks now and
+ * then whether the call that it saw the last time is still running.  If so,
+ * it calls a function that ends that call.
  *
  * It uses ITIMER_PROF and SIGPROF, which PostgreSQL leaves alone unless it is
  * built for gprof.  Setting and stopping the timer for each call would cost 6
- * us, so it runs on: the first look that finds nothing to watch stops it.
+ * us, so it keeps running until a look finds nothing to watch, and stops it.
  *
  * Plain C; nothing raises.
  *-------------------------------------------------------------------------
@@ -34,7 +34,7 @@
 
 #define WATCHDOG_SIGNAL		SIGPROF
 
-/* The number of the call that is going on, or 0; and that of the last look. */
+/* The number of the call in progress, or 0; and what the last look saw. */
 static volatile sig_atomic_t call = 0;
 static volatile sig_atomic_t seen_call = 0;
 
@@ -130,7 +130,7 @@ sgt_end_watched_call(void)
 }
 
 /*
- * The signal's handler.  The kernel may choose a thread of libcurl's for it.
+ * The signal's handler.  The kernel may run it in one of libcurl's threads.
  */
 static void
 look(int signal_number)
