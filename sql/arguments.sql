@@ -50,14 +50,14 @@ FROM unnest(ARRAY['1 second', '1 month', '7000 years', '1 month -1 day', '-1 yea
 				  '-2562047788:00:54.775807', '-900 years -360000 days -8760000 hours',
 				  '10000 years', '10001 years', '178000000 years', '2147483647 days', '2562047788:00:54.775807',
 				  '9999 years 3650000 days 87600000 hours']) value;
--- infinity came with PostgreSQL 17; before, there is no such interval
+-- infinity came with PostgreSQL 17; older versions have no such interval
 SELECT value, CASE WHEN current_setting('server_version_num')::int >= 170000 THEN pg_temp.judge(value::interval)
 				   ELSE '22023 expires_in must ' || note END AS judge
 FROM (VALUES ('infinity', 'not end after the year 9999'), ('-infinity', 'be at least one second')) v (value, note);
--- one way to say it, not two
+-- only one of the two ways to say it
 SELECT sw_create_guest_token(ARRAY[:'address']::uuid[], 2147483647, expires_in => '1 hour');
 \echo :LAST_ERROR_SQLSTATE
--- what is no interval and no Unix time in seconds does not even resolve
+-- anything but an interval or a Unix time in seconds does not even resolve
 \set VERBOSITY terse
 SELECT sw_create_guest_token(ARRAY[:'address']::uuid[], expire_at => 1767225600000);
 SELECT sw_create_guest_token(ARRAY[:'address']::uuid[], expire_at => now() + interval '1 hour');
@@ -68,8 +68,8 @@ SELECT sw_create_guest_token(ARRAY[:'address']::uuid[], region => '');
 \echo :LAST_ERROR_SQLSTATE
 SELECT sw_create_guest_token(ARRAY[:'address']::uuid[], ch => '');
 \echo :LAST_ERROR_SQLSTATE
--- what is fit gets as far as the settings: ten addresses, any lower bound,
--- the same one twice
+-- valid arguments get as far as the settings: ten addresses, any lower bound,
+-- the same address twice
 SELECT sw_create_guest_token(array_fill(:'address'::uuid, '{10}'));
 \echo :LAST_ERROR_SQLSTATE
 SELECT sw_create_guest_token(array_fill(:'address'::uuid, '{10}', '{-5}'),
@@ -83,7 +83,7 @@ SELECT sw_refresh_guest_token('');
 SELECT sw_refresh_guest_token('token');
 \echo :LAST_ERROR_SQLSTATE
 -- a batch: the settings come first, then the array, which concerns the whole
--- call, the requests last
+-- call, and the requests last
 SELECT * FROM sw_create_guest_tokens(NULL);
 \echo :LAST_ERROR_SQLSTATE
 SELECT * FROM sw_create_guest_tokens(array_fill(NULL::sw_guest_token_request, '{2,2}'));

@@ -39,11 +39,10 @@ FROM sw_create_guest_tokens(ARRAY[
 	ROW('{11111111-1111-1111-1111-111111111111}', NULL, NULL, NULL)
 ]::sw_guest_token_request[])
 ORDER BY ordinality;
--- any lower bound: ordinality counts from 1 all the same
+-- whatever the lower bound, ordinality counts from 1
 SELECT ordinality, error_code FROM sw_create_guest_tokens(
 	array_fill(NULL::sw_guest_token_request, '{2}', '{5}')) ORDER BY ordinality;
--- after a 401 nothing more is sent: those behind it carry its error, or
--- their own
+-- after a 401 nothing more is sent: later requests get its error, or their own
 SET sw_guest_token.max_concurrency = 1;
 SELECT set_config('sw_guest_token.base_url', :'sandbox_url' || '/script/201-then-401-then-201', false) IS NOT NULL AS set;
 SELECT ordinality, token IS NOT NULL AS token, error_code, error
@@ -64,7 +63,7 @@ SELECT set_config('sw_guest_token.base_url', :'sandbox_url' || '/script/404-then
 SELECT ordinality, token IS NOT NULL AS token, error_code, error
 FROM sw_create_guest_tokens(array_fill(
 	ROW('{11111111-1111-1111-1111-111111111111}', NULL, NULL, NULL)::sw_guest_token_request, '{3}')) ORDER BY ordinality;
--- in any place of a query
+-- anywhere in a query
 SET sw_guest_token.base_url = :'sandbox_url';
 RESET sw_guest_token.max_concurrency;
 SELECT count(*) FROM (SELECT * FROM sw_create_guest_tokens(array_fill(

@@ -1,5 +1,5 @@
 --
--- Errors: one SQLSTATE each, as the stand-in API is told to fail.
+-- Errors: one SQLSTATE for each way in which the stand-in API is told to fail.
 --
 LOAD 'sw_guest_token';
 \getenv sandbox_url SANDBOX_URL
@@ -49,7 +49,7 @@ CREATE FUNCTION pg_temp.answer(script text, body bytea)
 RETURNS TABLE (code text, message text, detail text, hint text) LANGUAGE sql AS $$
 	SELECT f.* FROM pg_temp.fail(script || ',body=' || regexp_replace(encode(body, 'hex'), '..', '%\&', 'g')) f
 $$;
--- a 422 in all its shapes; what has none of them is shown as it is
+-- a 422 in all its shapes; a body with any other is shown as it is
 SELECT f.* FROM pg_temp.answer('422', '{"errors":[{"message":"No."}]}') f;
 SELECT f.* FROM pg_temp.answer('422', '{"errors":[{"message":"First","attribute":null,"code":"a"},{"message":"Second","attribute":"ch","url":"u"}]}') f;
 SELECT f.* FROM pg_temp.answer('422', '{"errors":[{"message":"First","url":"https://example.com/a"},7,{}]}') f;
@@ -61,15 +61,15 @@ SELECT f.* FROM pg_temp.answer('422', '') f;
 SELECT f.* FROM pg_temp.answer('422', 'not JSON') f;
 SELECT f.* FROM pg_temp.answer('422', 'a\001b\012  c\377d\342\200\256e') f;
 SELECT f.* FROM pg_temp.answer('422', '{"errors":[{"message":"a\300\200b\\u0000c\\u0007d"}]}') f;
--- of a body at most 200 characters are shown, of errors at most ten
+-- at most 200 characters of a body are shown, and at most ten errors
 SELECT length(detail) FROM pg_temp.fail('500,retry-after=0,size=5000');
 SELECT code, length(message), array_length(string_to_array(detail, E'\n'), 1) AS entries,
 	   length(split_part(detail, E'\n', 10)) AS entry
 FROM pg_temp.answer('422', convert_to('{"errors":[' || repeat('{"message":"' || repeat('m', 300) || '"},', 11) || '7]}', 'UTF8'));
--- a status keeps its SQLSTATE however its body ends
+-- a status keeps its SQLSTATE no matter how its body ends
 SELECT script, f.code FROM unnest(ARRAY['401,size=2000000', 'cut,status=404', 'cut,status=422', 'cut,status=200']) script,
 	 LATERAL pg_temp.fail(script) f;
--- a 201 that is none: nothing of its body is shown
+-- a 201 that is not valid: nothing of its body is shown
 SELECT type, f.code, f.message, f.detail
 FROM unnest(ARRAY['', 'text%2Fhtml', 'application%2Fjsonx', 'application']) type,
 	 LATERAL pg_temp.fail('201,type=' || type) f;
@@ -117,7 +117,7 @@ SELECT script, f.code, f.message, f.detail
 FROM unnest(ARRAY['201,size=1048577', 'endless', 'garbage', 'bigheader', 'endlessheaders']) script,
 	 LATERAL pg_temp.fail(script) f;
 SELECT f.code, f.detail FROM pg_temp.fail('201,refresh=b,token=' || repeat('a', 65537)) f;
--- and what is one all the same
+-- and some that are valid nevertheless
 SELECT body, f.code
 FROM unnest(ARRAY['\015\012 {"token":"a","refresh_token":"b"}\015\012',
 				  '{"token":"a","refresh_token":"\\u0061\\/","x":[{"y":-1.5e+3,"z":{"y":0}},true,false,null,"\\ud83d\\ude00\303\244"]}']::bytea[]) bytes,
@@ -157,7 +157,7 @@ FROM unnest(ARRAY['garbage', '201,type=text%2Fhtml', '201,token=%C3%A4', 'close'
 SELECT f.* FROM pg_temp.fail('echo') f;
 SELECT f.* FROM pg_temp.fail('echo,raw=1,status=404') f;
 SELECT f.* FROM pg_temp.fail('echo,shape=errors,status=422') f;
--- escaped, in another case, or cut off; and tokens that others were issued
+-- escaped, in another case, or cut off; and tokens that were issued to others
 SET sw_guest_token.api_token = 'PT+secret/of%41+our=own';
 SELECT detail FROM unnest(ARRAY['PT+secret/of%41+our=own', '"PT+secret\\/of%41+our=own"', '\\"PT\\u002bsecret\\\\/of%2541+our=own\\"',
 								'PT%2Bsecret%2Fof%2541%2bour%3Down', 'PT&#43;secret&#x2f;of%41&#43;our&#61;own', 'pt+SECRET/of%41+our=own',

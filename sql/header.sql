@@ -1,5 +1,5 @@
 --
--- sw_token_header(): what a token says of itself.
+-- sw_token_header(): decodes a token's header.
 --
 CREATE FUNCTION pg_temp.token(header text) RETURNS text LANGUAGE sql AS $$
 	SELECT rtrim(translate(replace(encode(convert_to(header, 'UTF8'), 'base64'), E'\n', ''), '+/', '-_'), '=') || '.payload'
@@ -8,7 +8,7 @@ SELECT sw_token_header('eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIiwiY2giOiJ1cy1jZW50
 SELECT sw_token_header(pg_temp.token('{}')), sw_token_header(pg_temp.token(' {"a": [1, {"b": null}]} '));
 SELECT sw_token_header(pg_temp.token('{"?": "???>>>"}')), sw_token_header(NULL) IS NULL AS strict;
 SELECT sw_token_header(pg_temp.token('{"a": "\u0041"}'));
--- none
+-- no valid header
 SELECT sw_token_header('');
 \echo :LAST_ERROR_SQLSTATE
 SELECT sw_token_header('.');

@@ -14,7 +14,7 @@ FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.deptype = 'e'
 	 JOIN pg_extension e ON e.oid = d.refobjid
 WHERE e.extname = 'sw_guest_token' AND d.classid = 'pg_proc'::regclass
 ORDER BY p.oid::regprocedure::text COLLATE "C";
--- the server's wording differs between versions: its codes do not
+-- the server's wording differs between versions, but its codes do not
 \set VERBOSITY sqlstate
 CREATE ROLE regress_sw_guest_token;
 SET ROLE regress_sw_guest_token;
@@ -23,7 +23,7 @@ SELECT sw_create_guest_token(ARRAY['11111111-1111-1111-1111-111111111111']::uuid
 SELECT * FROM sw_create_guest_tokens('{}');
 SELECT sw_refresh_guest_token('token');
 SELECT sw_token_header('eyJhbGciOiJkaXIifQ.');
--- with it, and nothing more
+-- with EXECUTE, and nothing more
 RESET ROLE;
 GRANT EXECUTE ON FUNCTION sw_create_guest_token TO regress_sw_guest_token;
 SET ROLE regress_sw_guest_token;
@@ -33,7 +33,7 @@ SHOW sw_guest_token.api_token;
 SELECT current_setting('sw_guest_token.api_token_file');
 SELECT current_setting('sw_guest_token.proxy', true);
 SELECT name FROM pg_settings WHERE name LIKE 'sw\_guest\_token.%' ORDER BY name;
--- who could point the credentials elsewhere could read them
+-- whoever could send the credentials elsewhere could read them
 SET sw_guest_token.base_url = 'http://127.0.0.1:1';
 SET sw_guest_token.space_name = 'example';
 SET sw_guest_token.project_id = 'project';
@@ -42,7 +42,7 @@ SET sw_guest_token.api_token_file = '/etc/passwd';
 SET sw_guest_token.ca_file = '/tmp/ca.pem';
 SET sw_guest_token.proxy = 'http://127.0.0.1:1';
 SELECT set_config('sw_guest_token.base_url', 'http://127.0.0.1:1', false);
--- time and number are anybody's
+-- anybody may change times and numbers
 SET sw_guest_token.connect_timeout = '1s';
 SET sw_guest_token.timeout = '9s';
 SET sw_guest_token.max_retries = 0;
@@ -56,7 +56,7 @@ SET search_path = regress_lookalike, public;
 SELECT pg_typeof(t) = 'public.sw_guest_token'::regtype AS ok
 FROM public.sw_create_guest_token(ARRAY['11111111-1111-1111-1111-111111111111']::uuid[]) t;
 RESET search_path;
--- pg_read_all_settings may see
+-- pg_read_all_settings may see them
 RESET ROLE;
 GRANT pg_read_all_settings TO regress_sw_guest_token;
 SET ROLE regress_sw_guest_token;
@@ -66,8 +66,9 @@ DROP TYPE regress_lookalike.sw_guest_token;
 DROP SCHEMA regress_lookalike;
 DROP OWNED BY regress_sw_guest_token;
 DROP ROLE regress_sw_guest_token;
--- whatever default privileges grant as the extension is created, nobody but its
--- owner may spend money, with look-alikes in its schema that would match better
+-- whatever default privileges grant when the extension is created, nobody but
+-- its owner may spend money, even with look-alikes in its schema that would
+-- match better
 BEGIN;
 DROP EXTENSION sw_guest_token;
 CREATE SCHEMA regress_lookalike;
@@ -90,12 +91,12 @@ CREATE FUNCTION regress_lookalike.grants() RETURNS TABLE (function text, grantee
 	ORDER BY p.proname
 $$;
 SELECT * FROM regress_lookalike.grants();
--- what PUBLIC has lost by default stays lost
+-- what default privileges have taken from PUBLIC is not given back
 DROP EXTENSION sw_guest_token;
 ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
 CREATE EXTENSION sw_guest_token SCHEMA regress_lookalike;
 SELECT * FROM regress_lookalike.grants();
--- a grant that comes later is a grant
+-- a later grant counts
 GRANT EXECUTE ON FUNCTION regress_lookalike.sw_refresh_guest_token TO regress_anon;
 SELECT * FROM regress_lookalike.grants() WHERE function = 'sw_refresh_guest_token';
 ROLLBACK;

@@ -20,7 +20,7 @@ SET sw_guest_token.connect_timeout = 0;
 SET sw_guest_token.max_retries = -1;
 SET sw_guest_token.max_concurrency = 0;
 SET sw_guest_token.max_concurrency = 257;
--- the order of judgement does not matter, so each failing setting is alone
+-- each failing setting is alone, so the order of the checks does not matter
 CREATE FUNCTION pg_temp.judge(name text, value text) RETURNS text AS $$
 DECLARE
 	d text;
@@ -44,7 +44,7 @@ SELECT pg_temp.judge('project_id', '');
 SET sw_guest_token.project_id = 'project';
 SELECT pg_temp.judge('api_token', '');
 SET sw_guest_token.api_token = 'PTsecret';
--- from here on a setting that is fit leads to a closed port
+-- from here on a valid setting leads to a closed port
 SET sw_guest_token.max_retries = 0;
 SET sw_guest_token.timeout = '10s';
 -- space_name: one DNS label
@@ -75,12 +75,12 @@ FROM unnest(ARRAY['http://127.0.0.1:1/', 'HTTP://127.0.0.1:1', 'http://LOCALHOST
 				  'http://127.255.255.255:1/prefix/', 'https://127.0.0.1:1/prefix//']) value;
 -- ca_file
 SELECT pg_temp.judge('ca_file', '/no/such/file'), pg_temp.judge('ca_file', '/');
--- api_token_file: it wins over api_token, and its path is not told
+-- api_token_file: it wins over api_token, and its path is not shown
 SELECT pg_temp.judge('api_token_file', '/no/such/file');
 SELECT pg_temp.judge('api_token_file', '/');
 SELECT pg_temp.judge('api_token_file', '/dev/null');
 SELECT pg_temp.judge('api_token_file', '/etc/passwd');
--- proxy: what libcurl does not know, and for http what is elsewhere
+-- proxy: kinds that libcurl does not know, and for http remote hosts
 SELECT value, pg_temp.judge('proxy', value)
 FROM unnest(ARRAY['ftp://user:hunter2@127.0.0.1:1', 'what://127.0.0.1:1', 'http://', E'http://127.0.0.1\r\n:1',
 				  'http://user:hunter2@192.0.2.1:1', '192.0.2.1:1', 'http:/user:hunter2@127.0.0.1:1/://x',
@@ -112,7 +112,7 @@ ALTER ROLE regress_sw_guest_token SET sw_guest_token.proxy = 'http:/user:hunter2
 ALTER ROLE ALL SET sw_guest_token.api_token = 'PTsecret';
 \echo :LAST_ERROR_SQLSTATE
 SELECT count(*) FROM pg_db_role_setting WHERE setconfig::text ~ 'PTsecret|hunter2';
--- what is no secret may
+-- anything that is not a secret may
 ALTER ROLE regress_sw_guest_token SET sw_guest_token.api_token = '';
 ALTER ROLE regress_sw_guest_token SET sw_guest_token.api_token_file = '/some/file';
 ALTER ROLE regress_sw_guest_token SET sw_guest_token.proxy = 'http://127.0.0.1:1';

@@ -59,8 +59,8 @@ LANGUAGE C STRICT;
 COMMENT ON FUNCTION sw_guest_token_support(internal) IS
 'Tells the planner about calls, so that queries can read ahead. Only PostgreSQL calls it.';
 
--- What reaches outside costs more than PL/pgSQL's 100, so that cheap filters
--- run first, but not so much that queries are compiled for its sake.
+-- Functions that call the API cost more than PL/pgSQL's 100, so that cheap
+-- filters run first, but not so much that queries are compiled because of them.
 
 CREATE FUNCTION sw_create_guest_token(
 	addresses uuid[],
@@ -148,7 +148,7 @@ COMMENT ON FUNCTION sw_token_header(text) IS
 
 It sends nothing and verifies nothing. The rest of a token is encrypted.';
 
--- What all sessions know of the API, and have counted.
+-- What all sessions know about the API, and have counted.
 
 CREATE FUNCTION sw_guest_token_stat(
 	OUT target text,
@@ -261,10 +261,11 @@ COMMENT ON COLUMN sw_guest_token_latency.calls IS
 'Calls that took at most le_ms milliseconds.';
 
 -- Whoever may call these functions spends the project's money, so nobody but
--- the owner may until it is granted.  PUBLIC is not all that may have EXECUTE
--- by now: ALTER DEFAULT PRIVILEGES grants it to whom it names as functions are
--- created.  Every name is qualified, operators too: the search_path is the schema
--- of the extension, where somebody may have put better matches.
+-- the owner may until it is granted.  By now, roles other than PUBLIC may have
+-- EXECUTE, too: ALTER DEFAULT PRIVILEGES grants it to the roles that it names
+-- when functions are created.  Every name is qualified, and so are operators:
+-- the search_path is the schema of the extension, where somebody may have put
+-- better matches.
 DO $$
 DECLARE
 	command pg_catalog.text;
@@ -292,8 +293,8 @@ BEGIN
 END
 $$ LANGUAGE plpgsql;
 
--- Whoever may read the server's statistics may read these.  A reset is the
--- owner's, who may grant it.
+-- Whoever may read the server's statistics may read these.  Only the owner may
+-- reset them, and may grant that.
 GRANT EXECUTE ON FUNCTION sw_guest_token_stat(), sw_guest_token_latency()
 	TO pg_read_all_stats;
 GRANT SELECT ON sw_guest_token_stat, sw_guest_token_latency TO pg_read_all_stats;

@@ -33,7 +33,7 @@ FROM (SELECT sw_create_guest_token(ARRAY[:'address']::uuid[]) t FROM generate_se
 BEGIN READ ONLY;
 SELECT token IS NOT NULL AS ok FROM sw_create_guest_token(ARRAY[:'address']::uuid[]);
 COMMIT;
--- from PL/pgSQL, and from a trigger that is written in it
+-- from PL/pgSQL, and from a trigger written in it
 CREATE TEMP TABLE visitor (address uuid, token text, refresh_token text);
 CREATE FUNCTION pg_temp.issue() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -45,7 +45,7 @@ $$;
 CREATE TRIGGER issue BEFORE INSERT ON visitor FOR EACH ROW EXECUTE FUNCTION pg_temp.issue();
 INSERT INTO visitor (address) SELECT gen_random_uuid() FROM generate_series(1, 3);
 SELECT count(DISTINCT token), count(DISTINCT refresh_token) FROM visitor;
--- a path prefix, and a slash at its end
+-- a path prefix that ends with a slash
 SELECT set_config('sw_guest_token.base_url', :'sandbox_url' || '/script/201/', false) IS NOT NULL AS set;
 SELECT token IS NOT NULL AS ok FROM sw_create_guest_token(ARRAY[:'address']::uuid[]);
 -- the extension can be moved
@@ -56,7 +56,7 @@ SELECT error_code FROM regress_elsewhere.sw_create_guest_tokens(ARRAY[ROW(NULL, 
 ALTER EXTENSION sw_guest_token SET SCHEMA public;
 DROP SCHEMA regress_elsewhere;
 
--- what has been made of the types is found before anything is sent
+-- changes to the types are noticed before anything is sent
 BEGIN;
 ALTER TYPE sw_guest_token ALTER ATTRIBUTE token TYPE int;
 SAVEPOINT altered;
@@ -69,7 +69,7 @@ BEGIN;
 ALTER TYPE sw_guest_token_request ALTER ATTRIBUTE expire_at TYPE bigint;
 SELECT * FROM sw_create_guest_tokens('{}');
 ROLLBACK;
--- an attribute that was added and dropped leaves its place
+-- an attribute that was added and dropped leaves a trace
 BEGIN;
 ALTER TYPE sw_guest_token ADD ATTRIBUTE other int;
 ALTER TYPE sw_guest_token DROP ATTRIBUTE other;

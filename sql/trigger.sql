@@ -1,5 +1,5 @@
 --
--- sw_guest_token_trigger(): a token as a row arrives.
+-- sw_guest_token_trigger(): issues a token as a row arrives.
 --
 LOAD 'sw_guest_token';
 \getenv sandbox_url SANDBOX_URL
@@ -87,7 +87,7 @@ CREATE TRIGGER issue BEFORE INSERT OR UPDATE ON parted FOR EACH ROW
 	EXECUTE FUNCTION sw_guest_token_trigger('addresses', 'token', 'refresh_token');
 INSERT INTO parted SELECT i, ARRAY['11111111-1111-1111-1111-111111111111'::uuid] FROM generate_series(9, 10) i
 	RETURNING id, sw_token_header(token)->>'typ' AS token, sw_token_header(refresh_token)->>'typ' AS refresh_token;
--- a domain is as good as its type where it is read
+-- a domain can be read like its type
 CREATE DOMAIN address_list AS uuid[];
 CREATE TABLE domains (addresses address_list, token text, refresh_token text);
 CREATE TRIGGER issue BEFORE INSERT ON domains FOR EACH ROW

@@ -14,7 +14,7 @@ SET sw_guest_token.max_retries = 0;
 SELECT token IS NOT NULL AS token, refresh_token IS NOT NULL AS refresh_token, error_code, error
 FROM sw_try_create_guest_token(ARRAY[:'address']::uuid[], expires_in => '30 minutes',
 							   region => 'us-central', ch => 'us-central');
--- what is wrong with the arguments, row by row, beside those that are right
+-- invalid arguments, row by row, beside valid ones
 SELECT name, token IS NOT NULL AS token, error_code, error
 FROM (VALUES ('a null', NULL::uuid[]), ('none', '{}'), ('one', ARRAY[:'address']::uuid[]),
 			 ('a null element', '{NULL}')) AS v (name, addresses),
@@ -30,7 +30,7 @@ FROM (SELECT i, sw_try_create_guest_token(ARRAY[:'address']::uuid[]) AS t FROM g
 \set nowhere http://127.0.0.1:1/ :port
 SET sw_guest_token.base_url = :'nowhere';
 SELECT * FROM sw_try_create_guest_token(ARRAY[:'address']::uuid[]);
--- settings and time limits of the statement are raised all the same
+-- errors of the settings and the statement's time limits are still raised
 \set VERBOSITY terse
 SET sw_guest_token.base_url = 'http://example.com';
 SELECT * FROM sw_try_create_guest_token(ARRAY[:'address']::uuid[]);
