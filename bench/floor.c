@@ -1,18 +1,18 @@
 /*-------------------------------------------------------------------------
  * floor.c
- *		What libcurl itself takes, for script/bench to compare with.
+ *		What libcurl itself costs, for script/bench to compare with.
  *
  * Usage: floor URL CALLS [CONCURRENCY [CA-FILE]]
  *
  * Sends the request that the extension sends, reads the answer into memory,
  * and does nothing else: it checks that the status is 201 and looks at no
- * byte of the body.  At concurrency 1 it is a loop over curl_easy_perform(),
- * above that curl_multi_perform() and curl_multi_poll().
+ * byte of the body.  At concurrency 1 it is a loop over curl_easy_perform();
+ * above that it uses curl_multi_perform() and curl_multi_poll().
  *
- * Prints, with commas between: the microseconds that the process's first call
- * took, libcurl's initialization included; then of the CALLS calls after it
- * together the microseconds, those of user time, those of system time; and
- * the greatest memory of the process in KiB, and nothing.
+ * Prints, separated by commas: the microseconds that the process's first call
+ * took, including libcurl's initialization; the microseconds that the CALLS
+ * calls after it took together, those of user time and those of system time;
+ * the greatest memory of the process in KiB; and an empty field.
  *-------------------------------------------------------------------------
  */
 #include <curl/curl.h>
@@ -25,7 +25,7 @@
 #define PROJECT		"00000000-0000-4000-8000-000000000000"
 #define API_TOKEN	"PTbench"
 
-/* as long as the extension's: libcurl puts headers together byte by byte */
+/* as long as the extension's: libcurl assembles headers byte by byte */
 #define USER_AGENT	"sw_guest_token/1.0 PostgreSQL/15.20"
 #define BODY \
 	"{\"allowed_addresses\":[\"11111111-2222-3333-4444-555555555555\"]}"

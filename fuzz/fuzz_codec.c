@@ -15,14 +15,15 @@
  *				the one after it, stand for more: 0xF8 N for N * 257 times
  *				"a", 0xF9 to 0xFF for a secret, N telling how it is escaped
  *
- * Checked is, beside what the sanitizers see:
+ * It checks, besides what the sanitizers see:
  *
  * 1. Tokens that are believed are printable ASCII of bounded length, and come
- *    from a strictly valid JSON object: judged by a second, independent parser.
- *    What that one accepts, sgt_check_json_object() accepts.  A member that
- *    nobody knows changes nothing, though the body is then read another way.
- * 2. What is fit to be shown is short, valid UTF-8 that prints, and no secret
- *    is in it, not even escaped.
+ *    from a strictly valid JSON object: judged by a second, independent
+ *    parser.  What that one accepts, sgt_check_json_object() accepts.  An
+ *    unknown member changes nothing, although the body is then read in
+ *    another way.
+ * 2. What may be shown is short, valid UTF-8 that prints, and holds no
+ *    secret, not even an escaped one.
  * 3. The same call gives the same result.  When an allocation fails, so does
  *    the call, unless its result is the same as with enough memory.
  *-------------------------------------------------------------------------
@@ -37,18 +38,19 @@
 #include "codec.h"
 #include "text.h"
 
-/* The codec's own bound on nesting. */
+/* The codec's own limit on nesting. */
 #define MAX_DEPTH			64
 
-/* An expanded response is not longer than this, give or take an expansion. */
+/* An expanded response is at most this long, give or take one expansion. */
 #define MAX_BODY			(256 * 1024)
 
-/* Of the codec's allocations: those of three calls. */
+/* The most results that the codec allocates in three calls. */
 #define MAX_RESULTS			12
 
 /*
- * Shorter secrets, and shorter pieces of one, may be a coincidence: what looks
- * like an escape in front of a piece takes up to five of its characters.
+ * Shorter secrets, and shorter pieces of one, may be a coincidence.  What
+ * looks like an escape in front of a piece takes up to five of its
+ * characters.
  */
 #define MIN_SECRET			4
 #define MIN_PIECE			16
@@ -63,14 +65,14 @@ typedef struct Buffer
 	size_t		size;
 } Buffer;
 
-/* What a call gave: a status, and texts of which some may be absent. */
+/* What a call returned: a status, and texts, of which some may be absent. */
 typedef struct Result
 {
 	int			status;
 	char	   *texts[3];
 } Result;
 
-/* Of several sorts; the last is too short to be looked for here. */
+/* Secrets of several kinds; the last is too short to be looked for here. */
 static const SecretList secrets = {7, {
 	"PT0123456789abcdef0123456789abcdef",
 	"MDAwMDAwMDAtMDAwMDpQ/+Mz==",
@@ -87,9 +89,10 @@ static int	n_results;
 static int	failing_result;
 
 /*
- * json-c's allocations: the linker leads them to the functions below.  When
- * memory is short json-c itself leaks (up to 0.19 at least), and up to 0.17
- * it crashes and cuts off strings: findings are rather its own than ours.
+ * json-c's allocations: the linker redirects them to the functions below.
+ * When memory is short, json-c itself leaks (at least up to 0.19), and up to
+ * 0.17 it crashes and cuts off strings, so findings are likely its own rather
+ * than ours.
  */
 static bool counting;
 static int	n_mallocs;
@@ -175,7 +178,7 @@ free_results(void)
 }
 
 /*
- * The response, out of the input
+ * The response that an input stands for
  */
 
 static void
@@ -192,7 +195,7 @@ append(Buffer *buffer, const char *str, size_t length)
 
 /*
  * A secret, as a server may send it back: as it is, or with one of JSON's or
- * a URL's escapes, twice even, or with any of them in turn.
+ * a URL's escapes, even twice, or with each of them in turn.
  */
 static void
 append_secret(Buffer *buffer, const char *secret, uint8_t form)
@@ -213,7 +216,7 @@ append_secret(Buffer *buffer, const char *secret, uint8_t form)
 		/* letters and digits need no escape; JSON has one for all */
 		if (is_plain && i != 1 && i != 3)
 			i = 0;
-		/* whoever escapes what begins an escape does so everywhere */
+		/* a server that escapes the start of an escape does so everywhere */
 		if (form % 8 == 7 && (is_plain || *p == '%' || *p == '\\'))
 			i = 0;
 		append(buffer, unit, (size_t) snprintf(unit, sizeof(unit), formats[i], *p));
@@ -221,8 +224,8 @@ append_secret(Buffer *buffer, const char *secret, uint8_t form)
 }
 
 /*
- * The copy is as long as the response to the byte, so that AddressSanitizer
- * sees what is read beyond.
+ * The copy is exactly as long as the response, so that AddressSanitizer sees
+ * any read beyond its end.
  */
 static char *
 expand(const uint8_t *data, size_t size, size_t *length)
@@ -256,7 +259,7 @@ expand(const uint8_t *data, size_t size, size_t *length)
 
 static bool has_long_number;
 
-/* The code point, and past it; -1 if there is none. */
+/* Returns the code point and goes past it; -1 if there is none. */
 static long
 read_code_point(const char **pos, const char *end)
 {
@@ -327,7 +330,7 @@ read_hex(const char *str, int n)
 	return value;
 }
 
-/* What stands behind \u; -1 if nothing does. */
+/* The value of what follows \u; -1 if there is none. */
 static int
 read_unit(const char **pos, const char *end)
 {
@@ -337,7 +340,7 @@ read_unit(const char **pos, const char *end)
 	return read_hex(*pos - 4, 4);
 }
 
-/* A member's name may hold no NUL: the codec does not want it. */
+/* A member's name may hold no NUL, because the codec refuses one. */
 static bool
 read_string(const char **pos, const char *end, bool is_name)
 {
@@ -358,7 +361,7 @@ read_string(const char **pos, const char *end, bool is_name)
 				return false;
 			if (unit >= 0xD800 && unit <= 0xDBFF)
 			{
-				/* a pair, whose second half must not stand alone */
+				/* a pair, whose second half must not occur alone */
 				unit = skip(pos, end, "\\u") ? read_unit(pos, end) : -1;
 				if (unit < 0xDC00 || unit > 0xDFFF)
 					return false;
@@ -396,7 +399,7 @@ read_number(const char **pos, const char *end)
 	return skip_digits(pos, end);
 }
 
-/* An object or an array, behind its first bracket. */
+/* An object or an array, after its first bracket. */
 static bool
 read_list(const char **pos, const char *end, const char *bracket,
 		  bool has_names, int depth)
@@ -423,7 +426,7 @@ read_list(const char **pos, const char *end, const char *bracket,
 	return skip(pos, end, bracket);
 }
 
-/* Also false if there are more values in each other than "depth". */
+/* Also false if values are nested more deeply than "depth". */
 static bool
 read_value(const char **pos, const char *end, int depth)
 {
@@ -542,7 +545,7 @@ check_shown(const char *str)
 	{
 		long		c = read_code_point(&pos, end);
 
-		/* no control, none without width, none that turns the direction */
+		/* nothing that controls, has no width, or turns the direction */
 		CHECK(c >= 0x20 && (c < 0x7F || c > 0x9F) && c != 0xAD && c != 0x61C);
 		CHECK((c < 0x200B || c > 0x200F) && (c < 0x2028 || c > 0x202E));
 		CHECK((c < 0x2060 || c > 0x206F) && c != 0xFEFF);
@@ -557,7 +560,7 @@ check_shown(const char *str)
 	check_no_secret(str, "jp");
 }
 
-/* A line an entry of which something prints. */
+/* One line for each entry of which something prints. */
 static void
 check_details(char *details)
 {
@@ -637,7 +640,7 @@ is_same(const Result *a, const Result *b)
 }
 
 /*
- * The same object with one member more gives the same tokens.
+ * The same object with one more member gives the same tokens.
  */
 static void
 check_longer(const Result *result, const char *body, size_t length)
@@ -650,7 +653,7 @@ check_longer(const Result *result, const char *body, size_t length)
 		length--;
 	memcpy(longer, body, length);
 	longer[length] = '\0';
-	/* it may be the input's idea, too */
+	/* the input itself may have this member */
 	if (!strstr(longer, "not known"))
 	{
 		strcpy(longer + length - 1, member);
@@ -728,7 +731,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		starved = call(function, body, length);
 		counting = false;
 
-		/* json-c does not always tell that memory was short */
+		/* json-c does not always report that memory was short */
 		CHECK(is_same(&starved, &first) ||
 			  starved.status == CODEC_NO_MEMORY ||
 			  (failing_malloc && starved.status == CODEC_MALFORMED) ||

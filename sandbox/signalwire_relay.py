@@ -290,7 +290,7 @@ async def main(options):
         host = f"[{options.host}]" if ":" in options.host else options.host
         print(f"listening on {'https' if tls else 'http'}://{host}:"
               f"{runner.addresses[0][1]}", flush=True)
-        # Sockets may stay open for ever: nobody waits for their end.
+        # Sockets may stay open forever: nobody waits for their end.
         await stop.wait()
 
 

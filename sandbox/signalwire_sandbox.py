@@ -326,7 +326,7 @@ class ScriptError(Exception):
 ANSWER_PARAMETERS = {"body", "close", "code", "delay", "header", "id",
                      "location", "refresh", "retry-after", "size", "token",
                      "type"}
-# What an action takes apart from "delay" and "id".
+# What an action takes besides "delay" and "id".
 ACTIONS = {
     "bigheader": ANSWER_PARAMETERS | {"status"},
     "close": set(),
@@ -395,7 +395,7 @@ def parse_script(script):
 class Journal:
     """What has arrived since the last DELETE, and how far scripts are.
 
-    Clearing means to start a new one.  Requests that still hang belong to
+    Clearing means starting a new one.  Requests that still hang belong to
     the old journal, so they cannot disturb the counters of the next test.
     """
 
@@ -489,7 +489,7 @@ class Exchange:
         return answer.keeps_connection()
 
 
-# What cannot be an Answer, for it has no end: how it begins, what repeats.
+# What cannot be an Answer, because it has no end: its start, and what repeats.
 ENDLESS = {
     "endless": (
         b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\n"
@@ -529,8 +529,8 @@ class Sandbox(web.Server):
 
     def connection_lost(self, handler, exc=None):
         super().connection_lost(handler, exc)
-        # aiohttp lets a handler run on when its client leaves, but here it
-        # may be one that hangs until then.
+        # aiohttp lets a handler go on when its client leaves, but here it may
+        # be one that hangs until then.
         peer = self.peers.pop(handler, None)
         if peer and peer.task:
             peer.task.cancel()
@@ -676,7 +676,8 @@ class Sandbox(web.Server):
         self.finish(exchange, answer)
         if values.get("close") == b"1":
             answer.replace(b"Connection", b"close")
-        # First all defaults go, then the own ones come: a name may repeat.
+        # First remove all defaults, then add the step's own: a name may
+        # repeat.
         own = [header.partition(b":") for header in step.headers]
         for name, _, _ in own:
             answer.replace(name)
@@ -786,7 +787,7 @@ class Sandbox(web.Server):
 
 
 def reset(transport):
-    """Drops a connection by RST, which is what lingering no time means."""
+    """Drops a connection by RST: that is what a linger time of 0 means."""
     transport.get_extra_info("socket").setsockopt(
         socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
@@ -838,7 +839,7 @@ def parse_options(arguments):
         help="run a command, all that follows, with SANDBOX_URL,"
         " SANDBOX_PORT, SANDBOX_PROJECT_ID and SANDBOX_API_TOKEN in its"
         " environment; end with it and with its exit status")
-    # Split by hand: argparse would take a "--" of the command for its own.
+    # Split by hand: argparse would take the command's own "--" for its own.
     at = arguments.index("--run") if "--run" in arguments else None
     options = parser.parse_args(arguments[:at])
     if at is not None:
@@ -885,7 +886,7 @@ async def main(options):
         return 0
     finally:
         listener.close()
-        # Requests may hang for ever.  To aiohttp, 0 means to wait for them.
+        # Requests may hang forever.  To aiohttp, 0 means to wait for them.
         await sandbox.shutdown(0.01)
 
 

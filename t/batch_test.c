@@ -2,11 +2,11 @@
  * batch_test.c
  *		Lets SQL hold several batches open at once.
  *
- * Linked by the tests with the extension's own objects, and never installed.
- * Batches have numbers, and so have their requests: their tags.
+ * The tests link it with the extension's own objects; it is never installed.
+ * Batches have numbers, and so do their requests: their tags.
  *
- * "--wrap=sgt_perform" makes every turn pass here, so that a signal can come
- * at a moment that no other process could hit.
+ * "--wrap=sgt_perform" makes every turn come through here, so that a signal
+ * can arrive at a moment that no other process could hit.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -157,8 +157,8 @@ batch_submit(PG_FUNCTION_ARGS)
 }
 
 /*
- * batch_wait(n int, tag int) returns text: waits for one request, or if the
- * tag is NULL for any, and tells its outcome; NULL if there is none.
+ * batch_wait(n int, tag int) returns text: waits for one request, or for any
+ * if the tag is NULL, and returns its outcome; NULL if there is none.
  */
 Datum
 batch_wait(PG_FUNCTION_ARGS)

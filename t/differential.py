@@ -6,18 +6,18 @@
 Generates random statements that ask for guest tokens, and runs each twice in
 a transaction that is rolled back: with the setting off, and on.  Both must
 give the same rows in the same order, the same tables, the same SQLSTATE and
-message, and as many requests; fewer only where (f(x)).* was expanded.  A
-token says what was asked for, so that each row shows whose token it has.
+message, and the same number of requests, or fewer if (f(x)).* was expanded.
+A token says what was asked for, so that each row shows whose token it has.
 
 The server is that of PGHOST (a directory), PGPORT and PGUSER, a superuser who
-needs no password.  It has sw_guest_token.breaker off; what the statements are
-about goes into the database postgres, in a schema of its own.  The API is this
-program, on the loopback interface.
+needs no password.  It has sw_guest_token.breaker off; what the statements use
+goes into the database postgres, in a schema of its own.  This program is also
+the API, on the loopback interface.
 
-Prints a table of the kinds of statements; of each, how many ended with an
-error, how many were refused, which is a mistake of this program, and how many
-had several requests in flight.  What differs is printed with both results,
-and the exit status is 1.  --only K runs the Kth alone.
+Prints a table of the kinds of statements: for each, how many ended with an
+error, how many were refused (a mistake of this program), and how many had
+several requests in flight.  Statements that differ are printed with both
+results, and then the exit status is 1.  --only K runs only the Kth.
 """
 
 import argparse
@@ -43,7 +43,7 @@ NODE = 'Custom Scan (Guest Tokens)'
 RAISED = ('08P01', '22004', '22023', '28000', '42501', '42704', '53400',
           '58000')             # by calls
 REFUSALS = {401: '28000', 403: '42501'}         # after which nothing is sent
-FAR = 2100000000                # as an expiry that is told apart from others
+FAR = 2100000000                # an expiry that can be told from others
 
 #
 # The API
@@ -51,7 +51,7 @@ FAR = 2100000000                # as an expiry that is told apart from others
 
 
 class Api(asyncio.Protocol):
-    """Answers with what it was asked for; a region "s422" is that status."""
+    """Answers with what was asked for; a region "s422" asks for a 422."""
 
     # By path, so that one that was abandoned does not count for the next.
     requests = [0] * N_PATHS
@@ -217,7 +217,7 @@ class Session:
 
 
 def make_data(rng):
-    """SQL for what the statements are about."""
+    """SQL for what the statements use."""
     def address(i):
         return '00000000-0000-4000-8000-%012d' % i
 
@@ -346,7 +346,7 @@ ANALYZE;
 
 
 class Case:
-    """A statement, or some: "before", "main", and what they leave behind."""
+    """One or more statements: "before", "main", "after" to see the effect."""
 
     def __init__(self, rng):
         self.rng = rng
@@ -355,8 +355,8 @@ class Case:
         self.after = []
         self.main = []          # SQL, or the arguments of Session.portals()
         self.expands = False    # (f(x)).* was expanded
-        self.params = None      # may be used where they are a list
-        self.has_key = False    # the table target has
+        self.params = None      # a list where parameters may be used
+        self.has_key = False    # the table target has one
         self.n_aliases = 0
         self.ctes = []
 
@@ -751,7 +751,7 @@ class Case:
                     ' GROUPING SETS ((%s.grp), (%s.n), ())' % (
                         t, t, self.text(t), items, where, t, t))
         if kind == 11:
-            # a window that may end early
+            # a window that can end early
             return ('SELECT * FROM (SELECT %s, %s OVER (%s ORDER BY %s.id%s)'
                     ' AS r%s FROM %s%s) i WHERE r %s %s%s' % (
                         ', '.join(expressions),
@@ -923,7 +923,7 @@ class Case:
             self.ctes = []
         return text
 
-    # How they are run
+    # How statements are run
 
     def statement(self):
         """A query, or what changes the table target and returns rows."""
@@ -991,7 +991,7 @@ class Case:
         for _ in range(self.pick(1, 2, 2)):
             self.main.append('EXECUTE p%s' % (values and '(%s)' % values))
             if self.chance(0.3):
-                # planned with it, run without
+                # planned with read_ahead on, run with it off
                 self.main.append('SET LOCAL sw_guest_token.read_ahead = off')
 
     def form_cursor(self):
@@ -1080,7 +1080,7 @@ BEGIN
 END""" % (self.statement(), self.pick('', '', 'STRICT '), self.query(0)))
 
     def form_function(self):
-        """Rows through a function, of which not all may be read."""
+        """Rows through a function; maybe not all of them are read."""
         self.before.append(
             'CREATE FUNCTION pg_temp.f() RETURNS SETOF good LANGUAGE %s' %
             self.pick('plpgsql AS $f$ BEGIN RETURN QUERY %s; %sEND $f$',
@@ -1096,7 +1096,7 @@ END""" % (self.statement(), self.pick('', '', 'STRICT '), self.query(0)))
                                'SELECT s.id, f.txt FROM s, pg_temp.f() f')]
 
     def form_scalar(self):
-        """A query as an expression, of which one row is read, or two."""
+        """A query as an expression, from which one or two rows are read."""
         query = 'SELECT txt FROM (%s) i' % self.with_ctes(self.select(1))
         self.main = ['SELECT ' + self.pick(
             'ARRAY(%s)', 'EXISTS (%s)', '(%s LIMIT 1)', '(%s)',
@@ -1114,7 +1114,7 @@ END""" % (self.statement(), self.pick('', '', 'STRICT '), self.query(0)))
         self.main = ['COPY (%s) TO STDOUT' % self.statement()]
 
     def form_explain(self):
-        # of which the times differ
+        # run, but not shown, because its times differ
         self.main = ['DO $do$ BEGIN EXECUTE $q$EXPLAIN ANALYZE %s$q$;'
                      ' END $do$' % self.statement()]
 
@@ -1154,7 +1154,7 @@ class Differential:
     def connect(self):
         for _ in range(100):
             try:
-                # a server that has crashed takes its time
+                # a server that has crashed needs some time
                 self.session = Session()
                 break
             except (EOFError, OSError):
@@ -1230,11 +1230,11 @@ SET jit = off;
 
     def difference(self, case, off, on):
         """What is wrong, in a word."""
-        # after a 401 what has not been sent is refused, too
+        # after a 401, what has not been sent is refused, too
         if off.refusals and not off.state:
             return ''
         if off.state:
-            # of the rows before an error, some may be missing
+            # some of the rows before an error may be missing
             n = len(on.lines) - 1
             is_prefix = on.lines[:n] == off.lines[:n]
             if on.lines[-1:] != off.lines[-1:]:
@@ -1243,16 +1243,16 @@ SET jit = off;
                 # before the row that fails when all are sent
                 if on.state in off.refusals & on.refusals and is_prefix:
                     return ''
-                # a node that reads ahead of another raises what that one
-                # raises when it reads the row, maybe before it has handed on
-                # a row that fails further up
+                # a node that reads ahead of another raises the other's error
+                # when it reads the row, maybe before it has handed on a row
+                # that fails further up
                 if on.state in RAISED and is_prefix and \
                         self.has_stacked_nodes(case):
                     return ''
                 # rows that are read ahead may fail first: division by zero
                 return 'error' if on.state != '22012' else ''
             return '' if is_prefix else 'rows'
-        # and before one that is caught
+        # rows may also fail before an error that is caught
         if on.state == '22012' and any(' caught ' in line
                                        for line in off.lines):
             return ''
@@ -1260,7 +1260,7 @@ SET jit = off;
             return 'rows'
         if off.in_flight > 1:
             return 'requests in flight, though off'
-        # the caught ones may have had others in flight
+        # a caught error may have come while other requests were in flight
         if any(' caught ' in line for line in off.lines):
             return ''
         if on.requests > off.requests:

@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  * execute_hook.c
- *		Says which functions the executor is about to call, as a security
- *		module is told.
+ *		Reports which functions the executor is about to call, as it would
+ *		tell a security module.
  *
- * Built and loaded by the tests, and never installed.
+ * The tests build and load it; it is never installed.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -5,21 +5,22 @@
         FILE is a JSON object that maps a name to an object with the members
         "bytes" (in hexadecimal) and "end": "close", "reset", "keep" until the
         client goes, "notify" to end TLS alone, "next" for another request,
-        "leave" to listen no more and close, or a number: so many TLS messages
-        that tell a new key, and then "keep".  A request to the path /NAME/...
-        gets that answer, or the next one of a list.  With "after": N, it is
-        kept back until N connections have been made.  With "stray", those
-        bytes follow as soon as another connection is made, which is closed
-        then.  With the member "deaf", that is the last connection.
+        "leave" to stop listening and close, or a number: that many TLS
+        messages that announce a new key, and then "keep".  A request to the
+        path /NAME/... gets that answer, or the next one of a list.  With
+        "after": N, it is held back until N connections have been made.  With
+        "stray", those bytes follow as soon as another connection is made,
+        which is then closed.  With the member "deaf", that connection is the
+        last.
 
     raw_server.py FILE CERTIFICATE KEY
-        HTTP/2 over TLS.  FILE is a JSON object whose member "*" is what is
-        done to every stream; see serve_http2().  With "times", that is done
-        to so many streams, and a pair of tokens is sent to all others.  With
+        HTTP/2 over TLS.  FILE is a JSON object whose member "*" says what is
+        done to every stream; see serve_http2().  With "times", it is done
+        only to that many streams, and all others get a pair of tokens.  With
         "stray", these bytes follow each pair, as above.
-        With "http1", it is HTTP/1.1 over TLS, as above; the handshake of the
-        connections after the first N hangs, where the member "hang" is N.
-        With "handshake", each handshake takes so many seconds more.
+        With "http1", it is HTTP/1.1 over TLS, as above.  If the member "hang"
+        is N, the handshakes of all connections after the first N hang.
+        With "handshake", each handshake takes that many seconds more.
 
 Prints its port, then one line for each request.  Ends with its standard
 input.
@@ -48,7 +49,7 @@ def say(text):
 def finish(connection, end):
     """Ends a connection as the answer says."""
     if end == 'notify':
-        # sends it, and waits for that of the client
+        # sends our end of TLS, and waits for the client's
         try:
             connection.unwrap()
         except OSError:
@@ -79,7 +80,7 @@ def finish(connection, end):
 
 
 def serve_http1(connection, answers):
-    """One request, one answer, and mostly the end."""
+    """One request, one answer, and usually the end."""
     request = b''
     while b'\r\n\r\n' not in request:
         some = connection.recv(65536)
@@ -98,7 +99,7 @@ def serve_http1(connection, answers):
         answer = answer.pop(0)
     while answers['connections'] < answer.get('after', 0):
         time.sleep(0.01)
-    # first, because the client may be quicker than this process
+    # noted first, because the client may be quicker than this process
     if 'stray' in answer:
         answers['strays'].append((connection, bytes.fromhex(answer['stray'])))
     connection.sendall(bytes.fromhex(answer['bytes']))
@@ -117,7 +118,7 @@ def frame(kind, flags, stream, payload=b''):
 
 
 def serve_http2(connection, answers):
-    """Reads frames, and does to each stream what is asked for."""
+    """Reads frames, and does to each stream what FILE says."""
     data = b''
     accepted = set()
 
@@ -188,7 +189,7 @@ def serve_http2(connection, answers):
             while True:
                 connection.sendall(frame('data', 0, stream) * 1000)
         elif action == 'eat':
-            # close when others had the time to come as well
+            # close only after other requests had the time to arrive
             threading.Timer(0.25, finish, (connection, 'close')).start()
         elif action == 'garbage':
             connection.sendall(b'\xff' * 100)

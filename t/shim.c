@@ -2,23 +2,23 @@
  * shim.c
  *		Makes system calls fail, or take long, on demand.
  *
- * Preloaded into a server by the tests.  What is to fail is told by files in
- * the directory that SHIM_DIRECTORY names:
+ * The tests preload it into a server.  Files in the directory that
+ * SHIM_DIRECTORY names say what is to fail:
  *
- * fail_alloc: holds a number; that allocation from now on fails, once, and
- * only those count that sw_guest_token, libcurl and json-c make.  The file is
- * removed as the counting begins.
+ * fail_alloc: holds a number; the allocation with that number, counted from
+ * now on, fails once.  Only allocations by sw_guest_token, libcurl and json-c
+ * are counted.  The file is removed when the counting begins.
  *
  * fail_socket: while it exists, no internet socket can be opened.
  *
  * fail_watch: while it exists, sw_guest_token's epoll_ctl() fails.
  *
  * watch: holds a path; each time that a stream is opened on it, a byte is
- * appended to the file "opens".  Where the file "max_opens" holds a number, no
- * more of them succeed.
+ * appended to the file "opens".  If the file "max_opens" holds a number, no
+ * more than that succeed.
  *
  * no_ca_cache: while it exists, libcurl reads the certificate authorities for
- * each connection, as it does where its TLS library lets it keep none.
+ * each connection, as it does if its TLS library does not let it keep them.
  *
  * authority: holds the path of a certificate, which is then in the directory of
  * authorities that libcurl was built with, under any hash.
@@ -202,8 +202,8 @@ may_open(const char *name)
 }
 
 /*
- * What stands for a certificate in the system's directory; other names stand for
- * themselves.
+ * The file to open in place of a certificate in the system's directory; other
+ * names stand for themselves.
  */
 static const char *
 find_authority(const char *name)

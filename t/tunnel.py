@@ -2,8 +2,8 @@
 """A proxy that opens every tunnel that it is asked for.
 
     tunnel.py [tls1.1] [CERTIFICATE KEY]
-        With a certificate clients come over TLS; "tls1.1": of that version
-        and no newer.
+        With a certificate, clients come over TLS; with "tls1.1", over that
+        version at most.
 
 Prints its port, then for each client what it sent to the proxy itself, as a
 JSON string on a line.  Ends with its standard input.
