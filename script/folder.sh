@@ -14,7 +14,7 @@
 old=''
 beside=()                       # the words before a command that runs in a folder
 
-# Which suite brings which major.  It moves as Debian moves.
+# Which suite has which major.  This changes as Debian does.
 suite_of() {
     case "$1" in
         15) echo bookworm ;;
@@ -25,8 +25,8 @@ suite_of() {
     esac
 }
 
-# open_cache PATH: the directory for the folders, in $cache, where only one script
-# is at work at a time.
+# open_cache PATH: the directory for the folders, in $cache, where only one
+# script works at a time.
 open_cache() {
     if [ "$(id -u)" -ne 0 ]; then
         die "debootstrap and chroot need root"
@@ -69,8 +69,8 @@ apt_in_folder() {
 }
 
 # make_folder PACKAGE...: the folder with the bare system, and these PostgreSQL
-# packages in it.  The file `complete` tells that a former run got to the end of
-# this.
+# packages in it.  The file `complete` shows that an earlier run got to the end
+# of this.
 make_folder() {
     local base=$suite
 
@@ -114,12 +114,12 @@ configure_folder() {
         apt-config dump Acquire | grep -Ev 'IndexTargets|Changelogs|CompressionTypes' \
             >"$folder/etc/apt/apt.conf.d/90sw_guest_token"
     fi
-    # From an older suite what the newer one no longer has.
+    # From an older suite, take what the newer one no longer has.
     if [ -n "$old" ]; then
         sed "s/ $base / $(suite_of "$old") /" "$folder/etc/apt/sources.list" \
             >"$folder/etc/apt/sources.list.d/old.list"
     fi
-    # From experimental PostgreSQL alone.
+    # From experimental, take only PostgreSQL.
     if [ "$suite" = experimental ]; then
         sed 's/ sid / experimental /' "$folder/etc/apt/sources.list" \
             >"$folder/etc/apt/sources.list.d/experimental.list"
@@ -129,7 +129,7 @@ configure_folder() {
     fi
 }
 
-# The copy of the source tree, and what it takes to find other machines.
+# The copy of the source tree, and what is needed to find other machines.
 bring_tree() {
     rm -rf --one-file-system "$folder/sw_guest_token"
     cp -a --no-preserve=ownership "$tree" "$folder/sw_guest_token"

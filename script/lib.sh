@@ -89,7 +89,7 @@ clean_up() {
     exit "$status"
 }
 
-# Ends the process group that `run` is waiting for; politely at first.
+# Ends the process group that `run` is waiting for, politely at first.
 end_job() {
     if [ -z "$job" ]; then
         return
@@ -117,7 +117,7 @@ run() {
     return "$status"
 }
 
-# The same, silent: the output is shown when the command fails.
+# The same, but silent: the output is shown only if the command fails.
 run_quietly() {
     if ! run "$@" >"$work/output" 2>&1; then
         cat "$work/output" >&2
@@ -130,7 +130,7 @@ run_quietly() {
 #
 
 # The caller's proxies, locale, PG* and make variables must not change what a
-# server or a test does.  apt still needs them.
+# server or a test does, but apt still needs them.
 plain_environment() {
     local name
 
@@ -168,15 +168,15 @@ as_server_user() {
 #
 
 # need PACKAGE CHECK...: notes the Debian package as missing unless the command
-# CHECK succeeds.  It is the thing itself that is looked for, not the package:
-# another package or a build from source may have brought it.
+# CHECK succeeds.  CHECK looks for the thing itself, not for the package,
+# because another package or a build from source may have brought it.
 need() {
     if ! "${@:2}" >/dev/null 2>&1; then
         missing+=("$1")
     fi
 }
 
-# want PACKAGE CHECK...: the same for what can be done without: where we cannot
+# want PACKAGE CHECK...: the same for what we can do without: if we cannot
 # install it, or Debian has none, it is not missing.
 want() {
     if ! "${@:2}" >/dev/null 2>&1; then
@@ -238,7 +238,7 @@ has_server() {
     [ -n "$pg_config" ] && [ -x "$("$pg_config" --bindir)/initdb" ]
 }
 
-# Debian's packages are for Debian's servers: another one has all it can get.
+# Debian's packages are for Debian's servers; others have all they can get.
 has_cron() {
     [ -n "$pg_config" ] &&
         { [ -f "$("$pg_config" --sharedir)/extension/pg_cron.control" ] ||
@@ -289,7 +289,8 @@ need_tests() {
     need nginx-light command -v nginx
     need gettext command -v msgfmt
     want "postgresql-$major-cron" has_cron
-    # Not all releases have it, which is no reason to ask for the lists each time.
+    # Not all releases have it, but that is no reason to fetch the lists each
+    # time.
     if apt-cache show "postgresql-$major-pg-hint-plan" >/dev/null 2>&1; then
         want "postgresql-$major-pg-hint-plan" has_hint_plan
     fi
@@ -311,7 +312,7 @@ need_sandbox() {
     need python3-jwcrypto has_python jwcrypto
 }
 
-# After install_missing: the server that all else is about.
+# After install_missing: the server that everything else uses.
 require_server() {
     find_pg_config
     has_server || die "missing: a PostgreSQL server (PG_CONFIG can name its pg_config)"
@@ -320,7 +321,7 @@ require_server() {
 }
 
 # Installs what `need` noted, or says in one line what is missing.  What comes
-# after that is for the server and its user.
+# after this call is for the server and its user.
 install_missing() {
     install_packages
     plain_environment
@@ -341,8 +342,9 @@ install_packages() {
     fi
 }
 
-# Finds out how packages are installed here: the words before such a command
-# go into $admin, none if we cannot.  Then fetches apt's lists, once.
+# Finds out how packages are installed here: the words to put before such a
+# command go into $admin, none if we cannot install any.  Then fetches apt's
+# lists, once.
 update_package_lists() {
     if [ -n "$updated" ]; then
         return 0
@@ -363,8 +365,8 @@ update_package_lists() {
     apt_get update || say "Could not update the package lists, going on without"
 }
 
-# apt-get without questions; its output is shown when it fails.  libc's and
-# other services are not restarted on the way.
+# apt-get without questions; its output is shown if it fails.  No services, such
+# as those that use libc, are restarted on the way.
 apt_get() {
     "${admin[@]}" DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
         apt-get -q -o DPkg::Lock::Timeout=300 "$@" \
@@ -372,9 +374,9 @@ apt_get() {
 }
 
 # Debian's postgresql-N starts the cluster that it creates, and so may other
-# packages start their services.  A file keeps them from it while we install.
-# The cluster is created all the same: who installs PostgreSQL again, as README.md
-# has it, would get none, because the package is there already.
+# packages start their services.  A file prevents that while we install.  The
+# cluster is still created: a user who installed PostgreSQL again, as README.md
+# says, would get none, because the package is there already.
 policy=/usr/sbin/policy-rc.d
 forbidden=''
 
@@ -398,8 +400,8 @@ allow_services() {
 # The copies
 #
 
-# The source tree into $tree: what git knows or would add.  Without git, all
-# but what a build has left.
+# Copies the source tree into $tree: what git knows or would add, or without git
+# all but what a build has left.
 copy_tree() {
     tree=$work/tree
     as_server_user mkdir "$tree"
@@ -424,8 +426,9 @@ list_files() {
         done
 }
 
-# The PostgreSQL installation into $copy, every directory at its own path, so
-# that they find one another as before.  From here on $pg_config is the copy's.
+# Copies the PostgreSQL installation into $copy, every directory at its own
+# path, so that they find one another as before.  From here on $pg_config is the
+# copy's.
 copy_server() {
     local option dir program
 
@@ -433,7 +436,7 @@ copy_server() {
     copy=$work/pg
     say "Copying $("$pg_config" --version) to a temporary directory"
     as_server_user mkdir -p "$copy$bindir"
-    # The directory may be /usr/bin: only what is PostgreSQL's.
+    # The directory may be /usr/bin: take only what is PostgreSQL's.
     for program in "$bindir"/{postgres,initdb,psql,pg_*,pgbench,create{db,user},drop{db,user},vacuumdb}; do
         if [ -x "$program" ]; then
             as_server_user cp -L "$program" "$copy$bindir"
@@ -466,8 +469,9 @@ build_and_install() {
         die "the build failed"
 }
 
-# wrap_server WORD...: whoever starts a server from the copy starts it with these
-# words before it.  What only answers a question, and initdb's, go without.
+# wrap_server WORD...: puts these words before every command that starts a
+# server from the copy, but not before initdb's and those that only answer a
+# question.
 wrap_server() {
     as_server_user mv "$bindir/postgres" "$bindir/postgres.bin"
     as_server_user tee "$bindir/postgres" >/dev/null <<WRAPPER
@@ -521,8 +525,8 @@ start_listener() {
     die "the $1 did not start"
 }
 
-# `make installcheck` on the server that runs, with what the caller's REGRESS,
-# PROVE_TESTS and PROVE_FLAGS say.  As many TAP tests run at once as there are
+# Runs `make installcheck` on the running server, with the caller's REGRESS,
+# PROVE_TESTS and PROVE_FLAGS.  As many TAP tests run at once as there are
 # processors.
 run_tests() {
     run as_server_user make -s installcheck PG_CONFIG="$pg_config" ${REGRESS:+"REGRESS=$REGRESS"} \
