@@ -2,7 +2,8 @@
  * answer.c
  *		From a request's outcome to a pair of tokens, or to an error.
  *
- * Knows what SignalWire's answers mean, and how failures look in PostgreSQL.
+ * It knows what SignalWire's answers mean, and how failures look in
+ * PostgreSQL.
  *
  * 1. sgt_describe_outcome() alone turns an outcome into an error.
  * 2. Text from outside reaches a message only through sgt_clean(), which

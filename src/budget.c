@@ -2,8 +2,8 @@
  * budget.c
  *		How many tokens a role may ask for: a token bucket for each role.
  *
- * Knows neither what a token is nor where the buckets are; their owner makes
- * sure that nobody else uses them at the same time.
+ * It knows neither what a token is nor where the buckets are; their owner
+ * makes sure that nobody else uses them at the same time.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -264,7 +264,7 @@ put_guard(ReturnSetInfo *result, const Target *target)
 }
 
 /*
- * A step that failed: the error's own hint is better than that of the step.
+ * A step that failed: the error's own hint is better than the step's.
  */
 static void
 put_error(ReturnSetInfo *result, const char *step, int64 took_us,

@@ -2,7 +2,7 @@
  * codec.c
  *		Writes the API's request bodies and judges its response bodies.
  *
- * Knows the API's JSON; knows nothing of PostgreSQL (json-c's json_object
+ * It knows the API's JSON, but nothing of PostgreSQL (json-c's json_object
  * collides with a function of the server), of HTTP or of SQLSTATEs.  Code
  * that cannot raise leaks nothing over a longjmp, and can be fuzzed by
  * itself.

@@ -28,7 +28,7 @@ sgt_create_wait_event_set(int n_events)
 #endif
 }
 
-/* Until 17 is the oldest: one kind of process had a function of its own. */
+/* Until 17 is the oldest: the test for such a process had another name. */
 #if PG_VERSION_NUM < 170000
 #include "postmaster/autovacuum.h"
 #define AmAutoVacuumWorkerProcess() IsAutoVacuumWorkerProcess()
@@ -59,7 +59,7 @@ sgt_new_wait_event(const char *name)
 #define pg_attribute_noreturn() __attribute__((noreturn))
 #endif
 
-/* Until 18 is the oldest: decoded bytes were char, and then uint8. */
+/* Until 18 is the oldest: decoded bytes were char, not uint8. */
 static inline int
 sgt_b64_encode(const char *src, int length, char *dst, int size)
 {

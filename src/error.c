@@ -2,7 +2,7 @@
  * error.c
  *		An error that may be raised, or become a row of a batch.
  *
- * Knows nothing of what went wrong.
+ * It does not know what went wrong.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

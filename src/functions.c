@@ -2,8 +2,8 @@
  * functions.c
  *		The SQL-callable functions, and the library's entry point.
  *
- * Knows fmgr's conventions and rows; knows no libcurl, and no JSON beyond what
- * the server itself does with it.
+ * It knows fmgr's conventions and rows, but not libcurl, and no JSON beyond
+ * what the server itself does with it.
  *
  * Result types come from the call, never from a look-up by name: whoever
  * controls the search_path must not choose them.

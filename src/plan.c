@@ -2,7 +2,7 @@
  * plan.c
  *		Which queries read ahead.
  *
- * Works on finished plans.  Where one calls sw_create_guest_token() or
+ * It works on finished plans.  Where one calls sw_create_guest_token() or
  * sw_try_create_guest_token() row by row, and the parent is sure to ask for
  * more than one row, rewrite.c puts the node of scan.c there instead.
  *

@@ -2,7 +2,7 @@
  * probe.c
  *		How far an attempt got, for the doctor.
  *
- * Asks libcurl for what only the doctor shows: the time of each step, the
+ * It asks libcurl for what only the doctor shows: the time of each step, the
  * server's clock and its certificate.
  *-------------------------------------------------------------------------
  */
@@ -51,7 +51,7 @@ probe_times(const Attempt *a, AttemptProbe *probe)
 		curl_easy_getinfo(a->easy, CURLINFO_PRETRANSFER_TIME_T, &ready_us);
 	curl_easy_getinfo(a->easy, CURLINFO_STARTTRANSFER_TIME_T, &answered_us);
 
-	/* libcurl reports a connection only after all that follows it */
+	/* libcurl reports a connection only once all that follows it is done */
 	if (connected_us == 0 && a->connected_us != 0)
 		connected_us = Max(a->connected_us - a->started_us, resolved_us + 1);
 	else if (connected_us == 0 && fails_in_tls(a->code))

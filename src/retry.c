@@ -2,8 +2,8 @@
  * retry.c
  *		Whether a request whose attempt has failed gets another one, and when.
  *
- * Follows what the API's documentation and HTTP say, and what the guard still
- * allows.  Knows nothing of queues and timers.
+ * It follows what the API's documentation and HTTP say, and what the guard
+ * still allows.  It knows nothing of queues and timers.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -106,8 +106,8 @@ is_retryable(AttemptEnd result, int status)
 }
 
 /*
- * The n-th pause, from 0: a random time, so that many clients that failed
- * together do not come back together.
+ * The n-th pause, counted from 0: a random time, so that many clients that
+ * failed together do not come back together.
  */
 static int64
 back_off(int n)

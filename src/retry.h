@@ -19,7 +19,7 @@ typedef struct Retry
 {
 	bool		is_fresh;		/* use no kept-alive connection */
 	bool		is_repeat;		/* send the last attempt's request again */
-	int			n_refusals;		/* after which it was sent again */
+	int			n_refusals;		/* refusals after which it was sent again */
 } Retry;
 
 /* Both return the time of the next attempt, or NEVER; they raise nothing. */

@@ -43,7 +43,7 @@ typedef struct ListCall
 								 * expressions */
 	List	   *fields;			/* of its result, if they are selected one by
 								 * one */
-	FunctionScan *scan;			/* the sub-select; NULL: it is none */
+	FunctionScan *scan;			/* the sub-select, if it is one */
 	List	   *params;			/* that get its columns, in UPDATE */
 	bool		is_used;		/* each row uses one of them */
 } ListCall;

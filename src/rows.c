@@ -2,8 +2,8 @@
  * rows.c
  *		SQL values as arguments of a call, and results of calls as rows.
  *
- * Knows the signatures and the result types in the extension's script, which
- * functions.c and scan.c share; calls nothing.
+ * It knows the signatures and the result types in the extension's script, for
+ * functions.c and scan.c, and calls nothing.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -20,8 +20,8 @@
 #include "rows.h"
 
 /*
- * Reads SGT_N_ARGS values.  What they point to is at most detoasted, in the
- * current memory context.
+ * Reads SGT_N_ARGS values.  The arguments point to the values themselves, or
+ * to what was detoasted into the current memory context.
  */
 void
 sgt_get_args(const NullableDatum *values, GuestTokenArgs *args)

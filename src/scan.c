@@ -241,7 +241,7 @@ sgt_make_scan(const Plan *model, Plan *child, ScanCall *calls, int n_calls,
 /*
  * Notes how many rows are asked for, and abandons what is on its way if the
  * run fails: the requests of a portal from outside the failed subtransaction
- * would live on.
+ * would otherwise live on.
  */
 static void
 run_executor(QueryDesc *desc, ScanDirection direction,

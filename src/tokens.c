@@ -165,9 +165,9 @@ sgt_refresh_guest_token(const text *refresh_token, TokenPair *pair)
 
 /*
  * Sends a request, once and over a connection of its own, and fills in the
- * probe.  The request mints nothing, because its address list is empty.  True
- * if the API has looked at it, which means that the caller is authorized; else
- * the error tells why not.
+ * probe.  The request issues no token, because its address list is empty.
+ * True if the API has looked at it, which means that the caller is
+ * authorized; else the error tells why not.
  */
 bool
 sgt_probe_api(Target *target, AttemptProbe *probe, CallError *error)
@@ -556,8 +556,8 @@ check_expire_at(int64 expire_at, CallError *error)
  * own arithmetic: in the session's time zone, where a day can have 23 hours.
  *
  * A fraction of a second is cut off, so that no token outlives the interval.
- * Hence an interval shorter than a second is refused: it would end in the
- * future or not, depending on when in a second it begins.
+ * So an interval shorter than a second is refused: it would end in the future
+ * or not, depending on when in a second it begins.
  */
 static bool
 check_expires_in(const Interval *expires_in, int64 *expire_at,

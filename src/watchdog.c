@@ -28,7 +28,7 @@
 
 /*
  * The time between two looks.  No useful call takes a tenth of it; one that
- * does not return is ended after one to two of these.
+ * does not return is ended after one or two of these.
  */
 #define INTERVAL_MS			500
 
