@@ -8,7 +8,9 @@
         "leave" to listen no more and close, or a number: so many TLS messages
         that tell a new key, and then "keep".  A request to the path /NAME/...
         gets that answer, or the next one of a list.  With "after": N, it is
-        kept back until N connections have been made.  With "stray", those
+        kept back until N connections have been made.  With "grouped", it is
+        kept back until as many such requests wait as the member "together"
+        of FILE says.  With "stray", those
         bytes follow as soon as another connection is made, which is closed
         then.  With the member "deaf", that is the last connection.
 
@@ -98,6 +100,8 @@ def serve_http1(connection, answers):
         answer = answer.pop(0)
     while answers['connections'] < answer.get('after', 0):
         time.sleep(0.01)
+    if 'grouped' in answer:
+        answers['gate'].wait()
     # first, because the client may be quicker than this process
     if 'stray' in answer:
         answers['strays'].append((connection, bytes.fromhex(answer['stray'])))
@@ -213,6 +217,7 @@ def main():
         answers = json.load(file)
     answers['connections'] = 0
     answers['strays'] = []
+    answers['gate'] = threading.Barrier(answers.get('together', 1))
     context = None
     if len(sys.argv) > 2:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
