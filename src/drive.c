@@ -80,8 +80,8 @@ static void settle_ended(void);
 static void rest_all(void);
 static void report(const Request *r);
 static void observe(Request *r);
-static bool start_afresh(Request *r);
-static bool wait_for_descriptor(Request *r);
+static bool start_again(Request *r);
+static bool wait_for_descriptor(Request *r, bool *has_dropped);
 static void undo_attempt(Request *r);
 static void make_ready(Request *r);
 static void finish(Request *r, AttemptEnd result);
@@ -515,6 +515,8 @@ expire_overdue(void)
 static void
 settle_ended(void)
 {
+	bool		has_dropped = false;
+
 	while (!dlist_is_empty(&ended))
 	{
 		Request    *r = dlist_head_element(Request, queue_node, &ended);
@@ -527,11 +529,11 @@ settle_ended(void)
 		if (message_level_is_interesting(DEBUG1))
 			report(r);
 		dlist_delete(&r->queue_node);
-		if (start_afresh(r))
+		if (start_again(r))
 			continue;
 		observe(r);
 		end_watch(r, false);
-		if (!batch->is_stopped && wait_for_descriptor(r))
+		if (!batch->is_stopped && wait_for_descriptor(r, &has_dropped))
 			continue;
 		/* a probe, the doctor's or the guard's, gets one attempt */
 		may_retry = !batch->is_stopped && !r->probe && r->watch.role == GUARD_ORDINARY;
@@ -587,14 +589,14 @@ observe(Request *r)
 
 /*
  * Queues a request again that was not sent, because the kept-alive connection
- * was of no use; false if that is not so.
+ * was unusable; otherwise returns false.  libcurl has closed that connection,
+ * so a request cannot meet it twice.
  */
 static bool
-start_afresh(Request *r)
+start_again(Request *r)
 {
 	if (!r->attempt->has_strayed || r->attempt->n_sent > 0)
 		return false;
-	r->retry.is_fresh = true;
 	undo_attempt(r);
 	if (r->batch->is_stopped)
 		sgt_take_back_request(r);
@@ -602,12 +604,13 @@ start_afresh(Request *r)
 }
 
 /*
- * Queues a request that got no descriptor again; false if that is no use.  It
- * may have been sent before, over a connection that the server had closed, so
- * that libcurl needed a new one.
+ * Queues a request again that got no descriptor; false if that would not help.
+ * It may have been sent before, over a connection that the server had closed,
+ * so that libcurl needed a new one.  "has_dropped" tells whether the last
+ * requests that failed have made room for this one, too.
  */
 static bool
-wait_for_descriptor(Request *r)
+wait_for_descriptor(Request *r, bool *has_dropped)
 {
 	if (r->outcome.result != ATTEMPT_NO_DESCRIPTOR)
 		return false;
@@ -617,7 +620,7 @@ wait_for_descriptor(Request *r)
 		max_running = n_running;
 
 	/* only idle connections have them, maybe to other hosts */
-	else if (!sgt_drop_idle_connections())
+	else if (!*has_dropped && !(*has_dropped = sgt_drop_idle_connections()))
 		return false;
 
 	if (r->attempt->n_sent > 0)

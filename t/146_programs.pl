@@ -97,7 +97,7 @@ sub run_program
 	$expect->(qr/\Q$failed\E\n(?:.*\n)*\Q$suspended\E\n(?:.*\n)*\Q$failed\E\n/, 'an outage: failures, suspended calls, and probes');
 	$sandbox = start_sandbox(@options, '--port', $port);
 	$expect->(qr/\Q$suspended\E\n(?:.*\n)*\Q$token\E\n/, 'tokens again when the API is back');
-	$process->{process}->signal('INT');
+	$process->{process}->signal('TERM');	# whoever runs this may have it ignore SIGINT
 	$process->finish;
 
 	# and nothing else

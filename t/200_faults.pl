@@ -246,6 +246,21 @@ my $stopped = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0
 is($stopped->{err} . $stopped->{out}, "|4\n28000|4\n", 'if another is refused meanwhile, it is not sent');
 $server->finish;
 
+# such a request does not need a connection of its own: where descriptors are
+# short, idle connections may have them all
+$node->append_conf('postgresql.conf', 'max_files_per_process = 100');
+$node->restart;
+$server = start_raw({
+	x => { %$answer, after => 12 }, y => { %$plain, after => 0, grouped => 1 }, together => 3 });
+my $many = "SELECT error_code, count(*) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{%d}')) GROUP BY 1";
+my $short = run_session($node, "SET sw_guest_token.base_url = 'http://127.0.0.1:$server->{port}/x'",
+	'SET sw_guest_token.max_concurrency = 64', 'SET sw_guest_token.max_retries = 0', sprintf($many, 12), stray($server),
+	"SET sw_guest_token.base_url = 'http://127.0.0.1:$server->{port}/y'", sprintf($many, 60));
+is($short->{err} . $short->{out}, "|12\n|60\n", 'where descriptors are short, as many requests run as before');
+$server->finish;
+$node->append_conf('postgresql.conf', 'max_files_per_process = 1000');
+$node->restart;
+
 # no connection
 my ($dumb, $dumb_port) = listen_dumbly();
 my ($closed, $closed_port) = listen_dumbly();

@@ -401,6 +401,14 @@ SKIP:
 			'batch_end(2), batch_end(1)', @epilogue),
 		"token true / token true / 2: no descriptor, 0 after 1 / waiting|ready / $CLEAN",
 		'a request that is to be sent again and gets no descriptor ends at its deadline, too');
+
+	# all that failed in one turn get what the idle connections had
+	is(run_statements(
+			'call()', "SET sw_guest_token.base_url = '$driver->{url}'", 'SET sw_guest_token.max_retries = 0',
+			"COPY (SELECT 3) TO '$directory/fail_sockets'",
+			"send(1, '{1,2,3}', '201'), batch_wait(1, 1), batch_wait(1, 2), batch_wait(1, 3)", 'batch_end(1)', @epilogue),
+		"token true / 1: answered, 201 after 1|2: answered, 201 after 1|3: answered, 201 after 1 / $CLEAN",
+		'idle connections make room for all that need it');
 }
 
 #

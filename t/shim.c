@@ -11,6 +11,9 @@
  *
  * fail_socket: while it exists, no internet socket can be opened.
  *
+ * fail_sockets: holds a number; that many internet sockets, counted from now
+ * on, cannot be opened.  The file is removed when the counting begins.
+ *
  * fail_watch: while it exists, sw_guest_token's epoll_ctl() fails.
  *
  * watch: holds a path; each time that a stream is opened on it, a byte is
@@ -33,6 +36,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +57,24 @@ path(const char *name)
 	return buffer;
 }
 
+/*
+ * The number in a file, which is removed; 0 if there is none.
+ */
+static long
+take_number(const char *name)
+{
+	int			fd = open(path(name), O_RDONLY);
+	char		text[32] = "";
+
+	if (fd < 0)
+		return 0;
+	if (read(fd, text, sizeof(text) - 1) < 0)
+		text[0] = '\0';
+	close(fd);
+	unlink(path(name));
+	return atol(text);
+}
+
 static int
 fails(const void *caller)
 {
@@ -68,18 +90,10 @@ fails(const void *caller)
 		 strstr(info.dli_fname, "libcurl") ||
 		 strstr(info.dli_fname, "libjson-c")))
 	{
-		const char *file = path("fail_alloc");
+		long		n = take_number("fail_alloc");
 
-		if (access(file, R_OK) == 0)
-		{
-			FILE	   *f = fopen(file, "r");
-
-			if (f && fscanf(f, "%ld", &countdown) != 1)
-				countdown = 0;
-			if (f)
-				fclose(f);
-			unlink(file);
-		}
+		if (n > 0)
+			countdown = n;
 		if (countdown > 0 && --countdown == 0)
 			result = 1;
 	}
@@ -119,10 +133,15 @@ realloc(void *p, size_t size)
 int
 socket(int domain, int type, int protocol)
 {
+	static long n_failing = 0;
+	bool		is_internet = domain == AF_INET || domain == AF_INET6;
+
 	REAL(int, "socket", int, int, int);
 
-	if ((domain == AF_INET || domain == AF_INET6) &&
-		access(path("fail_socket"), F_OK) == 0)
+	if (is_internet && n_failing == 0)
+		n_failing = take_number("fail_sockets");
+	if (is_internet &&
+		(access(path("fail_socket"), F_OK) == 0 || (n_failing > 0 && n_failing-- > 0)))
 	{
 		errno = EMFILE;
 		return -1;
