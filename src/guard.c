@@ -44,7 +44,7 @@
 /* How often a waiting request looks at what other sessions know. */
 #define LOOK_US				(250 * 1000)
 
-/* How long after a probe the next one is due, if it has that much time. */
+/* How long after a probe the next is due, if the probe has that much time. */
 #define LEASE_US			US_PER_S
 
 /* A target, as the sessions share it. */
@@ -58,8 +58,8 @@ struct Guarded
 								 * sgt_silence_us() */
 
 	Breaker		breaker;
-	Oid			wasted_by;		/* the role whose probe gave no result, if the
-								 * last one gave none */
+	Oid			wasted_by;		/* the role of the last probe, if that gave no
+								 * result */
 	GuardCounters counters;
 };
 

@@ -354,7 +354,10 @@ add_subselect(TargetList *list, const SubPlan *subplan)
 			return NULL;
 	}
 
-	/* put in what parameters stand for, to be evaluated where they were */
+	/*
+	 * put in what the parameters stand for, to be evaluated where the
+	 * sub-select was
+	 */
 	func = copyObject((FuncExpr *) linitial_node(RangeTblFunction, scan->functions)->funcexpr);
 	foreach(lc, func->args)
 	{
