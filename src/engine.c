@@ -67,7 +67,7 @@
 
 /*
  * After this many sleeps in a row, of any length, without the end of an
- * attempt, each sleep is a pause of IDLE_PAUSE_MS: no response has so many
+ * attempt, each sleep is a pause of IDLE_PAUSE_MS: no response has that many
  * parts.
  */
 #define MAX_IDLE_SLEEPS		1000
