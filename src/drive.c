@@ -2,21 +2,23 @@
  * drive.c
  *		All requests of the backend, driven by whoever waits.
  *
- * Requests belong to batches, and several batches may be open: a trigger can make
- * a call while a query reads ahead.  Whoever waits drives the requests of all of
- * them.  Each outcome stays with its batch until the owner asks for it.
+ * Requests belong to batches, and several batches may be open: a trigger can
+ * make a call while a query reads ahead.  Whoever waits drives the requests
+ * of all batches.  Each outcome stays with its batch until the owner asks for
+ * it.
  *
- * Knows which request may run, and until when, and takes it from one state to the
- * next.  Leaves libcurl's habits to engine.c, further attempts to retry.c, and
- * what sessions share to guard.c.
+ * It knows which request may run, and until when, and takes it from one state
+ * to the next.  It leaves libcurl's habits to engine.c, further attempts to
+ * retry.c, and what sessions share to guard.c.
  *
- * 1. Interrupts are served between turns: never while libcurl is on the stack.
- *    They raise an error in the batch that waits, and end only that.
- * 2. Each request has one deadline, from when it is first started to its end.
- *    libcurl keeps only that of a single connection attempt.
+ * 1. Interrupts are served between turns: never while libcurl is on the
+ *    stack.  They raise an error in the batch that is waiting, and end only
+ *    that one.
+ * 2. Each request has one deadline, which counts from its first start to its
+ *    end.  libcurl watches only that of a single connection attempt.
  * 3. Whatever has arrived is read before a deadline counts.
- * 4. The global state (timers, lists and counters) is sound whenever an error
- *    may be raised, so that whoever drives next can go on.
+ * 4. The global state (timers, lists and counters) is consistent whenever an
+ *    error may be raised, so that whoever drives next can go on.
  *
  * A request is "started" when the engine gets its attempt, and "sent" when
  * libcurl has begun to write it to a connection.
@@ -30,34 +32,34 @@
 #include "drive.h"
 #include "engine.h"
 
-/* How much is read before a deadline that has passed counts. */
+/* How much is read before a deadline counts as passed. */
 #define MAX_LATE_TURNS		256
 #define MAX_LATE_US			(1000 * 1000)
 
-/* How often requests go on while their owner does something else. */
+/* How often requests make progress while their owner does something else. */
 #define POLL_US				1000
 
 /* If nobody drives for longer, nobody knows when an answer arrived. */
 #define MAX_GAP_US			(100 * 1000)
 
-/* Whoever wakes up later than this was stopped, maybe with the whole machine. */
+/* A process that oversleeps by more was stopped, maybe with the machine. */
 #define MAX_OVERSLEPT_US	(500 * 1000)
 
 static dlist_head open_batches = DLIST_STATIC_INIT(open_batches);
 
-/* Their timers have fired; an answer may have arrived before that. */
+/* Requests whose timers have fired; an answer may have come before that. */
 static dlist_head overdue = DLIST_STATIC_INIT(overdue);
 
-/* To be started, first come, first served. */
+/* Requests to be started, first come, first served. */
 static dlist_head ready = DLIST_STATIC_INIT(ready);
 
-/* Their attempts have ended. */
+/* Requests whose attempts have ended. */
 static dlist_head ended = DLIST_STATIC_INIT(ended);
 
 static int	n_pending = 0;		/* of all batches */
 static int	n_running = 0;
 
-/* Lower while descriptors are short, until all batches have ended. */
+/* Lowered when descriptors are short, until all batches have ended. */
 static int	max_running = INT_MAX;
 
 /* When the last turn or sleep ended. */
@@ -124,7 +126,7 @@ sgt_find_batch_of(ResourceOwner owner)
 	return NULL;
 }
 
-/* Its requests must have been removed. */
+/* Removes a batch, whose requests must have been removed before. */
 void
 sgt_remove_batch(Batch *batch)
 {
@@ -138,8 +140,9 @@ sgt_remove_batch(Batch *batch)
 }
 
 /*
- * Tells the guard that this session does not wait for the API, until the batch
- * is used again.  Nor need others wait for a probe that nobody drives.
+ * Tells the guard that this session does not wait for the API, until the
+ * batch is used again.  Other sessions need not wait for a probe that nobody
+ * drives, either.
  */
 void
 sgt_rest_batch(Batch *batch)
@@ -152,7 +155,7 @@ sgt_rest_batch(Batch *batch)
 }
 
 /*
- * Whether the session is one too many is decided anew each time.
+ * Each time, the guard decides again whether the session is one too many.
  */
 static void
 resume(Batch *batch)
@@ -221,8 +224,8 @@ sgt_take_back_request(Request *r)
  */
 
 /*
- * Lets interrupts happen.  They raise errors, which a client may not read for
- * long: meanwhile the session does not wait for the API.
+ * Serves interrupts.  They raise errors, which a client may not read for a
+ * long time: meanwhile the session does not wait for the API.
  */
 void
 sgt_check_for_interrupts(void)
@@ -242,8 +245,8 @@ rest_all(void)
 }
 
 /*
- * Takes a turn, and sleeps unless a request has ended, for the owner of a
- * batch who waits.
+ * For a batch's owner who waits: takes a turn, and sleeps unless a request
+ * has ended.
  */
 void
 sgt_drive(Batch *batch)
@@ -350,7 +353,7 @@ fire_timers(int64 now)
 		}
 		else
 		{
-			/* it waits for another start, and keeps its last outcome */
+			/* it waits to be started again, and keeps its last outcome */
 			Assert(r->state == REQUEST_READY);
 			dlist_delete(&r->queue_node);
 			finish(r, r->outcome.result);
@@ -382,7 +385,7 @@ start_ready(int64 now)
 
 /*
  * Whether the guard lets a request go on; if not, the request ends.  The
- * doctor's always goes: it is there to find out.
+ * doctor's request always goes on: it is there to find out.
  */
 static bool
 is_let_through(Request *r, int64 now)
@@ -414,8 +417,8 @@ is_let_through(Request *r, int64 now)
 }
 
 /*
- * Starts an attempt; false if that is not possible.  The attempt's end is the
- * reason; there is no attempt if memory is short.
+ * Starts an attempt; false if that is not possible.  Then the attempt's "end"
+ * is the reason, and there is no attempt if memory is short.
  */
 static bool
 start(Request *r, int64 now)
@@ -431,8 +434,8 @@ start(Request *r, int64 now)
 
 		/*
 		 * Without TLS there is no HTTP/2 to wait for.  And once a connection
-		 * has failed, none waits for another: one that hangs must not take
-		 * the time of those behind it.
+		 * has failed, no request waits for another's: one that hangs must not
+		 * use up the time of those behind it.
 		 */
 		.wait_for_others = batch->target->is_https && !batch->connect_failed
 	};
@@ -471,8 +474,8 @@ note_end(Request *r)
 }
 
 /*
- * Reads all that has arrived, then ends what is still overdue.  An answer that
- * arrived in time counts, however late the process gets to read it.
+ * Reads all that has arrived, then ends what is still overdue.  An answer
+ * that arrived in time counts, no matter how late the process reads it.
  */
 static void
 expire_overdue(void)
@@ -535,7 +538,7 @@ settle_ended(void)
 		end_watch(r, false);
 		if (!batch->is_stopped && wait_for_descriptor(r, &has_dropped))
 			continue;
-		/* a probe, the doctor's or the guard's, gets one attempt */
+		/* a probe, the doctor's or the guard's, gets only one attempt */
 		may_retry = !batch->is_stopped && !r->probe && r->watch.role == GUARD_ORDINARY;
 		resume_us = batch->is_stopped ? NEVER :
 			sgt_time_to_repeat(&r->retry, r->attempt, r->outcome.result,
@@ -562,8 +565,8 @@ settle_ended(void)
 
 /*
  * Reports the attempt to the log, and to a client who has asked for that.  A
- * client may not read it for long: meanwhile the session does not wait for the
- * API.
+ * client may not read it for a long time: meanwhile the session does not wait
+ * for the API.
  */
 static void
 report(const Request *r)
@@ -588,9 +591,9 @@ observe(Request *r)
 }
 
 /*
- * Queues a request again that was not sent, because the kept-alive connection
- * was unusable; otherwise returns false.  libcurl has closed that connection,
- * so a request cannot meet it twice.
+ * Requeues a request that was not sent because its kept-alive connection was
+ * unusable; false if that is not the case.  libcurl has closed that
+ * connection, so the request cannot meet it again.
  */
 static bool
 start_again(Request *r)
@@ -604,10 +607,11 @@ start_again(Request *r)
 }
 
 /*
- * Queues a request again that got no descriptor; false if that would not help.
+ * Requeues a request that got no descriptor; false if that would not help.
  * It may have been sent before, over a connection that the server had closed,
- * so that libcurl needed a new one.  "has_dropped" tells whether the last
- * requests that failed have made room for this one, too.
+ * so that libcurl needed a new one.  "has_dropped" tells whether idle
+ * connections have already been closed for another request, which made room
+ * for this one, too.
  */
 static bool
 wait_for_descriptor(Request *r, bool *has_dropped)
@@ -615,11 +619,11 @@ wait_for_descriptor(Request *r, bool *has_dropped)
 	if (r->outcome.result != ATTEMPT_NO_DESCRIPTOR)
 		return false;
 
-	/* other requests have them: run fewer at a time */
+	/* other requests hold them: run fewer at a time */
 	if (n_running > 0)
 		max_running = n_running;
 
-	/* only idle connections have them, maybe to other hosts */
+	/* only idle connections hold them, maybe to other hosts */
 	else if (!*has_dropped && !(*has_dropped = sgt_drop_idle_connections()))
 		return false;
 
@@ -629,7 +633,7 @@ wait_for_descriptor(Request *r, bool *has_dropped)
 	return true;
 }
 
-/* Queues a request again as if its last attempt had not been made. */
+/* Requeues a request as if its last attempt had not been made. */
 static void
 undo_attempt(Request *r)
 {
@@ -645,7 +649,7 @@ undo_attempt(Request *r)
 
 /*
  * Queues a request.  If it was started before, its deadline counts in the
- * queue, too: it may wait long for a descriptor.
+ * queue, too: it may wait a long time for a descriptor.
  */
 static void
 make_ready(Request *r)
@@ -668,7 +672,7 @@ finish(Request *r, AttemptEnd result)
 	dlist_push_tail(&r->batch->done, &r->node);
 }
 
-/* From then on others need not wait for a probe's answer. */
+/* From then on other sessions need not wait for a probe's answer. */
 static void
 end_watch(Request *r, bool is_abandoned)
 {

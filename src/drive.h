@@ -25,12 +25,12 @@ typedef enum RequestState
 {
 	REQUEST_READY,				/* in the queue of those to be started */
 	REQUEST_RUNNING,			/* the engine has its attempt */
-	REQUEST_ENDED,				/* that has ended; what next is to be decided */
+	REQUEST_ENDED,				/* its attempt has ended; not settled yet */
 	REQUEST_PAUSED,				/* before the next attempt */
 	REQUEST_DONE				/* has its outcome */
 } RequestState;
 
-/* A request, or rather its caller's ticket, who may only read it. */
+/* A request.  The caller who submitted it may only read it. */
 typedef struct Request
 {
 	int			tag;			/* the caller's */
@@ -51,15 +51,16 @@ typedef struct Request
 
 	dlist_node	queue_node;		/* of those ready, overdue, or ended */
 	Timer		timer;
-	bool		is_overdue;		/* the timer has fired, not the deadline yet */
+	bool		is_overdue;		/* its timer has fired: it is in "overdue" */
 } Request;
 
 /* One caller's requests to one URL; batch.c owns it. */
 typedef struct Batch
 {
-	MemoryContext context;		/* has it and its requests */
+	MemoryContext context;		/* holds it and its requests */
 	MemoryContextCallback callback; /* abandons it */
-	ResourceOwner owner;		/* ends it if it fails; NULL: outlived */
+	ResourceOwner owner;		/* its failure ends the batch; NULL: it is
+								 * gone */
 	dlist_node	node;			/* in open_batches */
 	Target	   *target;			/* pinned */
 	Guarded    *guarded;		/* what all sessions know of it; NULL: nothing */
@@ -69,17 +70,17 @@ typedef struct Batch
 	bool		is_resting;		/* its owner does something else */
 	Limits		limits;
 	const char *url;
-	int			success_status; /* all others are final by themselves */
+	int			success_status; /* any other is an answer by itself */
 	bool		has_engine;
 	bool		is_stopped;
 	bool		connect_failed; /* do not wait for others' connections */
-	bool		has_sent;		/* a request, of which the attempt has ended */
+	bool		has_sent;		/* a request, and its attempt has ended */
 	dlist_head	pending;		/* not done */
 	dlist_head	done;			/* not handed out yet */
 	dlist_head	handed_out;
 } Batch;
 
-/* These may raise, what interrupts raise included. */
+/* These may raise, including what interrupts raise. */
 extern void sgt_drive(Batch *batch);
 extern void sgt_poll_requests(void);
 extern void sgt_check_for_interrupts(void);
@@ -92,7 +93,7 @@ extern void sgt_remove_batch(Batch *batch);
 extern void sgt_rest_batch(Batch *batch);
 extern void sgt_add_request(Request *r);
 
-/* Nor do these, which are for turns. */
+/* These raise nothing, and are for turns. */
 extern void sgt_remove_request(Request *r);
 extern void sgt_take_back_request(Request *r);
 

@@ -2,11 +2,11 @@
  * settings.c
  *		The sw_guest_token.* settings, and the credentials.
  *
- * Knows what makes a setting fit for use; sends nothing.
+ * It knows what makes a setting fit for use, and sends nothing.
  *
- * 1. Settings are judged when a call uses them, all as 55000, so that their
- *    order in a file does not matter.  Only what would store a secret where
- *    every role can read it is refused when it is set.
+ * 1. Settings are judged when a call uses them, and all refused with 55000,
+ *    so that their order in a file does not matter.  Only what would store a
+ *    secret where every role can read it is refused when it is set.
  * 2. The result is a target, which never changes.  When a setting, the token's
  *    file or the certificate authorities change, another one is made.
  * 3. No message quotes api_token, api_token_file or proxy: ordinary roles
@@ -39,7 +39,7 @@
 /* Far beyond any API token. */
 #define MAX_API_TOKEN_LENGTH	4096
 
-/* One every 60 us, which nobody can tell from no limit. */
+/* One every 60 us, which is as good as no limit. */
 #define MAX_TOKENS_PER_MINUTE	1000000
 
 /* Whether the postmaster loaded the library; each backend inherits it. */
@@ -62,11 +62,11 @@ static bool read_ahead;
 static int	max_sessions;
 static int	tokens_per_minute;
 
-/* What was made of them, pinned; NULL: nothing yet. */
+/* The target that was made from them, pinned; NULL: none yet. */
 static Target *current = NULL;
 static bool settings_changed = false;	/* since then */
 
-/* The token that its file held then. */
+/* The token that the file held then. */
 static char file_token[MAX_API_TOKEN_LENGTH + 1];
 
 /*
@@ -304,9 +304,9 @@ warn_of_placeholders(void)
  */
 
 /*
- * ANALYZE computes what an index's expression says, as the table's owner.
- * Autovacuum does so for everybody, and has nobody's settings: an owner with a
- * tokens_per_minute would have no limit there.
+ * ANALYZE evaluates the expressions of indexes, as the table's owner.
+ * Autovacuum does so for everybody, but has nobody's settings: an owner with
+ * a tokens_per_minute would have no limit there.
  */
 static void
 refuse_autovacuum(void)
@@ -319,20 +319,20 @@ refuse_autovacuum(void)
 }
 
 /*
- * Returns the target of the settings as they are now, judged.  It lives until
- * the next call of this function, unless it is pinned.  Raises 55000.
+ * Judges the settings as they are now, and returns their target.  It lives
+ * until the next call of this function, unless it is pinned.  Raises 55000.
  */
 Target	   *
 sgt_load_target(void)
 {
 	refuse_autovacuum();
-	/* a limit that cannot be kept must not look as if it were */
+	/* a limit that cannot be enforced must not appear to be */
 	if (tokens_per_minute > 0 && !is_preloaded)
 		refuse_setting("tokens_per_minute",
 					   gettext_noop("The server has not preloaded the library."),
 					   gettext_noop("Add \"sw_guest_token\" to \"shared_preload_libraries\", and restart the server."));
 	check_token_file();
-	/* without TLS nobody needs it, and looking takes 1 us */
+	/* without TLS nobody needs the authorities, and looking takes 1 us */
 	if (current == NULL || settings_changed || current->is_https ||
 		current->proxy)
 		check_trust();
@@ -412,8 +412,9 @@ sgt_read_limits(Limits *limits)
 }
 
 /*
- * Makes a target of the settings, pinned once.  It lives in a context of its
- * own, which an error on the way deletes with the caller's.
+ * Makes a target from the settings, pinned once.  It lives in a context of
+ * its own, which is deleted with the caller's if there is an error on the
+ * way.
  */
 static Target *
 make_target(bool with_credentials)
@@ -474,7 +475,7 @@ make_route(Target *target)
 }
 
 /*
- * For the guard, sessions call the same target if they call the same API by
+ * To the guard, sessions call the same target if they call the same API in
  * the same way.  The token does not count, so that it can be rotated.
  */
 static void
@@ -556,9 +557,9 @@ is_settled(const struct stat *st)
 }
 
 /*
- * Reads the API token from its file, by the rule that the server has for
- * ssl_key_file.  What was opened is checked, so that nobody can exchange it
- * in between.
+ * Reads the API token from its file, by the server's rule for ssl_key_file.
+ * The file is checked after it is opened, so that nobody can exchange it in
+ * between.
  */
 static void
 read_token_file(char *token)
@@ -644,8 +645,8 @@ open_file(const char *name, const char *path)
  * The file of certificate authorities to trust, the system's if none is set;
  * NULL if libcurl has another way to find those.
  *
- * Where the system has a directory of them as well, it holds the same ones,
- * and libcurl would not keep what it reads from there.
+ * If the system also has a directory of them, it holds the same ones, and
+ * libcurl would not keep what it reads from there.
  */
 static const char *
 find_ca_file(void)
@@ -654,7 +655,7 @@ find_ca_file(void)
 
 	if (ca_file[0])
 		return ca_file;
-	if (info == NULL)			/* libcurl writes it anew each time */
+	if (info == NULL)			/* libcurl fills it in again each time */
 		info = curl_version_info(CURLVERSION_NOW);
 	return info->cainfo;
 }
