@@ -79,7 +79,8 @@ static bool collect_ended(bool read_sockets);
 static void note_end(Request *r);
 static void expire_overdue(void);
 static void settle_ended(void);
-static void rest_all(void);
+static void leave_all(void);
+static void come_back(void);
 static void report(const Request *r);
 static void observe(Request *r);
 static bool start_again(Request *r);
@@ -152,17 +153,21 @@ sgt_rest_batch(Batch *batch)
 	if (!batch->is_resting && !batch->is_crowded)
 		sgt_leave_guard(batch->guarded);
 	batch->is_resting = true;
+	batch->keeps_place = false;
 }
 
 /*
- * Each time, the guard decides again whether the session is one too many.
+ * Each time, the guard decides again whether the session is one too many,
+ * unless only an interruption took it out.
  */
 static void
 resume(Batch *batch)
 {
 	if (batch->is_resting)
-		batch->is_crowded = !sgt_enter_guard(batch->guarded, &batch->limits);
+		batch->is_crowded = !sgt_enter_guard(batch->guarded, &batch->limits,
+											 batch->keeps_place);
 	batch->is_resting = false;
+	batch->keeps_place = false;
 }
 
 /* Adds a batch's new request, to be started in a turn. */
@@ -224,24 +229,50 @@ sgt_take_back_request(Request *r)
  */
 
 /*
- * Serves interrupts.  They raise errors, which a client may not read for a
+ * Serves interrupts.  Some raise errors, which a client may not read for a
  * long time: meanwhile the session does not wait for the API.
  */
 void
 sgt_check_for_interrupts(void)
 {
-	if (INTERRUPTS_PENDING_CONDITION())
-		rest_all();
+	if (QueryCancelPending || ProcDiePending)
+		leave_all();
 	CHECK_FOR_INTERRUPTS();
+	come_back();
 }
 
+/*
+ * Leaves the guard, until come_back().  If an error is raised in between, a
+ * batch that survives it comes back as it goes on.
+ */
 static void
-rest_all(void)
+leave_all(void)
 {
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &open_batches)
-		sgt_rest_batch(dlist_container(Batch, node, iter.cur));
+	{
+		Batch	   *batch = dlist_container(Batch, node, iter.cur);
+		bool		keeps_place = batch->keeps_place ||
+		(!batch->is_resting && !batch->is_crowded);
+
+		sgt_rest_batch(batch);
+		batch->keeps_place = keeps_place;
+	}
+}
+
+static void
+come_back(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &open_batches)
+	{
+		Batch	   *batch = dlist_container(Batch, node, iter.cur);
+
+		if (batch->keeps_place)
+			resume(batch);
+	}
 }
 
 /*
@@ -397,19 +428,24 @@ is_let_through(Request *r, int64 now)
 		return true;
 	if (r->was_asked)
 	{
-		if (sgt_may_go_on(batch->guarded, &batch->limits, &r->watch, now,
-						  &r->outcome.suspension))
-			return true;
-		finish(r, r->deadline_us == 0 ? ATTEMPT_SUSPENDED : r->outcome.result);
-		return false;
-	}
+		bool		is_retry = r->outcome.n_attempts > 0 && !r->retry.is_repeat;
 
-	r->was_asked = true;
-	if (!sgt_ask_guard(batch->guarded, &batch->limits, batch->is_crowded, now,
-					   &r->watch, &refusal, &r->outcome.suspension))
+		if (!sgt_may_go_on(batch->guarded, &batch->limits, &r->watch, is_retry,
+						   now, &r->outcome.suspension))
+		{
+			finish(r, r->deadline_us == 0 ? ATTEMPT_SUSPENDED : r->outcome.result);
+			return false;
+		}
+	}
+	else
 	{
-		finish(r, refusal);
-		return false;
+		r->was_asked = true;
+		if (!sgt_ask_guard(batch->guarded, &batch->limits, batch->is_crowded,
+						   now, &r->watch, &refusal, &r->outcome.suspension))
+		{
+			finish(r, refusal);
+			return false;
+		}
 	}
 	if (r->watch.role != GUARD_ORDINARY)
 		batch->probing = r;
@@ -467,6 +503,9 @@ collect_ended(bool read_sockets)
 static void
 note_end(Request *r)
 {
+	/* a probe makes way for others only as long as it has no result */
+	if (r->batch->probing == r)
+		r->batch->probing = NULL;
 	stop_timer(r);
 	r->state = REQUEST_ENDED;
 	n_running--;
@@ -571,8 +610,9 @@ settle_ended(void)
 static void
 report(const Request *r)
 {
-	rest_all();
+	leave_all();
 	sgt_report_attempt(r->attempt, r->tag, r->outcome.n_attempts);
+	come_back();
 }
 
 /* Keeps what is known about the attempt. */

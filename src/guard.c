@@ -200,17 +200,18 @@ sgt_find_guarded(const Target *target)
 
 /*
  * Enters a call; false if this session is one too many.  There is no limit as
- * long as the API answers in time: a burst does no harm then.
+ * long as the API answers in time: a burst does no harm then.  Nor is there
+ * one for a session that has been inside and keeps its place.
  */
 bool
-sgt_enter_guard(Guarded *g, const Limits *limits)
+sgt_enter_guard(Guarded *g, const Limits *limits, bool keeps_place)
 {
 	bool		is_crowded;
 
 	if (g == NULL || find_own_share(g)->n_batches++ > 0)
 		return true;
 	SpinLockAcquire(&area->mutex);
-	is_crowded = limits->max_sessions > 0 &&
+	is_crowded = !keeps_place && limits->max_sessions > 0 &&
 		g->sessions >= limits->max_sessions &&
 		(g->n_late > 0 || sgt_is_slow(&g->breaker));
 	g->sessions += !is_crowded;
@@ -338,18 +339,28 @@ is_probe(const GuardWatch *watch)
 
 /*
  * Whether a request that was let through before may be sent again; otherwise
- * "state" tells why.
+ * "state" tells why.  Only now is it certain that a retry is made.
  */
 bool
 sgt_may_go_on(Guarded *g, const Limits *limits, const GuardWatch *watch,
-			  int64 now, BreakerState *state)
+			  bool is_retry, int64 now, BreakerState *state)
 {
-	if (g == NULL || !limits->breaker || is_probe(watch))
+	bool		may_go = true;
+
+	if (g == NULL)
 		return true;
 	SpinLockAcquire(&area->mutex);
-	sgt_get_breaker_state(&g->breaker, now, state);
+	if (limits->breaker && !is_probe(watch))
+	{
+		sgt_get_breaker_state(&g->breaker, now, state);
+		may_go = !state->is_open;
+	}
+	if (is_retry && may_go)
+		g->counters.retries++;
+	else if (is_retry)
+		g->counters.retries_denied++;
 	SpinLockRelease(&area->mutex);
-	return !state->is_open;
+	return may_go;
 }
 
 /*
@@ -370,9 +381,7 @@ sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a)
 		may_retry = !g->breaker.is_open;
 	else
 		may_retry = sgt_spend_retry(&g->breaker);
-	if (may_retry)
-		g->counters.retries++;
-	else
+	if (!may_retry)
 		g->counters.retries_denied++;
 	SpinLockRelease(&area->mutex);
 	return may_retry;

@@ -94,13 +94,13 @@ extern Guarded *sgt_find_guarded(const Target *target);
 extern void sgt_report_guard(void);
 
 /* These raise nothing. */
-extern bool sgt_enter_guard(Guarded *g, const Limits *limits);
+extern bool sgt_enter_guard(Guarded *g, const Limits *limits, bool keeps_place);
 extern void sgt_leave_guard(Guarded *g);
 extern bool sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded,
 						  int64 now, GuardWatch *watch, AttemptEnd *refusal,
 						  BreakerState *state);
 extern bool sgt_may_go_on(Guarded *g, const Limits *limits,
-						  const GuardWatch *watch, int64 now,
+						  const GuardWatch *watch, bool is_retry, int64 now,
 						  BreakerState *state);
 extern bool sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a);
 extern void sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,

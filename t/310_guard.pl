@@ -202,7 +202,7 @@ $raw->finish;
 # Probes
 #
 
-use_script(repeated(6, '503') . '-then-503-then-201');
+use_script(repeated(8, '503') . '-then-201');
 calls(5);
 wait_for_probe();
 $session = calls(2, 'SET sw_guest_token.max_retries = 2');
@@ -211,6 +211,10 @@ like($session->{err}, qr/failed to process.*are suspended/s, 'and the next call 
 wait_for_probe();
 calls(1);
 is(stat_of('state'), 'open', 'a probe that fails changes nothing');
+wait_for_probe();
+$session = run_sql('SET client_min_messages = debug1', "SELECT set_config('a.probe', clock_timestamp()::text, false) = ''", $ONE,
+	"SELECT next_probe >= current_setting('a.probe')::timestamptz + interval '900 ms' FROM sw_guest_token_stat WHERE target = left('$url', 255)");
+is($session->{out}, "f\nt\n", 'nor does one that is reported make others go sooner');
 wait_for_probe();
 $log = -s $node->logfile;
 $session = calls(2);
@@ -404,6 +408,17 @@ run_sql('SET sw_guest_token.max_retries = 15', "SET sw_guest_token.connect_timeo
 is(stat_of("retries || ' ' || retries_denied"), '15 0', 'a time limit of one\'s own spends nothing of it');
 close $dumb;
 
+# a retry counts when it is made
+use_script('429,retry-after=2');
+run_sql('SET sw_guest_token.max_retries = 1', "SET statement_timeout = '500ms'", $ONE);
+is(stat_of("retries || ' ' || retries_denied"), '0 0', 'a call that is cancelled in its pause has made no retry');
+use_script('429,retry-after=2-then-503');
+my $paused = session($node, "SET sw_guest_token.base_url = '$url'", 'SET sw_guest_token.max_retries = 1', $ONE);
+$sandbox->journal(1);
+calls(5);
+is(sql_state($paused->finish->{err}), '53400', 'one that is suspended in its pause ends with what came before');
+is(stat_of("retries || ' ' || retries_denied"), '0 1', 'and the retry counts as denied');
+
 use_script('503');
 calls(7);
 is(stat_of('state || suspended'), 'open2', 'requests are suspended');
@@ -450,6 +465,23 @@ $node->safe_psql('postgres',
 $victim->finish;
 is(stat_of('sessions || state || cancelled'), '0closed1', 'and forgets who was cancelled');
 is(calls(1)->{out}, "token true\n", 'who makes place');
+
+# whoever is inside stays, even if something interrupts the wait (the breaker is
+# still off)
+use_script('hang-then-hang-then-201');
+$victim = session($node, "SET sw_guest_token.base_url = '$url'", 'SET sw_guest_token.max_concurrency = 1',
+	"SET sw_guest_token.timeout = '4s'", $batch =~ s/20/2/r);
+$sandbox->journal(1);
+my $late = session($node, "SET application_name = 'late'", "SET sw_guest_token.base_url = '$url'", $ONE);
+$sandbox->journal(2);
+do { $session = calls(1) } until $session->{err};
+$log = -s $node->logfile;
+$node->safe_psql('postgres',
+	"SELECT pg_log_backend_memory_contexts(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
+$node->wait_for_log(qr/logging memory contexts of PID/, $log);
+is($victim->finish->{out}, "08006\ntoken\n", 'a batch that is under way goes on, although an interrupt comes');
+$node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'late'");
+$late->finish;
 
 # a transaction that has failed waits for nothing, however long its client takes
 foreach my $begin ('BEGIN', 'BEGIN; SAVEPOINT a')
