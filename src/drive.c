@@ -253,8 +253,8 @@ leave_all(void)
 	dlist_foreach(iter, &open_batches)
 	{
 		Batch	   *batch = dlist_container(Batch, node, iter.cur);
-		bool		keeps_place = batch->keeps_place ||
-		(!batch->is_resting && !batch->is_crowded);
+		bool		is_inside = !batch->is_resting && !batch->is_crowded;
+		bool		keeps_place = batch->keeps_place || is_inside;
 
 		sgt_rest_batch(batch);
 		batch->keeps_place = keeps_place;
