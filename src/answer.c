@@ -197,7 +197,7 @@ describe_suspension(const BreakerState *state, CallError *error)
 				  "requests to SignalWire are suspended");
 	error->detail = psprintf(_("%s  The next probe is due in %.1f s."),
 							 sgt_describe_cause(state),
-							 state->probe_in_us / 1000000.0);
+							 Max(state->probe_in_us, 0) / 1000000.0);
 	error->hint = pstrdup(_("Try again later."));
 }
 

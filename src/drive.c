@@ -157,6 +157,19 @@ sgt_rest_batch(Batch *batch)
 }
 
 /*
+ * The same for a moment: the batch keeps its place, and its probe its lease.
+ */
+void
+sgt_step_aside(Batch *batch)
+{
+	if (batch->is_resting || batch->is_crowded)
+		return;
+	sgt_leave_guard(batch->guarded);
+	batch->is_resting = true;
+	batch->keeps_place = true;
+}
+
+/*
  * Each time, the guard decides again whether the session is one too many,
  * unless only an interruption took it out.
  */
@@ -235,7 +248,7 @@ sgt_take_back_request(Request *r)
 void
 sgt_check_for_interrupts(void)
 {
-	if (QueryCancelPending || ProcDiePending)
+	if (INTERRUPTS_PENDING_CONDITION())
 		leave_all();
 	CHECK_FOR_INTERRUPTS();
 	come_back();
@@ -251,14 +264,7 @@ leave_all(void)
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &open_batches)
-	{
-		Batch	   *batch = dlist_container(Batch, node, iter.cur);
-		bool		is_inside = !batch->is_resting && !batch->is_crowded;
-		bool		keeps_place = batch->keeps_place || is_inside;
-
-		sgt_rest_batch(batch);
-		batch->keeps_place = keeps_place;
-	}
+		sgt_step_aside(dlist_container(Batch, node, iter.cur));
 }
 
 static void
@@ -539,9 +545,11 @@ expire_overdue(void)
 		bool		is_late = now >= r->deadline_us;
 		int64		look_us;
 
+		/* the doctor waits: it is there to find out */
 		if (!is_late &&
-			!sgt_look_at_guard(r->batch->guarded, &r->batch->limits,
-							   r->attempt, &r->watch, now, &look_us))
+			(!sgt_look_at_guard(r->batch->guarded, &r->batch->limits,
+								r->attempt, &r->watch, now, &look_us) ||
+			 r->probe))
 		{
 			set_timer(r, Min(r->deadline_us, look_us));
 			continue;
@@ -563,6 +571,7 @@ settle_ended(void)
 	{
 		Request    *r = dlist_head_element(Request, queue_node, &ended);
 		Batch	   *batch = r->batch;
+		bool		is_retry;
 		bool		may_retry;
 		int64		resume_us;
 
@@ -577,6 +586,7 @@ settle_ended(void)
 		end_watch(r, false);
 		if (!batch->is_stopped && wait_for_descriptor(r, &has_dropped))
 			continue;
+		is_retry = r->outcome.n_attempts > 1 && !r->retry.is_repeat;
 		/* a probe, the doctor's or the guard's, gets only one attempt */
 		may_retry = !batch->is_stopped && !r->probe && r->watch.role == GUARD_ORDINARY;
 		resume_us = batch->is_stopped ? NEVER :
@@ -584,7 +594,7 @@ settle_ended(void)
 							   r->deadline_us);
 		sgt_tell_guard(batch->guarded, &batch->limits, r->attempt,
 					   resume_us == NEVER ? r->outcome.result : ATTEMPT_ABANDONED,
-					   &r->watch);
+					   is_retry, &r->watch);
 		if (resume_us == NEVER && may_retry)
 			resume_us = sgt_time_to_retry(&r->retry, r->attempt,
 										  r->outcome.result,

@@ -92,6 +92,7 @@ extern void sgt_add_batch(Batch *batch);
 extern Batch *sgt_find_batch_of(ResourceOwner owner);
 extern void sgt_remove_batch(Batch *batch);
 extern void sgt_rest_batch(Batch *batch);
+extern void sgt_step_aside(Batch *batch);
 extern void sgt_add_request(Request *r);
 
 /* These raise nothing, and are for turns. */

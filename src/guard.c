@@ -339,7 +339,7 @@ is_probe(const GuardWatch *watch)
 
 /*
  * Whether a request that was let through before may be sent again; otherwise
- * "state" tells why.  Only now is it certain that a retry is made.
+ * "state" tells why.
  */
 bool
 sgt_may_go_on(Guarded *g, const Limits *limits, const GuardWatch *watch,
@@ -355,9 +355,7 @@ sgt_may_go_on(Guarded *g, const Limits *limits, const GuardWatch *watch,
 		sgt_get_breaker_state(&g->breaker, now, state);
 		may_go = !state->is_open;
 	}
-	if (is_retry && may_go)
-		g->counters.retries++;
-	else if (is_retry)
+	if (is_retry && !may_go)
 		g->counters.retries_denied++;
 	SpinLockRelease(&area->mutex);
 	return may_go;
@@ -397,12 +395,13 @@ sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a)
  */
 void
 sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
-			   AttemptEnd result, const GuardWatch *watch)
+			   AttemptEnd result, bool is_retry, const GuardWatch *watch)
 {
 	if (g == NULL)
 		return;
 	SpinLockAcquire(&area->mutex);
 	g->counters.requests += a->n_sent;
+	g->counters.retries += is_retry;
 	if (a->status != 0)
 		g->breaker.last_answer_us = Max(g->breaker.last_answer_us, a->ended_us);
 	if (result == ATTEMPT_ANSWERED && !sgt_is_failure(a->status))

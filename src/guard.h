@@ -104,7 +104,8 @@ extern bool sgt_may_go_on(Guarded *g, const Limits *limits,
 						  BreakerState *state);
 extern bool sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a);
 extern void sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
-						   AttemptEnd result, const GuardWatch *watch);
+						   AttemptEnd result, bool is_retry,
+						   const GuardWatch *watch);
 extern int64 sgt_add_silence(Guarded *g, int64 now);
 extern bool sgt_look_at_guard(Guarded *g, const Limits *limits,
 							  const Attempt *a, GuardWatch *watch, int64 now,

@@ -364,6 +364,7 @@ sgt_check_target(SettingsPart part, CallError *error)
 	checked = NULL;
 	PG_TRY();
 	{
+		refuse_autovacuum();
 		if (part == SETTINGS_CREDENTIALS)
 			check_token_file();
 		check_trust();

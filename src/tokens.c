@@ -287,7 +287,7 @@ sgt_submit_call(TokenStream *stream, const GuestTokenArgs *args, int tag)
 	if (!ok || stream->is_stopped)
 	{
 		if (stream->batch)
-			sgt_rest_batch(stream->batch);
+			sgt_step_aside(stream->batch);
 		stream->sink(stream->arg, tag, NULL, ok ? &stream->error : &error);
 	}
 	else
@@ -417,6 +417,9 @@ sgt_take_result(TokenStream *stream)
 	if (request == NULL)
 		return false;
 	outcome = &request->outcome;
+
+	/* the rest may raise, and the client may not read that for a long time */
+	sgt_step_aside(stream->batch);
 
 	/*
 	 * A setting that cannot be used concerns all calls.  If it becomes
