@@ -58,7 +58,7 @@ path(const char *name)
 }
 
 /*
- * The number in a file, which is removed; 0 if there is none.
+ * The number in a file, which is removed; -1 if there is no such file.
  */
 static long
 take_number(const char *name)
@@ -67,7 +67,7 @@ take_number(const char *name)
 	char		text[32] = "";
 
 	if (fd < 0)
-		return 0;
+		return -1;
 	if (read(fd, text, sizeof(text) - 1) < 0)
 		text[0] = '\0';
 	close(fd);
@@ -92,7 +92,7 @@ fails(const void *caller)
 	{
 		long		n = take_number("fail_alloc");
 
-		if (n > 0)
+		if (n >= 0)
 			countdown = n;
 		if (countdown > 0 && --countdown == 0)
 			result = 1;
@@ -138,7 +138,7 @@ socket(int domain, int type, int protocol)
 
 	REAL(int, "socket", int, int, int);
 
-	if (is_internet && n_failing == 0)
+	if (is_internet && n_failing <= 0)
 		n_failing = take_number("fail_sockets");
 	if (is_internet &&
 		(access(path("fail_socket"), F_OK) == 0 || (n_failing > 0 && n_failing-- > 0)))
