@@ -157,7 +157,8 @@ sgt_rest_batch(Batch *batch)
 }
 
 /*
- * The same for a moment: the batch keeps its place, and its probe its lease.
+ * The same for a moment, such as while something may raise: the batch keeps
+ * its place, and its probe its lease.
  */
 void
 sgt_step_aside(Batch *batch)
@@ -171,7 +172,7 @@ sgt_step_aside(Batch *batch)
 
 /*
  * Each time, the guard decides again whether the session is one too many,
- * unless only an interruption took it out.
+ * unless it only stepped aside.
  */
 static void
 resume(Batch *batch)

@@ -68,7 +68,7 @@ typedef struct Batch
 								 * NULL: it is done, or others may go */
 	bool		is_crowded;		/* this session is one too many */
 	bool		is_resting;		/* its owner does something else */
-	bool		keeps_place;	/* it rests only because of an interruption */
+	bool		keeps_place;	/* it rests, but only steps aside */
 	Limits		limits;
 	const char *url;
 	int			success_status; /* any other is an answer by itself */
