@@ -54,7 +54,7 @@ static void set_callbacks(Attempt *a);
 static void set_headers(Attempt *a, const Target *target);
 static void set_route(Attempt *a, const Target *target, const char *url);
 static void set_trust(Attempt *a, const Target *target);
-static const char *no_directory(void);
+static void trust_no_directory(Attempt *a);
 static void forget_configuration(Attempt *a);
 static bool add_header(Attempt *a, const char *name, const char *value);
 static bool leaves_look_up(const Attempt *a, CURLcode code);
@@ -175,8 +175,9 @@ configure(Attempt *a, const AttemptOptions *options)
 	set_trust(a, options->target);
 	if (options->is_probe)
 	{
-		/* a resumed session shows no certificate */
-		SET(CURLOPT_CERTINFO, 1L);
+		/* not with every TLS library; and a resumed session shows none */
+		if (a->easy)
+			(void) curl_easy_setopt(a->easy, CURLOPT_CERTINFO, 1L);
 		SET(CURLOPT_SSL_SESSIONID_CACHE, 0L);
 	}
 	else if (a->code == CURLE_OK)
@@ -252,29 +253,29 @@ set_trust(Attempt *a, const Target *target)
 	SET(CURLOPT_PROXY_SSL_VERIFYHOST, 2L);
 	if (target->ca_file)
 	{
-		const char *directory = no_directory();
-
-		/* in place of libcurl's own, which may also be in a directory */
 		SET(CURLOPT_CAINFO, target->ca_file);
-		SET(CURLOPT_CAPATH, directory);
 		SET(CURLOPT_PROXY_CAINFO, target->ca_file);
-		SET(CURLOPT_PROXY_CAPATH, directory);
+		trust_no_directory(a);
 	}
 }
 
 /*
- * The value that makes libcurl trust no directory of authorities.  From 8.17
- * on, a libcurl that was built with a directory uses that one in place of
- * NULL, and so would trust the system's authorities in addition to "ca_file".
- * We give it a path that holds no authorities.  Either way libcurl reads the
- * file for each connection.
+ * Makes "ca_file" replace a directory of authorities that libcurl was built
+ * with.  From 8.17 on, libcurl uses its own in place of NULL, so we give it a
+ * path that holds no authorities.  Without such a directory there is nothing
+ * to do, and some TLS libraries do not know the options.  Either way libcurl
+ * reads the file for each connection.
  */
-static const char *
-no_directory(void)
+static void
+trust_no_directory(Attempt *a)
 {
 	const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
+	const char *nothing = info->version_num >= 0x081100 ? "/dev/null" : NULL;
 
-	return info->version_num >= 0x081100 && info->capath ? "/dev/null" : NULL;
+	if (info->capath == NULL)
+		return;
+	SET(CURLOPT_CAPATH, nothing);
+	SET(CURLOPT_PROXY_CAPATH, nothing);
 }
 
 static void

@@ -2,8 +2,9 @@
  * attempt.h
  *		One exchange of a request for a response, over one easy handle.
  *
- * The functions are for engine.c, except for sgt_report_attempt(), which
- * drive.c calls.  Whoever reads an outcome needs the type AttemptEnd.
+ * The functions are for engine.c.  drive.c also reports attempts, and guard.c
+ * asks how long they have waited.  Whoever reads an outcome needs the type
+ * AttemptEnd.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_ATTEMPT_H

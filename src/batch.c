@@ -36,13 +36,17 @@ sgt_begin_batch(Target *target, const Limits *limits, const char *url,
 				int success_status)
 {
 	static bool has_callback = false;
-	bool		has_engine = sgt_open_engine(target->trust_number);
-	Guarded    *guarded = sgt_find_guarded(target);
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
-												  "sw_guest_token batch",
-												  ALLOCSET_DEFAULT_SIZES);
-	Batch	   *batch = MemoryContextAllocZero(context, sizeof(Batch));
+	bool		has_engine;
+	Guarded    *guarded;
+	MemoryContext context;
+	Batch	   *batch;
 
+	has_engine = sgt_open_engine(target->trust_number);
+	guarded = sgt_find_guarded(target);
+	context = AllocSetContextCreate(CurrentMemoryContext,
+									"sw_guest_token batch",
+									ALLOCSET_DEFAULT_SIZES);
+	batch = MemoryContextAllocZero(context, sizeof(Batch));
 	if (!has_callback)
 		RegisterResourceReleaseCallback(end_with_owner, NULL);
 	has_callback = true;
@@ -107,19 +111,19 @@ abandon(void *arg)
 {
 	Batch	   *batch = arg;
 	dlist_head *lists[] = {&batch->pending, &batch->done, &batch->handed_out};
-	bool		is_turn = !dlist_is_empty(&batch->pending); /* one may run */
+	bool		needs_turn = !dlist_is_empty(&batch->pending);	/* one may run */
 	dlist_iter	iter;
 
 	if (batch->target == NULL)	/* it has ended with its owner */
 		return;
-	if (is_turn)
+	if (needs_turn)
 		sgt_begin_turn();
 	for (int i = 0; i < (int) lengthof(lists); i++)
 	{
 		dlist_foreach(iter, lists[i])
 			forget(dlist_container(Request, node, iter.cur));
 	}
-	if (is_turn)
+	if (needs_turn)
 		sgt_end_turn();
 	sgt_unpin_target(batch->target);
 	batch->target = NULL;
@@ -134,7 +138,7 @@ static void
 forget(Request *r)
 {
 	sgt_remove_request(r);
-	/* if not counted yet: an answer that nobody took does not count */
+	/* unless it has been judged and counted, it counts as cancelled */
 	r->outcome.result = ATTEMPT_ABANDONED;
 	sgt_count_request(r, ERRCODE_QUERY_CANCELED);
 	if (r->attempt)
@@ -228,6 +232,7 @@ sgt_count_request(Request *r, int sqlstate)
 {
 	int64		took_us = 0;
 
+	/* since the request was started, without the time that does not count */
 	if (r->attempt && r->deadline_us != 0)
 		took_us = r->attempt->ended_us - r->deadline_us +
 			r->batch->limits.timeout_ms * INT64CONST(1000);

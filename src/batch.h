@@ -16,7 +16,8 @@
  * deleted, requests still in flight are abandoned.  An error must not leave a
  * batch behind that later calls would drive, so the parent has to go before
  * anything else can run.  That is true of CurTransactionContext, but not of a
- * portal's contexts, which may live on when a subtransaction fails.  As a
+ * portal's contexts, which may live on when a subtransaction fails: scan.c,
+ * whose batches live there, abandons them itself.  As a
  * failed transaction keeps its memory until it is rolled back, the batch also
  * ends when the resource owner that was current is released after a failure.
  *-------------------------------------------------------------------------

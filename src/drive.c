@@ -15,7 +15,8 @@
  *    stack.  They raise an error in the batch that is waiting, and end only
  *    that one.
  * 2. Each request has one deadline, which counts from its first start to its
- *    end.  libcurl watches only that of a single connection attempt.
+ *    end, but not while nobody drives.  libcurl watches only that of a single
+ *    connection attempt.
  * 3. Whatever has arrived is read before a deadline counts.
  * 4. The global state (timers, lists and counters) is consistent whenever an
  *    error may be raised, so that whoever drives next can go on.
@@ -86,6 +87,8 @@ static void observe(Request *r);
 static bool start_again(Request *r);
 static bool wait_for_descriptor(Request *r, bool *has_dropped);
 static void undo_attempt(Request *r);
+static int64 time_to_go_on(Request *r);
+static bool is_retry(const Request *r);
 static void make_ready(Request *r);
 static void finish(Request *r, AttemptEnd result);
 static void end_watch(Request *r, bool is_abandoned);
@@ -107,7 +110,7 @@ sgt_count_pending(void)
 void
 sgt_add_batch(Batch *batch)
 {
-	batch->is_resting = true;
+	batch->presence = PRESENCE_OUTSIDE;
 	dlist_push_tail(&open_batches, &batch->node);
 }
 
@@ -150,10 +153,9 @@ sgt_rest_batch(Batch *batch)
 {
 	if (batch->probing)
 		end_watch(batch->probing, true);
-	if (!batch->is_resting && !batch->is_crowded)
-		sgt_leave_guard(batch->guarded);
-	batch->is_resting = true;
-	batch->keeps_place = false;
+	sgt_step_aside(batch);
+	if (batch->presence == PRESENCE_ASIDE)
+		batch->presence = PRESENCE_OUTSIDE;
 }
 
 /*
@@ -163,11 +165,10 @@ sgt_rest_batch(Batch *batch)
 void
 sgt_step_aside(Batch *batch)
 {
-	if (batch->is_resting || batch->is_crowded)
+	if (batch->presence != PRESENCE_INSIDE)
 		return;
 	sgt_leave_guard(batch->guarded);
-	batch->is_resting = true;
-	batch->keeps_place = true;
+	batch->presence = PRESENCE_ASIDE;
 }
 
 /*
@@ -177,11 +178,10 @@ sgt_step_aside(Batch *batch)
 static void
 resume(Batch *batch)
 {
-	if (batch->is_resting)
-		batch->is_crowded = !sgt_enter_guard(batch->guarded, &batch->limits,
-											 batch->keeps_place);
-	batch->is_resting = false;
-	batch->keeps_place = false;
+	if (batch->presence != PRESENCE_INSIDE)
+		batch->presence = sgt_enter_guard(batch->guarded, &batch->limits,
+										  batch->presence == PRESENCE_ASIDE) ?
+			PRESENCE_INSIDE : PRESENCE_TURNED_AWAY;
 }
 
 /* Adds a batch's new request, to be started in a turn. */
@@ -277,7 +277,7 @@ come_back(void)
 	{
 		Batch	   *batch = dlist_container(Batch, node, iter.cur);
 
-		if (batch->keeps_place)
+		if (batch->presence == PRESENCE_ASIDE)
 			resume(batch);
 	}
 }
@@ -297,10 +297,10 @@ sgt_drive(Batch *batch)
 	run_turn();
 	if (n_pending != n)
 		return;
-	wake_us = Max(next_wake(), driven_us);
+	wake_us = Max(next_wake(), driven_us);	/* a wake-up may be overdue */
 	sockets_ready = sgt_wait_for_engine(wake_us);
 	driven_us = sgt_now_us();
-	/* the time in which nobody could drive does not count */
+	/* nobody could drive after that: the next turn finds a gap */
 	if (driven_us - MAX_OVERSLEPT_US > wake_us)
 		driven_us = wake_us;
 }
@@ -447,8 +447,9 @@ is_let_through(Request *r, int64 now)
 	else
 	{
 		r->was_asked = true;
-		if (!sgt_ask_guard(batch->guarded, &batch->limits, batch->is_crowded,
-						   now, &r->watch, &refusal, &r->outcome.suspension))
+		if (!sgt_ask_guard(batch->guarded, &batch->limits,
+						   batch->presence == PRESENCE_TURNED_AWAY, now,
+						   &r->watch, &refusal, &r->outcome.suspension))
 		{
 			finish(r, refusal);
 			return false;
@@ -543,11 +544,11 @@ expire_overdue(void)
 	while (!dlist_is_empty(&overdue))
 	{
 		Request    *r = dlist_head_element(Request, queue_node, &overdue);
-		bool		is_late = now >= r->deadline_us;
+		bool		is_timed_out = now >= r->deadline_us;
 		int64		look_us;
 
 		/* the doctor waits: it is there to find out */
-		if (!is_late &&
+		if (!is_timed_out &&
 			(!sgt_look_at_guard(r->batch->guarded, &r->batch->limits,
 								r->attempt, &r->watch, now, &look_us) ||
 			 r->probe))
@@ -556,7 +557,7 @@ expire_overdue(void)
 			continue;
 		}
 		sgt_stop_attempt(r->attempt,
-						 is_late ? ATTEMPT_TIMED_OUT : ATTEMPT_SILENT);
+						 is_timed_out ? ATTEMPT_TIMED_OUT : ATTEMPT_SILENT);
 		note_end(r);
 	}
 	sgt_end_turn();
@@ -571,9 +572,6 @@ settle_ended(void)
 	while (!dlist_is_empty(&ended))
 	{
 		Request    *r = dlist_head_element(Request, queue_node, &ended);
-		Batch	   *batch = r->batch;
-		bool		is_retry;
-		bool		may_retry;
 		int64		resume_us;
 
 		/* these may raise, while the request is still in the list */
@@ -585,23 +583,9 @@ settle_ended(void)
 			continue;
 		observe(r);
 		end_watch(r, false);
-		if (!batch->is_stopped && wait_for_descriptor(r, &has_dropped))
+		if (wait_for_descriptor(r, &has_dropped))
 			continue;
-		is_retry = r->outcome.n_attempts > 1 && !r->retry.is_repeat;
-		/* a probe, the doctor's or the guard's, gets only one attempt */
-		may_retry = !batch->is_stopped && !r->probe && r->watch.role == GUARD_ORDINARY;
-		resume_us = batch->is_stopped ? NEVER :
-			sgt_time_to_repeat(&r->retry, r->attempt, r->outcome.result,
-							   r->deadline_us);
-		sgt_tell_guard(batch->guarded, &batch->limits, r->attempt,
-					   resume_us == NEVER ? r->outcome.result : ATTEMPT_ABANDONED,
-					   is_retry, &r->watch);
-		if (resume_us == NEVER && may_retry)
-			resume_us = sgt_time_to_retry(&r->retry, r->attempt,
-										  r->outcome.result,
-										  r->outcome.n_attempts,
-										  r->deadline_us, &batch->limits,
-										  batch->guarded);
+		resume_us = time_to_go_on(r);
 		if (resume_us == NEVER)
 			finish(r, r->outcome.result);
 		else
@@ -667,19 +651,27 @@ start_again(Request *r)
 static bool
 wait_for_descriptor(Request *r, bool *has_dropped)
 {
-	if (r->outcome.result != ATTEMPT_NO_DESCRIPTOR)
+	if (r->outcome.result != ATTEMPT_NO_DESCRIPTOR || r->batch->is_stopped)
 		return false;
 
 	/* other requests hold them: run fewer at a time */
 	if (n_running > 0)
 		max_running = n_running;
-
-	/* only idle connections hold them, maybe to other hosts */
-	else if (!*has_dropped && !(*has_dropped = sgt_drop_idle_connections()))
-		return false;
+	else
+	{
+		/* only idle connections hold them, maybe to other hosts */
+		if (!*has_dropped)
+			*has_dropped = sgt_drop_idle_connections();
+		if (!*has_dropped)
+			return false;
+	}
 
 	if (r->attempt->n_sent > 0)
+	{
+		sgt_tell_guard(r->batch->guarded, &r->batch->limits, r->attempt,
+					   ATTEMPT_ABANDONED, is_retry(r), &r->watch);
 		r->retry.is_repeat = r->retry.is_fresh = true;
+	}
 	undo_attempt(r);
 	return true;
 }
@@ -692,6 +684,39 @@ undo_attempt(Request *r)
 	if (r->outcome.n_attempts == 0)
 		r->deadline_us = 0;
 	make_ready(r);
+}
+
+/*
+ * When the request whose attempt has ended gets another one; NEVER if this
+ * was the last.  A probe, the doctor's or the guard's, gets only one.
+ */
+static int64
+time_to_go_on(Request *r)
+{
+	Batch	   *batch = r->batch;
+	bool		was_retry = is_retry(r);
+	int64		resume_us = NEVER;
+
+	if (!batch->is_stopped)
+		resume_us = sgt_time_to_repeat(&r->retry, r->attempt, r->deadline_us);
+
+	/* how an attempt ends that is repeated says nothing yet */
+	sgt_tell_guard(batch->guarded, &batch->limits, r->attempt,
+				   resume_us == NEVER ? r->outcome.result : ATTEMPT_ABANDONED,
+				   was_retry, &r->watch);
+	if (resume_us == NEVER && !batch->is_stopped && !r->probe &&
+		r->watch.role == GUARD_ORDINARY)
+		resume_us = sgt_time_to_retry(&r->retry, r->attempt, r->outcome.result,
+									  r->outcome.n_attempts, r->deadline_us,
+									  &batch->limits, batch->guarded);
+	return resume_us;
+}
+
+/* Whether the last attempt was a retry, and no repeat of what it sent. */
+static bool
+is_retry(const Request *r)
+{
+	return r->outcome.n_attempts > 1 && !r->retry.is_repeat;
 }
 
 /*

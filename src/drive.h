@@ -2,7 +2,8 @@
  * drive.h
  *		All requests of the backend, driven by whoever waits.
  *
- * The functions are for batch.c.
+ * For batch.c.  tokens.c and scan.c also say when the owner of a batch does
+ * something else, and let requests go on meanwhile.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_DRIVE_H
@@ -54,6 +55,19 @@ typedef struct Request
 	bool		is_overdue;		/* its timer has fired: it is in "overdue" */
 } Request;
 
+/*
+ * Whether the guard counts a batch's session as inside a call.  A batch that
+ * is used comes inside, unless it is turned away.
+ */
+typedef enum Presence
+{
+	PRESENCE_OUTSIDE,			/* its owner does something else */
+	PRESENCE_ASIDE,				/* outside for a moment: it is not turned away
+								 * when it comes back */
+	PRESENCE_INSIDE,
+	PRESENCE_TURNED_AWAY		/* this session was one too many */
+} Presence;
+
 /* One caller's requests to one URL; batch.c owns it. */
 typedef struct Batch
 {
@@ -66,9 +80,7 @@ typedef struct Batch
 	Guarded    *guarded;		/* what all sessions know of it; NULL: nothing */
 	Request    *probing;		/* the last that went as the guard's probe;
 								 * NULL: it is done, or others may go */
-	bool		is_crowded;		/* this session is one too many */
-	bool		is_resting;		/* its owner does something else */
-	bool		keeps_place;	/* it rests, but only steps aside */
+	Presence	presence;		/* in the guard */
 	Limits		limits;
 	const char *url;
 	int			success_status; /* any other is an answer by itself */
@@ -95,7 +107,7 @@ extern void sgt_rest_batch(Batch *batch);
 extern void sgt_step_aside(Batch *batch);
 extern void sgt_add_request(Request *r);
 
-/* These raise nothing, and are for turns. */
+/* These raise nothing, and are for turns if the request may be running. */
 extern void sgt_remove_request(Request *r);
 extern void sgt_take_back_request(Request *r);
 

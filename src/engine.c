@@ -17,8 +17,8 @@
  *    leaves it in the engine if libcurl has no use for such a value.  So an
  *    error always finds the engine in order, and ends only the requests of
  *    its batch.
- * 2. All signals are blocked while libcurl is on the stack, once a turn: a
- *    thread that it starts, for a name look-up, inherits the mask, and
+ * 2. All signals are blocked, once a turn, while libcurl may start a thread or
+ *    touch a connection: a thread, for a name look-up, inherits the mask, and
  *    PostgreSQL's handlers must not run there.  Only the watchdog's is let
  *    through.
  * 3. Every socket that libcurl opens is booked with fd.c, one for one.
@@ -26,8 +26,8 @@
  *    never connected, so we look for those at the end of the turn.  (It uses
  *    two more during a name look-up that it does not report at all.)
  * 4. libcurl's memory is malloc's, never palloc's: its threads use it, too.
- * 5. If libcurl cannot go on, all attempts end with that as their outcome, and
- *    whoever opens the engine next gets a new one.
+ * 5. If libcurl cannot go on, all attempts end with that as their outcome.  The
+ *    engine is replaced once no batch has an attempt.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

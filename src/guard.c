@@ -15,7 +15,8 @@
  * knows nothing of batches.
  *
  * 1. One spinlock protects the area.  It is held for a few lines that cannot
- *    raise, take no other lock, and loop over nothing but the places.
+ *    raise, take no other lock, and loop over nothing but the places, the
+ *    budgets, and the characters of a new target's URL.
  * 2. A target keeps its place until the server stops, so that a pointer to it
  *    stays valid.  A target that finds no place is not guarded.
  * 3. A session keeps account of what it has added to "sessions" and "n_late",
@@ -295,6 +296,7 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
 	if (is_open && now < g->breaker.probe_us + later_us)
 	{
 		*refusal = ATTEMPT_SUSPENDED;
+		/* "probe_in_us" tells when this role may probe */
 		sgt_get_breaker_state(&g->breaker, now - later_us, state);
 	}
 	else if (is_crowded)
@@ -614,10 +616,12 @@ sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
 		SpinLockAcquire(&area->mutex);
 		if (find_own_share(g)->n_batches > 0)
 			g->n_late -= watch->is_late;
-		if (makes_place)
-			g->wasted_by = GetAuthenticatedUserId();
+		/* unless there has been another probe since */
 		if (makes_place && g->breaker.probe_us == watch->leased_until_us)
+		{
+			g->wasted_by = GetAuthenticatedUserId();
 			g->breaker.probe_us = Min(g->breaker.probe_us, next_us);
+		}
 		else if (is_locking)
 			g->breaker.probe_us = Max(g->breaker.probe_us, next_us);
 		SpinLockRelease(&area->mutex);

@@ -2,8 +2,9 @@
  * guard.h
  *		What all sessions share about the API, and what they count.
  *
- * For drive.c, which asks before it sends and tells how that ended, and for
- * the files that show the state.  Without preloading there is no guard.
+ * For drive.c, which asks before it sends and tells how that ended, retry.c,
+ * batch.c, which counts calls, and the files that show the state.  Without
+ * preloading there is no guard.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_GUARD_H
@@ -36,11 +37,12 @@ typedef enum GuardRole
 	GUARD_LONG_PROBE			/* and waits as long as it may */
 } GuardRole;
 
-/* What the guard keeps with a request whose attempt runs. */
+/* What the guard keeps with a request: two facts for good, then its attempt's. */
 typedef struct GuardWatch
 {
 	GuardRole	role;
 	int64		leased_until_us;	/* of a probe: when the next one is due */
+
 	int64		locked_since_us;	/* of a probe whose transaction has
 									 * written: when it began; 0: it is none */
 	bool		is_late;		/* it has waited for sgt_silence_us() */

@@ -10,8 +10,9 @@
 #include "outcome.h"
 
 /*
- * To be called before an attempt.  Keeps only the status of the last one,
- * because its buffers are reused.
+ * To be called before an attempt, which reuses the buffers of the last one.
+ * What is known of the last one otherwise, such as its status, counts if no
+ * other attempt ends.
  */
 void
 sgt_begin_outcome(Outcome *outcome)

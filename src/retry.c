@@ -24,8 +24,8 @@
 #define MAX_RETRY_AFTER_S	2
 
 /*
- * How often a request that an HTTP/2 server refuses is sent again, beyond what
- * libcurl does by itself.
+ * How often a request that an HTTP/2 server refuses is sent again, in all its
+ * attempts together, beyond what libcurl does by itself.
  */
 #define MAX_REFUSALS		5
 
@@ -37,18 +37,18 @@ static int64 back_off(int n);
  * counting that as an attempt.
  */
 int64
-sgt_time_to_repeat(Retry *retry, const Attempt *a, AttemptEnd result,
-				   int64 deadline_us)
+sgt_time_to_repeat(Retry *retry, const Attempt *a, int64 deadline_us)
 {
 	int64		resume_us = a->ended_us;
 
-	if (result != ATTEMPT_BROKEN || a->header_length > 0)
+	if (a->end != ATTEMPT_BROKEN || a->header_length > 0)
 		return NEVER;
 	if (a->ends_refused)
 	{
 		resume_us += back_off(retry->n_refusals);
-		if (retry->n_refusals++ == MAX_REFUSALS || resume_us >= deadline_us)
+		if (retry->n_refusals >= MAX_REFUSALS || resume_us >= deadline_us)
 			return NEVER;
+		retry->n_refusals++;
 	}
 	else
 	{

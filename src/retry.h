@@ -24,7 +24,7 @@ typedef struct Retry
 
 /* Both return the time of the next attempt, or NEVER; they raise nothing. */
 extern int64 sgt_time_to_repeat(Retry *retry, const Attempt *a,
-								AttemptEnd result, int64 deadline_us);
+								int64 deadline_us);
 extern int64 sgt_time_to_retry(Retry *retry, const Attempt *a,
 							   AttemptEnd result, int n_attempts,
 							   int64 deadline_us, const Limits *limits,

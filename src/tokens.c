@@ -226,6 +226,8 @@ run_single(const Call *call, Batch *batch, const char *body,
 		sgt_raise_out_of_memory();
 	request = sgt_submit_request(batch, body, 0, probe != NULL);
 	sgt_wait_for_request(request);
+	/* the rest may raise, as in sgt_take_result() */
+	sgt_step_aside(batch);
 	if (probe)
 		*probe = *request->probe;
 	ok = sgt_judge_outcome(call, &request->outcome, pair, error);
@@ -259,7 +261,7 @@ sgt_begin_stream(MemoryContext parent, TokenSink sink, void *arg)
 
 /*
  * Asks for a guest token, as soon as there is a place, and until then waits
- * and takes results.  The first call judges the settings.  An error of the
+ * and takes results.  The first valid call judges the settings.  An error of the
  * arguments is a result at once, and so is a refusal of the caller: after a
  * 401 or 403 nothing more is sent, because it would fare no better.
  */
@@ -272,10 +274,7 @@ sgt_submit_call(TokenStream *stream, const GuestTokenArgs *args, int tag)
 	char	   *json;
 	bool		ok;
 
-	/*
-	 * a row of calls may be invalid, or refused, while others are on their
-	 * way
-	 */
+	/* many calls in succession may be invalid, or refused */
 	sgt_check_for_interrupts();
 	sgt_poll_requests();
 	while (!sgt_has_place(stream) && sgt_take_result(stream))
@@ -363,8 +362,8 @@ sgt_rest_stream(TokenStream *stream)
 
 /*
  * To be called before whoever takes a query's rows runs, possibly for a long
- * time: by the next call, the settings may have changed.  A refusal is kept
- * for as long as it refuses calls.
+ * time: by the next call, the settings may have changed.  A refusal is kept,
+ * because it counts until they have.
  */
 void
 sgt_leave_stream(TokenStream *stream)

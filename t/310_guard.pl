@@ -462,7 +462,13 @@ like($session->{err},
 	qr/too many sessions wait for SignalWire\nDETAIL:  SignalWire is slow, and "sw_guest_token\.max_sessions" \(1\) sessions wait for it\.\nHINT:  Try again later\./,
 	'which says why');
 is(run_sql($batch =~ s/20/2/r)->{out}, "53400\n" x 2, 'a batch has rows');
-is(stat_of('sessions || state || crowded'), '1closed3', 'the view counts');
+$node->safe_psql('postgres',
+	"CREATE FUNCTION pause(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN PERFORM pg_sleep(0.005) WHERE i = 3; RETURN i; END'");
+is( run_sql('SET sw_guest_token.read_ahead = on',
+		'SELECT t.error_code FROM (SELECT pause(i) AS i FROM generate_series(1, 3) i OFFSET 0) q, '
+		  . "sw_try_create_guest_token(ARRAY[lpad(q.i::text, 32, '0')::uuid]) t")->{out},
+	"53400\n" x 3, 'and so has a query that reads ahead, even if it computes something between its calls');
+is(stat_of('sessions || state || crowded'), '1closed6', 'the view counts');
 $node->safe_psql('postgres',
 	"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
 $victim->finish;
@@ -485,6 +491,41 @@ $node->wait_for_log(qr/logging memory contexts of PID/, $log);
 is($victim->finish->{out}, "08006\n22004\ntoken\n", 'a batch that is under way goes on, although an interrupt comes');
 $node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'late'");
 $late->finish;
+
+# nor does a session wait for the API while its client does not read what a parallel
+# worker has to say
+use_script('hang');
+my $go = PostgreSQL::Test::Utils::tempdir . '/go';
+$node->safe_psql('postgres', <<"EOS");
+CREATE TABLE two AS SELECT i FROM generate_series(1, 2) i;
+ALTER TABLE two SET (parallel_workers = 2);
+CREATE FUNCTION noisy(i int) RETURNS text LANGUAGE plpgsql VOLATILE PARALLEL SAFE AS \$\$
+BEGIN
+	IF i = 2 THEN
+		WHILE (pg_stat_file('$go', true)).size IS NULL LOOP
+			PERFORM pg_sleep(0.01);
+		END LOOP;
+		-- psql prints one at a time, into a pipe that nobody reads
+		FOR j IN 1 .. 50 LOOP
+			RAISE NOTICE '%', repeat('x', 100000);
+		END LOOP;
+	END IF;
+	-- so long that the worker does not keep it until there is more
+	RETURN repeat('x', 20000);
+END \$\$;
+EOS
+$victim = session($node, "SET sw_guest_token.base_url = '$url'", 'SET parallel_setup_cost = 0', 'SET parallel_tuple_cost = 0',
+	'SET min_parallel_table_scan_size = 0', 'SET parallel_leader_participation = off',
+	"SELECT length(q.x), sw_create_guest_token('{$ADDRESS}') FROM (SELECT noisy(i) AS x FROM two OFFSET 0) q");
+$sandbox->journal(1);
+is(stat_of('sessions'), 1, 'a call is made as a worker runs');
+append_to_file($go, '');
+$node->poll_query_until('postgres',
+	"SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'victim' AND wait_event = 'ClientWrite' AND leader_pid IS NULL")
+  or die 'the client reads everything';
+is(stat_of("sessions || ' ' || cancelled"), '0 0', 'and does not count while its client does not read');
+$node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim' AND leader_pid IS NULL");
+is(sql_state($victim->finish->{err}), '57014', 'until it is cancelled');
 
 # a transaction that has failed waits for nothing, however long its client takes
 foreach my $begin ('BEGIN', 'BEGIN; SAVEPOINT a')
