@@ -143,13 +143,13 @@ reset_facts(Attempt *a)
  */
 
 /*
- * A probe cannot reuse another attempt's handle, nor can other attempts reuse
- * a probe's.
+ * An exam cannot reuse another attempt's handle, nor can other attempts reuse
+ * an exam's.
  */
 static bool
 is_configured(const Attempt *a, const AttemptOptions *options)
 {
-	return a->target == options->target && !options->is_probe &&
+	return a->target == options->target && !options->is_exam &&
 		strcmp(a->url, options->url) == 0;
 }
 
@@ -173,7 +173,7 @@ configure(Attempt *a, const AttemptOptions *options)
 	set_headers(a, options->target);
 	set_route(a, options->target, options->url);
 	set_trust(a, options->target);
-	if (options->is_probe)
+	if (options->is_exam)
 	{
 		/* not with every TLS library; and a resumed session shows none */
 		if (a->easy)

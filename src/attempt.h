@@ -59,7 +59,7 @@ typedef struct AttemptOptions
 	int			connect_timeout_ms; /* name, TCP and TLS together */
 	bool		wait_for_others;	/* whose connections may be HTTP/2 */
 	bool		is_fresh;		/* use no kept-alive connection */
-	bool		is_probe;		/* sgt_probe_attempt() will ask */
+	bool		is_exam;		/* sgt_examine_attempt() will ask */
 } AttemptOptions;
 
 /* Lives in malloc's memory, as libcurl's own does. */

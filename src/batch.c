@@ -190,20 +190,20 @@ sgt_stop_batch(Batch *batch)
  */
 
 /*
- * Adds a request, a POST of JSON.  A probe is sent once, over a connection of
- * its own.
+ * Adds a request, a POST of JSON.  The doctor's exam is sent once, over a
+ * connection of its own.
  */
 Request    *
-sgt_submit_request(Batch *batch, const char *body, int tag, bool is_probe)
+sgt_submit_request(Batch *batch, const char *body, int tag, bool is_exam)
 {
 	Request    *r = MemoryContextAllocZero(batch->context, sizeof(Request));
 
 	Assert(!batch->is_stopped);
 	r->body = MemoryContextStrdup(batch->context, body);
 	r->tag = tag;
-	if (is_probe)
-		r->probe = MemoryContextAllocZero(batch->context, sizeof(AttemptProbe));
-	r->retry.is_fresh = is_probe;
+	if (is_exam)
+		r->exam = MemoryContextAllocZero(batch->context, sizeof(AttemptExam));
+	r->retry.is_fresh = is_exam;
 	r->batch = batch;
 	sgt_init_timer(&r->timer);
 	sgt_begin_outcome(&r->outcome);

@@ -34,7 +34,7 @@
 extern Batch *sgt_begin_batch(Target *target, const Limits *limits,
 							  const char *url, int success_status);
 extern Request *sgt_submit_request(Batch *batch, const char *body, int tag,
-								   bool is_probe);
+								   bool is_exam);
 extern void sgt_wait_for_request(Request *request);
 extern Request *sgt_wait_for_any(Batch *batch);
 extern void sgt_wait_for_place(Batch *batch, int n);

@@ -50,8 +50,8 @@ static void put_preload(ReturnSetInfo *result);
 static void check_network(ReturnSetInfo *result, Target *target,
 						  bool has_credentials);
 static void put_certificate(ReturnSetInfo *result, Target *target,
-							const AttemptProbe *probe);
-static void put_clock(ReturnSetInfo *result, const AttemptProbe *probe);
+							const AttemptExam *exam);
+static void put_clock(ReturnSetInfo *result, const AttemptExam *exam);
 static void put_guard(ReturnSetInfo *result, const Target *target);
 static void put_error(ReturnSetInfo *result, const char *step, int64 took_us,
 					  const CallError *error, const char *hint);
@@ -130,13 +130,13 @@ static void
 check_network(ReturnSetInfo *result, Target *target,
 			  bool has_credentials)
 {
-	AttemptProbe probe = {0};
+	AttemptExam exam = {0};
 	CallError	error = {0};
 	TimestampTz start = GetCurrentTimestamp();
-	bool		authorized = sgt_probe_api(target, &probe, &error);
+	bool		authorized = sgt_examine_api(target, &exam, &error);
 	int64		took_us = GetCurrentTimestamp() - start;
 
-	if (probe.resolve_us == 0)
+	if (exam.resolve_us == 0)
 	{
 		put_error(result, "resolve", took_us, &error,
 				  target->proxy ?
@@ -144,11 +144,11 @@ check_network(ReturnSetInfo *result, Target *target,
 				  _("Check \"sw_guest_token.space_name\" or \"sw_guest_token.base_url\", and the server's DNS; is a proxy needed?"));
 		return;
 	}
-	put_step(result, "resolve", true, probe.resolve_us,
+	put_step(result, "resolve", true, exam.resolve_us,
 			 _("The host name was resolved."), NULL);
 
-	took_us -= probe.resolve_us;
-	if (probe.connect_us == 0)
+	took_us -= exam.resolve_us;
+	if (exam.connect_us == 0)
 	{
 		put_error(result, "connect", took_us, &error,
 				  target->proxy ?
@@ -156,21 +156,21 @@ check_network(ReturnSetInfo *result, Target *target,
 				  _("Can the server reach the host, and does something listen there?  A firewall may require \"sw_guest_token.proxy\"."));
 		return;
 	}
-	put_step(result, "connect", true, probe.connect_us,
+	put_step(result, "connect", true, exam.connect_us,
 			 _("The host accepts connections."), NULL);
 
-	took_us -= probe.connect_us;
-	if (probe.tls_us == 0 && probe.answer_us == 0)
+	took_us -= exam.connect_us;
+	if (exam.tls_us == 0 && exam.answer_us == 0)
 	{
 		put_error(result, "tls", took_us, &error,
 				  _("Does the port speak TLS, and does the proxy let it through?"));
 		return;
 	}
-	put_certificate(result, target, &probe);
+	put_certificate(result, target, &exam);
 
-	took_us -= probe.tls_us;
-	if (probe.answer_us > 0)
-		put_clock(result, &probe);
+	took_us -= exam.tls_us;
+	if (exam.answer_us > 0)
+		put_clock(result, &exam);
 
 	if (!has_credentials)
 		return;
@@ -184,39 +184,39 @@ check_network(ReturnSetInfo *result, Target *target,
 
 static void
 put_certificate(ReturnSetInfo *result, Target *target,
-				const AttemptProbe *probe)
+				const AttemptExam *exam)
 {
-	int64		days = (probe->expires - probe->local_time) / SECS_PER_DAY;
+	int64		days = (exam->expires - exam->local_time) / SECS_PER_DAY;
 
 	if (!target->is_https)
 		put_step(result, "tls", true, 0,
 				 _("Plain HTTP to a loopback host, without TLS."), NULL);
-	else if (probe->expires < 0)
-		put_step(result, "tls", true, probe->tls_us,
+	else if (exam->expires < 0)
+		put_step(result, "tls", true, exam->tls_us,
 				 _("The certificate is trusted."), NULL);
 	else
-		put_step(result, "tls", true, probe->tls_us,
+		put_step(result, "tls", true, exam->tls_us,
 				 psprintf(dngettext(TEXTDOMAIN,
 									"The certificate is trusted, was issued by %s, and expires in %lld day.",
 									"The certificate is trusted, was issued by %s, and expires in %lld days.",
 									(unsigned long) days),
-						  sgt_show_text(&target->secrets, probe->issuer,
-										strlen(probe->issuer)),
+						  sgt_show_text(&target->secrets, exam->issuer,
+										strlen(exam->issuer)),
 						  (long long) days),
 				 days <= SOON_DAYS ? _("The owner of the certificate should renew it soon.") : NULL);
 }
 
 static void
-put_clock(ReturnSetInfo *result, const AttemptProbe *probe)
+put_clock(ReturnSetInfo *result, const AttemptExam *exam)
 {
-	int64		skew_s = probe->server_time - probe->local_time;
+	int64		skew_s = exam->server_time - exam->local_time;
 	bool		ok = skew_s >= -MAX_SKEW_S && skew_s <= MAX_SKEW_S;
 
-	if (probe->server_time < 0)
-		put_step(result, "clock", true, probe->answer_us,
+	if (exam->server_time < 0)
+		put_step(result, "clock", true, exam->answer_us,
 				 _("The response has no date."), NULL);
 	else
-		put_step(result, "clock", ok, probe->answer_us,
+		put_step(result, "clock", ok, exam->answer_us,
 				 skew_s == 0 ?
 				 _("The API's clock agrees with this server's.") :
 				 psprintf(skew_s > 0 ?

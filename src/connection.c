@@ -43,7 +43,7 @@ static int64 last_repeated_us(const Attempt *a);
  * before.)
  */
 bool
-sgt_note_sending(Attempt *a, const SocketSet *sockets, int local_port)
+sgt_may_send(Attempt *a, const SocketSet *sockets, int local_port)
 {
 	long		n_connects = 0;
 
@@ -180,7 +180,7 @@ sgt_nudge_stuck(dlist_head *running)
  * False if libcurl fails.
  */
 bool
-sgt_end_waiting(dlist_head *running, const Target *target, CURLM *multi)
+sgt_restart_waiting(dlist_head *running, const Target *target, CURLM *multi)
 {
 	dlist_iter	iter;
 

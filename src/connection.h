@@ -14,13 +14,13 @@
 #include "socketset.h"
 
 /* These raise nothing. */
-extern bool sgt_note_sending(Attempt *a, const SocketSet *sockets,
-							 int local_port);
+extern bool sgt_may_send(Attempt *a, const SocketSet *sockets,
+						 int local_port);
 extern void sgt_note_kept_alive(const Attempt *a, SocketSet *sockets);
 extern void sgt_note_sharing(Attempt *a, dlist_head *running);
 extern void sgt_note_hang_up(dlist_head *running, int local_port);
 extern void sgt_nudge_stuck(dlist_head *running);
-extern bool sgt_end_waiting(dlist_head *running, const Target *target,
-							CURLM *multi);
+extern bool sgt_restart_waiting(dlist_head *running, const Target *target,
+								CURLM *multi);
 
 #endif							/* SGT_CONNECTION_H */

@@ -431,7 +431,7 @@ is_let_through(Request *r, int64 now)
 	Batch	   *batch = r->batch;
 	AttemptEnd	refusal;
 
-	if (r->probe)
+	if (r->exam)
 		return true;
 	if (r->was_asked)
 	{
@@ -474,7 +474,7 @@ start(Request *r, int64 now)
 		.body = r->body,
 		.connect_timeout_ms = batch->limits.connect_timeout_ms,
 		.is_fresh = r->retry.is_fresh,
-		.is_probe = r->probe != NULL,
+		.is_exam = r->exam != NULL,
 
 		/*
 		 * Without TLS there is no HTTP/2 to wait for.  And once a connection
@@ -551,7 +551,7 @@ expire_overdue(void)
 		if (!is_timed_out &&
 			(!sgt_look_at_guard(r->batch->guarded, &r->batch->limits,
 								r->attempt, &r->watch, now, &look_us) ||
-			 r->probe))
+			 r->exam))
 		{
 			set_timer(r, Min(r->deadline_us, look_us));
 			continue;
@@ -621,8 +621,8 @@ observe(Request *r)
 	r->batch->has_sent |= a->n_sent > 0;
 	if (a->end == ATTEMPT_NOT_CONNECTED || a->end == ATTEMPT_CONNECT_TIMED_OUT)
 		r->batch->connect_failed = true;
-	if (r->probe)
-		sgt_probe_attempt(a, r->probe);
+	if (r->exam)
+		sgt_examine_attempt(a, r->exam);
 }
 
 /*
@@ -688,7 +688,7 @@ undo_attempt(Request *r)
 
 /*
  * When the request whose attempt has ended gets another one; NEVER if this
- * was the last.  A probe, the doctor's or the guard's, gets only one.
+ * was the last.  The doctor's exam and the guard's probe get only one.
  */
 static int64
 time_to_go_on(Request *r)
@@ -704,7 +704,7 @@ time_to_go_on(Request *r)
 	sgt_tell_guard(batch->guarded, &batch->limits, r->attempt,
 				   resume_us == NEVER ? r->outcome.result : ATTEMPT_ABANDONED,
 				   was_retry, &r->watch);
-	if (resume_us == NEVER && !batch->is_stopped && !r->probe &&
+	if (resume_us == NEVER && !batch->is_stopped && !r->exam &&
 		r->watch.role == GUARD_ORDINARY)
 		resume_us = sgt_time_to_retry(&r->retry, r->attempt, r->outcome.result,
 									  r->outcome.n_attempts, r->deadline_us,

@@ -17,7 +17,7 @@
 #include "attempt.h"
 #include "guard.h"
 #include "outcome.h"
-#include "probe.h"
+#include "exam.h"
 #include "retry.h"
 #include "target.h"
 #include "timer.h"
@@ -36,7 +36,7 @@ typedef struct Request
 {
 	int			tag;			/* the caller's */
 	Outcome		outcome;		/* of the last attempt; valid when done */
-	AttemptProbe *probe;		/* how far it got; NULL: nobody asked */
+	AttemptExam *exam;			/* how far it got; NULL: nobody asked */
 
 	struct Batch *batch;
 	dlist_node	node;			/* in one of the batch's lists */

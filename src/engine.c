@@ -122,8 +122,8 @@ static int	perform_sockets(void);
 static void act(curl_socket_t sock, int what);
 static void cut_connections(void);
 static void perform_timers(void);
-static int	note_request(void *arg, char *remote_ip, char *local_ip,
-						 int remote_port, int local_port);
+static int	may_send(void *arg, char *remote_ip, char *local_ip,
+					 int remote_port, int local_port);
 static void find_lost_sockets(void);
 static void forget_socket(curl_socket_t sock);
 static curl_socket_t open_socket(void *arg, curlsocktype purpose,
@@ -131,7 +131,7 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose,
 static int	close_socket(void *arg, curl_socket_t sock);
 static int	watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 						 void *socket_arg);
-static int	set_timer(CURLM *multi, long timeout_ms, void *arg);
+static int	note_timer(CURLM *multi, long timeout_ms, void *arg);
 
 /*
  * The engine's life
@@ -246,7 +246,7 @@ open_multi(void)
 	if (engine.multi == NULL)
 		return false;
 	curl_multi_setopt(engine.multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
-	curl_multi_setopt(engine.multi, CURLMOPT_TIMERFUNCTION, set_timer);
+	curl_multi_setopt(engine.multi, CURLMOPT_TIMERFUNCTION, note_timer);
 #if LIBCURL_VERSION_NUM >= 0x081400
 	/* never wait for the threads of name look-ups */
 	curl_multi_setopt(engine.multi, CURLMOPT_QUICK_EXIT, 1L);
@@ -399,7 +399,7 @@ adopt(Attempt *a)
 		curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
 		curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK &&
 		curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION,
-						 note_request) == CURLE_OK &&
+						 may_send) == CURLE_OK &&
 		curl_easy_setopt(easy, CURLOPT_PREREQDATA, a) == CURLE_OK &&
 		curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION,
 						 open_socket) == CURLE_OK &&
@@ -504,22 +504,22 @@ sgt_end_turn(void)
 }
 
 /*
- * Gives libcurl a turn; true if any socket was ready.  "max_connections" is
- * how many the batches still use, so that connections are closed as batches
- * drain unless the next batch would need them.
+ * Gives libcurl a turn; true if any socket was ready.  "n_pending" requests
+ * may still use a connection; more are closed as batches drain, unless the
+ * next batch would need them.
  */
 bool
-sgt_perform(bool sockets_ready, int max_connections)
+sgt_perform(bool sockets_ready, int n_pending)
 {
 	bool		any_ready = false;
 
 	curl_multi_setopt(engine.multi, CURLMOPT_MAXCONNECTS,
-					  (long) Max(max_connections, MAX_KEPT_CONNECTIONS));
+					  (long) Max(n_pending, MAX_KEPT_CONNECTIONS));
 	if (sockets_ready)
 		any_ready = perform_sockets() > 0;
 	perform_timers();
 	if (engine.connected_to &&
-		!sgt_end_waiting(&engine.running, engine.connected_to, engine.multi))
+		!sgt_restart_waiting(&engine.running, engine.connected_to, engine.multi))
 		engine.has_failed = true;
 	engine.connected_to = NULL;
 	if (engine.may_be_stuck)
@@ -657,15 +657,15 @@ sgt_wait_for_engine(int64 wake_us)
  * on its way.
  */
 static int
-note_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
-			 int local_port)
+may_send(void *arg, char *remote_ip, char *local_ip, int remote_port,
+		 int local_port)
 {
 	Attempt    *a = arg;
 
 	(void) remote_ip;
 	(void) local_ip;
 	(void) remote_port;
-	if (!sgt_note_sending(a, &engine.sockets, local_port))
+	if (!sgt_may_send(a, &engine.sockets, local_port))
 		return CURL_PREREQFUNC_ABORT;
 	if (a->is_new)
 		engine.connected_to = a->target;
@@ -785,7 +785,7 @@ watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 }
 
 static int
-set_timer(CURLM *multi, long timeout_ms, void *arg)
+note_timer(CURLM *multi, long timeout_ms, void *arg)
 {
 	(void) multi;
 	(void) arg;

@@ -30,7 +30,7 @@ extern void sgt_end_turn(void);
 /* These enter libcurl: they raise nothing, and are for turns. */
 extern bool sgt_start_attempt(Attempt *a, const AttemptOptions *options);
 extern void sgt_stop_attempt(Attempt *a, AttemptEnd end);
-extern bool sgt_perform(bool sockets_ready, int max_connections);
+extern bool sgt_perform(bool sockets_ready, int n_pending);
 extern Attempt *sgt_next_ended(void);
 
 #endif							/* SGT_ENGINE_H */

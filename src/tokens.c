@@ -66,7 +66,7 @@ struct TokenStream
 static Batch *begin_call(Call *call, Target *target, const char *path,
 						 MemoryContext parent);
 static bool run_single(const Call *call, Batch *batch, const char *body,
-					   AttemptProbe *probe, TokenPair *pair,
+					   AttemptExam *exam, TokenPair *pair,
 					   CallError *error);
 static bool check_args(const GuestTokenArgs *args, GuestTokenBody *body,
 					   CallError *error);
@@ -165,12 +165,12 @@ sgt_refresh_guest_token(const text *refresh_token, TokenPair *pair)
 
 /*
  * Sends a request, once and over a connection of its own, and fills in the
- * probe.  The request issues no token, because its address list is empty.
+ * exam.  The request issues no token, because its address list is empty.
  * True if the API has looked at it, which means that the caller is
  * authorized; else the error tells why not.
  */
 bool
-sgt_probe_api(Target *target, AttemptProbe *probe, CallError *error)
+sgt_examine_api(Target *target, AttemptExam *exam, CallError *error)
 {
 	GuestTokenBody body = {0};
 	TokenPair	pair;
@@ -180,9 +180,9 @@ sgt_probe_api(Target *target, AttemptProbe *probe, CallError *error)
 
 	call.is_check = true;
 	run_single(&call, batch,
-			   sgt_write_guest_token_body(&body, sgt_alloc_or_null), probe,
+			   sgt_write_guest_token_body(&body, sgt_alloc_or_null), exam,
 			   &pair, error);
-	return probe->status == SUCCESS_STATUS || probe->status == 422;
+	return exam->status == SUCCESS_STATUS || exam->status == 422;
 }
 
 /*
@@ -217,19 +217,19 @@ begin_call(Call *call, Target *target, const char *path, MemoryContext parent)
  */
 static bool
 run_single(const Call *call, Batch *batch, const char *body,
-		   AttemptProbe *probe, TokenPair *pair, CallError *error)
+		   AttemptExam *exam, TokenPair *pair, CallError *error)
 {
 	Request    *request;
 	bool		ok;
 
 	if (body == NULL)
 		sgt_raise_out_of_memory();
-	request = sgt_submit_request(batch, body, 0, probe != NULL);
+	request = sgt_submit_request(batch, body, 0, exam != NULL);
 	sgt_wait_for_request(request);
 	/* the rest may raise, as in sgt_take_result() */
 	sgt_step_aside(batch);
-	if (probe)
-		*probe = *request->probe;
+	if (exam)
+		*exam = *request->exam;
 	ok = sgt_judge_outcome(call, &request->outcome, pair, error);
 	sgt_count_request(request, ok ? 0 : error->sqlstate);
 	sgt_end_batch(batch);

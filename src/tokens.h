@@ -79,8 +79,8 @@ extern void sgt_leave_stream(TokenStream *stream);
 extern void sgt_abandon_calls(TokenStream *stream);
 extern const StreamCounts *sgt_get_stream_counts(const TokenStream *stream);
 extern void sgt_end_stream(TokenStream *stream);
-extern bool sgt_probe_api(Target *target, AttemptProbe *probe,
-						  CallError *error);
+extern bool sgt_examine_api(Target *target, AttemptExam *exam,
+							CallError *error);
 extern void sgt_refresh_guest_token(const text *refresh_token,
 									TokenPair *pair);
 

@@ -48,7 +48,7 @@ static sigset_t saved_signals;
 
 static void (*bite_function) (void) = NULL;
 
-static void set_timer(int interval_ms);
+static void set_interval(int interval_ms);
 static void look(int signal_number);
 
 /*
@@ -91,7 +91,7 @@ sgt_start_watchdog(void (*bite) (void))
 	bite_function = bite;
 	is_needed = true;
 	if (!is_set)
-		set_timer(INTERVAL_MS);
+		set_interval(INTERVAL_MS);
 }
 
 void
@@ -101,7 +101,7 @@ sgt_stop_watchdog(void)
 }
 
 static void
-set_timer(int interval_ms)
+set_interval(int interval_ms)
 {
 	struct itimerval interval = {0};
 
@@ -145,7 +145,7 @@ look(int signal_number)
 			bite_function();
 		seen_call = call;
 		if (!is_needed)
-			set_timer(0);
+			set_interval(0);
 	}
 	errno = saved_errno;
 }

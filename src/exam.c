@@ -1,5 +1,5 @@
 /*-------------------------------------------------------------------------
- * probe.c
+ * exam.c
  *		How far an attempt got, for the doctor.
  *
  * It asks libcurl for what only the doctor shows: the time of each step, the
@@ -11,33 +11,33 @@
 #include <curl/curl.h>
 #include <time.h>
 
-#include "probe.h"
+#include "exam.h"
 
-static void probe_times(const Attempt *a, AttemptProbe *probe);
-static void probe_certificate(const Attempt *a, AttemptProbe *probe);
+static void examine_times(const Attempt *a, AttemptExam *exam);
+static void examine_certificate(const Attempt *a, AttemptExam *exam);
 static bool fails_in_tls(CURLcode code);
 
 /*
  * Tells how far an attempt got.
  */
 void
-sgt_probe_attempt(const Attempt *a, AttemptProbe *probe)
+sgt_examine_attempt(const Attempt *a, AttemptExam *exam)
 {
 	struct curl_header *date;
 
-	probe->local_time = (int64) time(NULL);
-	probe->status = a->status;
-	probe->server_time = -1;
-	probe->expires = -1;
-	probe_times(a, probe);
+	exam->local_time = (int64) time(NULL);
+	exam->status = a->status;
+	exam->server_time = -1;
+	exam->expires = -1;
+	examine_times(a, exam);
 	if (curl_easy_header(a->easy, "Date", 0, CURLH_HEADER, -1,
 						 &date) == CURLHE_OK)
-		probe->server_time = (int64) curl_getdate(date->value, NULL);
-	probe_certificate(a, probe);
+		exam->server_time = (int64) curl_getdate(date->value, NULL);
+	examine_certificate(a, exam);
 }
 
 static void
-probe_times(const Attempt *a, AttemptProbe *probe)
+examine_times(const Attempt *a, AttemptExam *exam)
 {
 	curl_off_t	resolved_us = 0;
 	curl_off_t	connected_us = 0;
@@ -56,19 +56,19 @@ probe_times(const Attempt *a, AttemptProbe *probe)
 		connected_us = Max(a->connected_us - a->started_us, resolved_us + 1);
 	else if (connected_us == 0 && fails_in_tls(a->code))
 		connected_us = resolved_us + 1;
-	probe->resolve_us = resolved_us;
-	probe->connect_us = Max(connected_us - resolved_us, 0);
+	exam->resolve_us = resolved_us;
+	exam->connect_us = Max(connected_us - resolved_us, 0);
 	if (connected_us > 0)
-		probe->tls_us = Max(ready_us - connected_us, 0);
+		exam->tls_us = Max(ready_us - connected_us, 0);
 	if (a->status != 0)
-		probe->answer_us = Max(answered_us - ready_us, 1);
+		exam->answer_us = Max(answered_us - ready_us, 1);
 }
 
 /*
  * The first certificate is the server's own.
  */
 static void
-probe_certificate(const Attempt *a, AttemptProbe *probe)
+examine_certificate(const Attempt *a, AttemptExam *exam)
 {
 	struct curl_certinfo *certificates = NULL;
 
@@ -79,9 +79,9 @@ probe_certificate(const Attempt *a, AttemptProbe *probe)
 		 item = item->next)
 	{
 		if (strncmp(item->data, "Issuer:", 7) == 0)
-			strlcpy(probe->issuer, item->data + 7, sizeof(probe->issuer));
+			strlcpy(exam->issuer, item->data + 7, sizeof(exam->issuer));
 		else if (strncmp(item->data, "Expire date:", 12) == 0)
-			probe->expires = (int64) curl_getdate(item->data + 12, NULL);
+			exam->expires = (int64) curl_getdate(item->data + 12, NULL);
 	}
 }
 

@@ -1,17 +1,17 @@
 /*-------------------------------------------------------------------------
- * probe.h
+ * exam.h
  *		How far an attempt got, for the doctor.
  *-------------------------------------------------------------------------
  */
-#ifndef SGT_PROBE_H
-#define SGT_PROBE_H
+#ifndef SGT_EXAM_H
+#define SGT_EXAM_H
 
 #include "postgres.h"
 
 #include "attempt.h"
 
 /* How far a request got, and how long each step took; 0: not reached. */
-typedef struct AttemptProbe
+typedef struct AttemptExam
 {
 	int64		resolve_us;
 	int64		connect_us;
@@ -22,9 +22,9 @@ typedef struct AttemptProbe
 	int			status;			/* 0: none came */
 	char		issuer[256];	/* of the server's certificate */
 	int64		expires;		/* Unix time; -1: not known */
-} AttemptProbe;
+} AttemptExam;
 
 /* Raises nothing. */
-extern void sgt_probe_attempt(const Attempt *a, AttemptProbe *probe);
+extern void sgt_examine_attempt(const Attempt *a, AttemptExam *exam);
 
-#endif							/* SGT_PROBE_H */
+#endif							/* SGT_EXAM_H */
