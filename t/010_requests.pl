@@ -1,4 +1,4 @@
-# What is asked for is what is sent, and what is issued.
+# Requests carry what was asked for, and the tokens match them.
 
 use strict;
 use warnings;
@@ -103,7 +103,7 @@ $node->psql('postgres',
 is(JSON::PP->new->decode($request->{body})->{region},
 	"z\x{fc}rich \"\\ \x{1F600}", 'text goes out as UTF-8, quoted as JSON has it');
 
-# what is wrong is not sent
+# invalid arguments are not sent
 $sandbox->reset;
 $node->psql('postgres', $_)
   foreach ("SELECT sw_create_guest_token(NULL)", "SELECT sw_create_guest_token('{}')",
@@ -112,7 +112,7 @@ $node->psql('postgres', $_)
 	"SELECT count(*) FROM sw_create_guest_tokens(array_fill(NULL::sw_guest_token_request, '{3}'))");
 is($sandbox->attempts, 0, 'with invalid arguments nothing is sent');
 
-# whoever expands the composite in the select list calls once per column
+# expanding the composite in the select list calls once per column
 $sandbox->reset;
 $node->safe_psql('postgres', "SELECT (sw_create_guest_token('{$ADDRESS}')).*");
 is($sandbox->attempts, 2, '(f(x)).* calls twice, as the README warns');

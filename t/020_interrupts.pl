@@ -1,5 +1,5 @@
-# A call can be interrupted at once in each of its phases, by PostgreSQL's own
-# means and in its own words, and the session goes on.
+# In each of its phases, a call can be interrupted at once, by PostgreSQL's own
+# means and with its own messages, and the session goes on.
 
 use strict;
 use warnings;
@@ -18,7 +18,7 @@ EOC
 my $sandbox = start_sandbox();
 use_sandbox($node, $sandbox);
 
-# a port whose queue is full answers no SYN
+# a port whose queue is full does not answer a SYN
 my ($full, $full_port) = listen_dumbly(1);
 my @fill = map {
 	IO::Socket::INET->new(
@@ -108,7 +108,7 @@ foreach my $phase ('connecting', 'negotiating TLS')
 		"$phase: after all attempts, and it says so");
 }
 
-# an error that is caught in PL/pgSQL leaves the session whole, too
+# an error that is caught in PL/pgSQL leaves the session intact, too
 my $session = run_session($node, <<"EOQ", $ONE);
 DO \$\$
 BEGIN
@@ -137,7 +137,7 @@ ok( $node->poll_query_until('postgres',
 	'client_connection_check_interval ends the call of a client that has gone');
 $session->finish;
 
-# the wait is shown
+# pg_stat_activity shows the wait
 $sandbox->reset;
 $session = session($node, "SET sw_guest_token.base_url = '" . $sandbox->script('hang') . "'", $ONE);
 $sandbox->journal(1);

@@ -1,4 +1,5 @@
-# What is tried again, how often and after which pause, as the server counts.
+# Which failures are tried again, how often and after which pause, as the sandbox
+# counts them.
 
 use strict;
 use warnings;
@@ -75,7 +76,7 @@ my $session = run_session($node,
 is(sql_state($session->{err}) . ' ' . $sandbox->attempts, '53400 1',
 	'a pause of 2 s does not fit into a timeout of 1 s');
 
-# the timeout is one for all attempts, and tells of the last
+# one timeout covers all attempts, and its message mentions the last one
 $sandbox->reset;
 $session = run_session($node,
 	"SET sw_guest_token.base_url = '" . $sandbox->script('503,retry-after=0-then-hang') . "'",
@@ -83,7 +84,7 @@ $session = run_session($node,
 is(sql_state($session->{err}), '08006', 'the timeout is one for all attempts');
 like($session->{err}, qr/after 2 attempts; the last status was 503\./, 'and tells of the last');
 
-# a closed port is tried again, too: nobody can count, but the message does
+# a closed port is tried again, too: no server can count this, but the message does
 $session = run_session($node, "SET sw_guest_token.base_url = 'http://127.0.0.1:1'", $ONE);
 is(sql_state($session->{err}), '08001', 'a refused connection is an error of its own');
 like($session->{err}, qr/DETAIL:  Attempt 3: /, 'after all attempts');

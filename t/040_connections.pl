@@ -1,5 +1,5 @@
-# Connections are kept alive for the session, and replaced when the server has
-# closed them meanwhile.
+# Connections are kept alive for the session, and replaced if the server has
+# closed them in the meantime.
 
 use strict;
 use warnings;
@@ -26,8 +26,8 @@ run_session($node, $ONE, "SET sw_guest_token.timeout = '9s'", $ONE, &$use('404')
 is($sandbox->attempts . ' ' . $sandbox->journal->{connections},
 	'5 1', 'so do calls with other settings, after errors and in other transactions');
 
-# a connection that the server has closed is no failure: with max_retries = 0
-# an attempt would be
+# a connection that the server has closed does not count as a failed attempt, which
+# max_retries = 0 would not repeat
 $sandbox->reset;
 my $session = run_session($node, 'SET sw_guest_token.max_retries = 0', &$use('then-close'), ($ONE) x 5);
 is($session->{err} . $session->{out},
@@ -40,8 +40,8 @@ $session = run_session($node, 'SET sw_guest_token.max_retries = 0',
 is($session->{err} . $session->{out}, "token true\n" x 2,
 	'a kept-alive connection that dies as it is used is replaced');
 
-# once, and by a fresh one: libcurl by itself would try five more of those that
-# are kept alive
+# it is replaced once, by a fresh one: by itself, libcurl would try five more of the
+# kept-alive connections
 $sandbox->reset;
 $session = run_session($node, 'SET sw_guest_token.max_retries = 0',
 	&$use('hold,n=12'),
@@ -52,7 +52,7 @@ is("$session->{out}" . sql_state($session->{err}), "12\ntoken true\n08006",
 	'of many kept-alive connections one that dies is replaced, its replacement is not');
 is($sandbox->attempts, 12 + 2 + 2, 'so that a request is sent twice at most');
 
-# with a fresh connection that dies the attempt has failed
+# if a fresh connection dies, the attempt has failed
 $sandbox->reset;
 $session = run_session($node, 'SET sw_guest_token.max_retries = 0', &$use('close'), $ONE);
 is(sql_state($session->{err}) . ' ' . $sandbox->attempts,

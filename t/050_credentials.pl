@@ -31,7 +31,7 @@ sub write_file
 	return;
 }
 
-# Another file, to take the place of that one.
+# Another file, which can replace that one.
 sub write_file_aside
 {
 	open my $handle, '>', "$file.aside" or die "could not write $file.aside: $!";
@@ -41,7 +41,7 @@ sub write_file_aside
 	return;
 }
 
-# What becomes of a call with the file.
+# The outcome of a call with the file.
 sub outcome
 {
 	my $session = run_session($node, $use_file, $ONE);
@@ -50,7 +50,7 @@ sub outcome
 	return sql_state($session->{err}) || $session->{out};
 }
 
-# the file wins over the setting, which is right here
+# the file wins over the setting, which has the right token
 write_file('PTsandbox', 0600);
 is(outcome(), "token true\n", 'the token may come from a file');
 write_file('PTwrong', 0600);
@@ -112,8 +112,8 @@ my $session = run_session($node, $use_file, $ONE,
 is($session->{out}, "token true\n" x 4, 'a session reads the file again when it changes');
 is(sql_state($session->{err}), '28000 28000', 'and uses what it holds now');
 
-# nor when the file has not changed for so long that it is no longer opened
-# for each call
+# nor does it when the file has been the same for so long that it is no longer
+# opened for each call
 write_file('PTsandbox', 0600);
 select undef, undef, undef, 0.5;
 $session = run_session($node, $use_file, $ONE, $ONE,

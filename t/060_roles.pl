@@ -1,4 +1,4 @@
-# What an ordinary role can find out and bend, on servers that preload the
+# What an ordinary role can find out and manipulate, on servers that preload the
 # library and on those that do not.
 
 use strict;
@@ -41,7 +41,7 @@ my @looks = (
 	"SELECT * FROM pg_file_settings",
 	"SELECT * FROM pg_show_all_settings() s WHERE s::text ~ 'sw_guest'");
 
-# preloaded: never
+# with preloading, an ordinary role never sees a secret
 my $session = ordinary(@looks, $ONE, @looks);
 like(sql_state($session->{err}), qr/^42501 42501 42501 42501 /,
 	'an ordinary role that asks for a secret is refused, before the first call');
@@ -49,7 +49,7 @@ is($session->{err} =~ /WARNING/, '', 'a server that preloads the library does no
 is(run_session($node, 'SET SESSION AUTHORIZATION reader', 'SHOW sw_guest_token.api_token')->{out},
 	"PTsecret\n", 'pg_read_all_settings may see');
 
-# nor can it be lured out of a function that runs as somebody else
+# nor can a function that runs as somebody else be made to reveal it
 $node->safe_psql('postgres', <<'EOQ');
 CREATE FUNCTION issue() RETURNS sw_guest_token LANGUAGE sql SECURITY DEFINER
 	SET search_path = public, pg_temp
@@ -86,8 +86,8 @@ like($err, qr/WARNING: .*sw_guest_token\.proxy" with a password cannot be set/, 
 unlike($err, qr/stored/, 'without a word of it');
 $node->safe_psql('postgres', 'ALTER ROLE ordinary RESET ALL; ALTER ROLE ALL RESET ALL; ALTER DATABASE postgres RESET ALL; ALTER ROLE ordinary IN DATABASE postgres RESET ALL');
 
-# not preloaded: the secret is a placeholder, which PostgreSQL shows to every
-# role until the library is loaded; all that can be done is to warn
+# without preloading, the secret is a placeholder, which PostgreSQL shows to every
+# role until the library is loaded; the library can only warn
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 $node->restart;
 $session = run_session($node, 'SET SESSION AUTHORIZATION ordinary', $ONE, 'SHOW sw_guest_token.api_token', $ONE);
@@ -102,7 +102,7 @@ $session = run_session($node, $ONE,
 	q{SELECT sw_token_header('eyJhbGciOiJkaXIifQ.')});
 is(() = $session->{err} =~ /WARNING:  55000/g, 1, 'parallel workers do not warn');
 
-# what an ordinary role has set before the library came does not count
+# what an ordinary role set before the library was loaded does not count
 $node->append_conf('postgresql.conf', "sw_guest_token.api_token = ''\nsw_guest_token.proxy = ''");
 $node->restart;
 $session = run_session($node, 'SET SESSION AUTHORIZATION ordinary',

@@ -1,4 +1,4 @@
-# TLS: whom the extension trusts, and what it says if it does not.
+# TLS: which servers the extension trusts, and what it says about the others.
 
 use strict;
 use warnings;
@@ -45,7 +45,7 @@ certificate('other', '/CN=example.com', 'subjectAltName = DNS:example.com', @by_
 certificate('self', '/CN=localhost', 'subjectAltName = DNS:localhost, IP:127.0.0.1',
 	'-signkey', "$directory/self.key", '-days', 30);
 
-# openssl x509 takes no end in the past, openssl ca does
+# openssl x509 does not accept an end in the past; openssl ca does
 mkdir "$directory/ca";
 open my $handle, '>', "$directory/ca/index.txt" or die $!;
 close $handle;
@@ -75,7 +75,7 @@ sw_guest_token.project_id = '00000000-0000-4000-8000-000000000000'
 sw_guest_token.api_token = 'PTsandbox'
 EOC
 
-# call(CERTIFICATE, CA FILE, HOST): what becomes of a call
+# call(CERTIFICATE, CA FILE, HOST): the outcome of two calls
 sub call
 {
 	my ($name, $ca_file, $host) = @_;
@@ -111,7 +111,7 @@ foreach my $case (
 		"$name is not tried again, and the hint names ca_file, then the doctor");
 }
 
-# ca_file stands in place of the system's store
+# ca_file replaces the system's store
 SKIP:
 {
 	my $system = '/etc/ssl/certs/ca-certificates.crt';
@@ -121,7 +121,7 @@ SKIP:
 		'the system\'s authorities do not vouch for the test\'s');
 }
 
-# a file of a long name is as good as any
+# a ca_file with a long name works like any other
 my $long = $directory;
 mkdir $long .= '/' . 'd' x 240 or die $! for 1 .. 5;
 append_to_file("$long/ca.crt", slurp_file($ca));
@@ -139,23 +139,23 @@ my $first = run_session($node, "SET sw_guest_token.base_url = '$sandbox->{url}'"
 	$ONE, "COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; cp $directory/ca.crt $bundle'", $ONE);
 is(sql_state($first->{err}) . " $first->{out}", "08001 token true\n", 'a bundle that is replaced is read again');
 
-# one that has gone is missed, though a connection stands
+# a missing bundle is an error, even if there is a connection already
 my $gone = run_session($node, "SET sw_guest_token.base_url = '$sandbox->{url}'", "SET sw_guest_token.ca_file = '$bundle'", $ONE, "COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; rm $bundle'", $ONE);
 is($gone->{out} . sql_state($gone->{err}), "token true\n55000", 'a bundle that has gone is missed');
 
-# what is no bundle
+# a file that is not a bundle
 my $session = call('good', "$directory/good.key", '127.0.0.1');
 is(sql_state($session->{err}), '55000 55000', 'a ca_file without a certificate cannot be used');
 like($session->{err}, qr/HINT:  .*"sw_guest_token\.ca_file"/, 'and the hint names it');
 $session = call('good', "$directory/no-such-file", '127.0.0.1');
 is(sql_state($session->{err}), '55000 55000', 'nor can one that does not exist');
 
-# what is no TLS
+# a server that does not speak TLS
 my ($dumb, $port) = listen_dumbly();
 my $pid = fork;
 if ($pid == 0)
 {
-	# closes what comes
+	# greets and closes each connection
 	for (1 .. 3)
 	{
 		my $client = $dumb->accept;

@@ -12,8 +12,8 @@ use Test::More;
 
 my $sandbox = start_sandbox();
 
-# the secrets are there from the start: PostgreSQL itself logs what a reload
-# changes, and the statements of a session
+# the secrets are set before the server starts, because PostgreSQL itself logs what a
+# reload changes, and the statements of a session
 my $file = PostgreSQL::Test::Utils::tempdir . '/api_token';
 open my $handle, '>', $file or die $!;
 print $handle "PTsandbox\n";
@@ -48,7 +48,7 @@ my @sessions = (
 my $client = join '', map { $_->{out} . $_->{err} } @sessions;
 like($client, qr/\*\*\*/, 'what a server sends back is blanked');
 
-# the refresh token is written in hexadecimal, for the statement is logged
+# the refresh token is written in hexadecimal, because the statement is logged
 my $psql = "\\set VERBOSITY verbose\n";
 foreach my $script ('echo,status=404', 'echo,shape=errors,status=422', 'echo,raw=1,status=400')
 {
@@ -60,7 +60,7 @@ foreach my $script ('echo,status=404', 'echo,shape=errors,status=422', 'echo,raw
 my ($rc, $out, $err) = $node->psql('postgres', $psql, on_error_stop => 0);
 $client .= "$out\n$err";
 
-# what the proxy is told, when it refuses a tunnel, and when it is unknown
+# the proxy's password, if the proxy refuses a tunnel, and if its scheme is unknown
 $client .= run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:1'", $ONE)->{err};
 $node->append_conf('postgresql.conf', "sw_guest_token.proxy = 'what://proxyuser:hunter%2Ftwo\@127.0.0.1:1'");
 $node->restart;

@@ -11,7 +11,7 @@ use Test::More;
 
 my $sandbox = start_sandbox();
 
-# stands for a proxy: it refuses every tunnel, but tells who has asked for one
+# stands in for a proxy: it refuses every tunnel, but records that one was requested
 my $proxy = start_sandbox();
 my $proxy_url = $proxy->{url} =~ s{//}{//proxyuser:hunter2@}r;
 

@@ -1,4 +1,4 @@
-# Many at once, as the server counts them.
+# Many requests at once, as the sandbox counts them.
 
 use strict;
 use warnings;
@@ -27,8 +27,8 @@ sub batch
 	return "SELECT $columns FROM sw_create_guest_tokens(array_fill($request, '{$n}'))";
 }
 
-# Concurrency: the server answers nobody until as many are there as it waits
-# for, so that fewer than that would never end.
+# Concurrency: the server answers nobody until N requests are there, so that fewer
+# in flight would wait for ever.
 foreach my $concurrency (1, 2, 16, 64, 256)
 {
 	$sandbox->reset;
@@ -54,8 +54,8 @@ $session = run_session($node, &$use('201,delay=1000-then-201'), 'SET sw_guest_to
 like($session->{out}, qr/^[123] [123] [123]$/, 'each has its row');
 isnt($session->{out}, "1 2 3\n", 'rows come in order of completion');
 
-# after a 401 nothing more is sent, retries included; what is in flight ends
-# as it ends
+# after a 401 nothing more is sent, not even retries; requests in flight run to
+# their end
 $sandbox->reset;
 $session = run_session($node, &$use('503,retry-after=2-then-201,delay=1000-then-401,delay=200-then-201'),
 	'SET sw_guest_token.max_concurrency = 3',
@@ -64,7 +64,7 @@ is($session->{out}, "28000|98\n58000|1\n|1\n",
 	'a 401 stops the batch: the rest carries its error, what was sent its own');
 is($sandbox->attempts, 3, 'and nothing more is sent, retries included');
 
-# what waits for a connection when the 401 comes is not sent
+# requests that wait for a connection when the 401 comes are not sent
 {
 	my $directory = PostgreSQL::Test::Utils::tempdir;
 	make_certificate($directory);
@@ -88,7 +88,7 @@ $session = run_session($node,
 is($session->{out}, "42704 22023 08006 08P01 58000 token token token token token\n",
 	'failures are rows');
 
-# each request is tried again for itself, and has its own time
+# each request has retries and time of its own
 $sandbox->reset;
 $session = run_session($node, 'SET sw_guest_token.max_retries = 20',
 	&$use(join '-then-', ('503') x 10, '201'), batch(10));
@@ -99,7 +99,7 @@ $session = run_session($node, &$use('hang-then-201'), "SET sw_guest_token.timeou
 	batch(50, "error_code, count(*)") . ' GROUP BY error_code ORDER BY error_code');
 is($session->{out}, "08006|1\n|49\n", 'one that hangs takes no time of the others');
 
-# a port that does not answer costs each request its own time only
+# a port that does not answer costs each request only its own time
 my ($full, $port) = listen_dumbly();
 $session = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$port'",
 	"SET sw_guest_token.connect_timeout = '300ms'", 'SET sw_guest_token.max_retries = 1',
@@ -107,9 +107,9 @@ $session = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:
 is($session->{out}, "08006|16|request to SignalWire timed out\n",
 	'a TLS port that hangs fails each request with its own attempts');
 
-# an answer that came in time counts, though nobody looked at it in time: the
+# an answer that came in time counts, even if nobody looked at it in time: the
 # process is stopped while it refuses the invalid requests of the batch (over
-# connections that are there already: of a new one libcurl's own timer reads)
+# existing connections: on a new one, libcurl's own timer would make it read)
 $sandbox->reset;
 $session = session($node, 'SELECT pg_backend_pid()', 'SET sw_guest_token.max_concurrency = 2',
 	&$use('hold,n=2'), batch(2), &$use('201-then-hold,n=2,id=x'), "SET sw_guest_token.timeout = '2s'",
@@ -125,7 +125,7 @@ kill 'CONT', $victim;
 is($session->finish->{err}, '', 'an answer that came in time is no error');
 is($session->{out}, "$victim\n2|2|2|2\n3\n", 'though it was not looked at');
 
-# many answers wait on connections that are kept alive, while nobody looks
+# many answers wait on kept-alive connections while nobody looks
 $sandbox->reset;
 $session = session($node, 'SELECT pg_backend_pid()', 'SET sw_guest_token.max_concurrency = 200',
 	&$use('hold,n=200'), batch(200), &$use('hold,n=201'), "SET sw_guest_token.timeout = '2s'", batch(200));
@@ -140,7 +140,7 @@ kill 'CONT', $victim;
 is($session->finish->{err} . $session->{out}, "$victim\n200|200|200|200\n200|200|200|200\n",
 	'all ready sockets are read before anything expires');
 
-# cancel in the middle: no token is lost without an error, the session goes on
+# a cancel in the middle: no token is lost without an error, and the session goes on
 $sandbox->reset;
 my $descriptors = count_descriptors();
 $session = session($node, $ONE, $descriptors, &$use('201-then-hang'),
@@ -154,11 +154,11 @@ $session->finish;
 is(sql_state($session->{err}), '57014', 'a batch can be cancelled');
 like($session->{out}, qr/^5\|5\|5\|5$/m, 'and the session goes on');
 
-# whoever wants few rows may leave
+# a query may stop after a few rows
 $session = run_session($node, "SELECT count(*) FROM (SELECT * FROM sw_create_guest_tokens(array_fill($request, '{40}')) LIMIT 3) s");
 is($session->{out}, "3\n", 'LIMIT');
 
-# an error of the caller in the middle of the rows
+# the query fails in the middle of the rows
 $session = run_session($node, "SELECT 1 / (ordinality - 3) FROM sw_create_guest_tokens(array_fill($request, '{40}'))", $ONE);
 is(sql_state($session->{err}) . ' ' . ($session->{out} =~ /token true/),
 	'22012 1', 'an error of the query leaves the session whole');
@@ -169,7 +169,7 @@ $session = run_session($node, $descriptors, 'SET sw_guest_token.max_concurrency 
 my ($before, @after) = $session->{out} =~ /descriptors (\d+)/g;
 cmp_ok($_, '<=', $before + 24, 'a large batch leaves few connections open') foreach @after;
 
-# descriptors run out: fewer at a time
+# if descriptors run out, fewer requests are in flight
 $node->append_conf('postgresql.conf', "max_files_per_process = 100");
 $node->restart;
 $sandbox->reset;
@@ -187,7 +187,8 @@ is($session->{err} . $session->{out}, "200|200|200|200\n" x 2 . "token true\n",
 $node->append_conf('postgresql.conf', "max_files_per_process = 1000");
 $node->restart;
 
-# no descriptor for the engine itself: others have taken what a session may have
+# no descriptor is left for the engine itself: dblink has taken all that a session
+# may have
 SKIP:
 {
 	skip 'no dblink', 2
@@ -195,8 +196,8 @@ SKIP:
 	$node->append_conf('postgresql.conf', "max_files_per_process = 100\nmax_connections = 100");
 	$node->restart;
 	$node->safe_psql('postgres', 'CREATE EXTENSION dblink');
-	# dblink gives back one too many for each connection that it could not make
-	# (seen in 18): an assertion fails if all of them are closed
+	# dblink gives back one descriptor too many for each connection that it could not
+	# make (seen in 18), so an assertion fails if all connections are closed
 	my $connect = q{SELECT dblink_connect('c' || i, 'dbname=postgres host=' || split_part(current_setting('unix_socket_directories'), ',', 1) || ' port=' || current_setting('port')) FROM };
 	$session = run_session($node, "$connect generate_series(1, 10) i",
 		(map { "$connect (VALUES ($_)) v (i)" } 11 .. 40),
@@ -210,8 +211,8 @@ SKIP:
 	$node->restart;
 }
 
-# memory does not grow with the number of requests: a batch of 20,000 needs no
-# more than one of 2,000, but for the array of the requests
+# memory does not grow with the number of requests: apart from the array of requests,
+# a batch of 20,000 needs no more than one of 2,000
 SKIP:
 {
 	skip 'no /proc', 1 unless -r '/proc/self/statm';

@@ -1,4 +1,4 @@
-# HTTP/2, which the sandbox does not speak: nginx does.
+# HTTP/2, which nginx speaks and the sandbox does not.
 
 use strict;
 use warnings;
@@ -18,11 +18,11 @@ my $directory = PostgreSQL::Test::Utils::tempdir;
 my $socket = PostgreSQL::Test::Utils::tempdir_short . '/nginx';
 make_certificate($directory);
 
-# start_nginx(PORT, PORT): starts it with HTTP/2 on the first port, without on
-# the other; it writes its number into a file when it listens.  Returns nothing if
-# a port has been taken meanwhile.
+# start_nginx(PORT, PORT): starts nginx with HTTP/2 on the first port, and without on
+# the other; it writes its process ID into a file when it listens.  Returns nothing if
+# a port has been taken in the meantime.
 #
-# What answers stands behind a proxy, which reads a request to its end.  By itself
+# The answers come through a proxy, which reads each request to its end.  By itself,
 # nginx would answer before it has seen the body, and libcurl 7.88 then takes the
 # answer for a failure of the stream.
 sub start_nginx
@@ -88,15 +88,15 @@ sw_guest_token.timeout = '300s'
 sw_guest_token.max_retries = 0
 EOC
 
-# count(PORT, PATH, SQL...): the session's output, the connections, the
-# protocols and statuses that nginx saw
+# count(PORT, PATH, SQL...): the session, and the connections, protocols and statuses
+# that nginx saw
 sub count
 {
 	my ($port, $path, @sql) = @_;
 	my $start = -s "$directory/access.log" // 0;
 	my $session = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$port/$path'", @sql);
 
-	# nginx writes its log after it has answered, but before it answers others
+	# nginx writes its log after it has answered, but before it answers the next request
 	my $other = IO::Socket::UNIX->new($socket) or die "could not connect to nginx: $!";
 	print $other "GET / HTTP/1.0\r\n\r\n";
 	die "nginx does not answer" unless <$other>;

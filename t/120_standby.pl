@@ -1,4 +1,4 @@
-# Works where nothing can be written: on a hot standby, in a read-only
+# The extension works where nothing can be written: on a hot standby, in a read-only
 # transaction, in single-user mode.
 
 use strict;
@@ -26,7 +26,7 @@ $standby->init_from_backup($primary, 'backup', has_streaming => 1);
 $standby->start;
 $session = run_session($standby, 'SELECT pg_is_in_recovery()', $ONE, $many, $ONE);
 is($session->{err} . $session->{out}, "t\ntoken true\n20\ntoken true\n", 'on a hot standby');
-# what its sessions have learnt is its own
+# each server keeps what its own sessions have learnt
 my $known = 'SELECT sum(issued), max(state) FROM sw_guest_token_stat';
 is($primary->safe_psql('postgres', $known) . ' ' . $standby->safe_psql('postgres', $known), '21|closed 22|closed', 'each server counts its own');
 $sandbox->reset;

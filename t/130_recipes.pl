@@ -38,7 +38,7 @@ if ($has_cron)
 	$node->restart;
 }
 
-# The SQL of the document, for the order in which it is run below
+# The SQL of the document, in the order in which it is run
 run_block($_) foreach blocks_of('Recipes', 'sql');
 test_sign_up(blocks_of('1.', 'sql'));
 test_privileges(blocks_of('2.', 'sql'));
@@ -101,7 +101,7 @@ sub test_privileges
 	my $session = as_role('web',
 		'SELECT * FROM room',
 		'SELECT * FROM room_token(3)',
-		# a look-alike, and an operator that would open all rooms
+		# a look-alike table, and an operator that would open all rooms
 		'CREATE TEMP TABLE room (id bigint, owner name, address uuid)',
 		q{INSERT INTO room VALUES (2, 'web', '22222222-2222-4222-8222-222222222222')},
 		'CREATE FUNCTION pg_temp.always(name, name) RETURNS boolean LANGUAGE sql AS $$ SELECT true $$',
@@ -157,7 +157,7 @@ sub test_bulk_load
 	are_tokens('SELECT a.addresses[1], t.token FROM attendee a JOIN attendee_token t ON t.attendee_id = a.id',
 		1000, 'recipe 3: each row has a token for its own address');
 
-	# one by one, for comparison; a tenth of it will do
+	# one by one, for comparison; a tenth of the rows is enough
 	$start = time;
 	query(q{INSERT INTO visitor (name, addresses)
 		SELECT i, ARRAY[gen_random_uuid()] FROM generate_series(1, 100) i});
@@ -204,7 +204,7 @@ sub test_queue
 	run_worker();
 	is($sandbox->attempts, 3, 'recipe 4: a transaction that rolls back leaves no request');
 
-	# Nobody is answered before all of the four have sent all of their ten.
+	# The sandbox answers nobody before all four workers have sent all ten requests.
 	$sandbox->reset;
 	request_tokens(40);
 	my @workers = map { start_worker('CALL issue_tokens(10)', use_script('hold,n=40')) } 1 .. 4;
@@ -219,7 +219,7 @@ sub test_queue
 	are_tokens('SELECT addresses[1], token FROM token_request WHERE customer_id > 2 AND attempts = 1 AND next_try IS NULL',
 		40, 'recipe 4: each row has a token for its own address');
 
-	# failures that pass
+	# temporary failures
 	$sandbox->reset;
 	request_tokens(3);
 	my $open = 'token_request WHERE token IS NULL';
@@ -285,7 +285,7 @@ sub test_refresh
 	start_worker('CALL refresh_tokens()')->finish;
 	is($sandbox->attempts, 0, 'recipe 5: a fresh token is not refreshed');
 
-	# one that is due, one that is too late, one that is fresh
+	# one row is due, one is too late, and one is fresh
 	my $expired = $sandbox->control('POST', 'encrypt',
 		{ header => { typ => 'Refresh' }, claims => { exp => 1 } })->{token};
 	my @before = split /\n/, query('SELECT token FROM call_session ORDER BY id');
@@ -302,13 +302,13 @@ sub test_refresh
 		'recipe 5: a refresh token that has expired is given up');
 	is($sandbox->attempts, 2, 'recipe 5: each was tried once');
 
-	# a failure that passes
+	# a temporary failure
 	query("$due WHERE id = 1");
 	start_worker('CALL refresh_tokens()', 'SET sw_guest_token.max_retries = 0', use_script('500'))->finish;
 	is(query('SELECT attempts > 0, error_code, next_try IS NOT NULL FROM call_session WHERE id = 1'),
 		't|58000|t', 'recipe 5: a failure that may pass is recorded and remains open');
 
-	# two workers at once, and neither is answered alone
+	# two workers at once, neither of which is answered before both have asked
 	$sandbox->reset;
 	query("$due WHERE id IN (1, 3)");
 	my @workers = map { start_worker('CALL refresh_tokens()', use_script('hold')) } 1 .. 2;
@@ -330,8 +330,8 @@ sub test_refresh
 	return $schedule;
 }
 
-# What the crash has left open is issued, and what is due refreshed, by
-# pg_cron or else by hand.
+# The requests that the crash left open are issued, and tokens that are due are
+# refreshed: by pg_cron, or else by hand.
 sub test_schedules
 {
 	my @blocks = @_;
@@ -404,7 +404,7 @@ sub test_errors
 	my $session = run_session($node, use_script('hang'), "SET statement_timeout = '100ms'", $call);
 	is($session->{out} . sql_state($session->{err}), '57014', 'recipe 6: a cancel goes through');
 
-	# the table has them all
+	# the document's table lists them all
 	my $document = slurp_file("$FindBin::RealBin/../docs/recipes.md");
 	foreach my $state (sort(keys %expected, '22004', '22021', '57014'))
 	{
@@ -416,8 +416,8 @@ sub test_errors
 	return;
 }
 
-# Two sandboxes stand for the two spaces: each knows its own project and token
-# only.
+# Two sandboxes stand in for the two spaces: each knows only its own project and
+# token.
 sub test_spaces
 {
 	my ($roles, $call, $functions, $both, $tenants, $call_tenant, @rest) = @_;
@@ -440,7 +440,7 @@ sub test_spaces
 	is(scalar @rest, 0, 'recipe 8 has six blocks');
 	run_block($_) foreach $roles, $functions, $tenants;
 
-	# the settings as they are printed
+	# the settings as printed
 	foreach my $role (sort keys %project)
 	{
 		my $session = $as->($role, 'SHOW sw_guest_token.space_name', 'SHOW sw_guest_token.project_id',
@@ -451,7 +451,7 @@ sub test_spaces
 			"recipe 8: $role has its settings, and can read the file's name in the catalog");
 	}
 
-	# the spaces are the sandboxes
+	# from here on, the spaces are the sandboxes
 	query('GRANT SET ON PARAMETER sw_guest_token.base_url TO space_issuer');
 	foreach my $role (sort keys %space)
 	{
@@ -477,7 +477,7 @@ sub test_spaces
 	$session = run_session($node, 'SET SESSION AUTHORIZATION globex', $ONE);
 	is($attempts->(), '3/3 1/1 1/1', 'recipe 8: SET SESSION AUTHORIZATION brings no settings');
 
-	# a project with the token of another
+	# a project with another project's token
 	query("ALTER ROLE globex SET sw_guest_token.api_token_file = '$directory/acme'");
 	is(sql_state($as->('globex', $ONE)->{err}), '28000', 'recipe 8: a project with another one\'s token is refused');
 
@@ -495,13 +495,13 @@ sub test_spaces
 	query('ALTER FUNCTION acme_token SECURITY INVOKER');
 	is(sql_state(as_role('web', $acme)->{err}), '42501', 'recipe 8: a function that runs as its caller cannot set them');
 
-	# a role with settings that calls a function with others
+	# a role with settings calls a function with other settings
 	$fresh->();
 	query('GRANT EXECUTE ON FUNCTION globex_token TO acme');
 	$as->('acme', $ONE, "SELECT token FROM globex_token('{$ADDRESS}')", $ONE);
 	is($attempts->(), '2/2 1/1 0/0', 'recipe 8: a function takes precedence over the role');
 
-	# a table of tenants: where their requests would go, by way of a proxy that is none
+	# a table of tenants: where their requests would go if the proxy existed
 	query("GRANT SET ON PARAMETER sw_guest_token.proxy TO space_issuer;
 		ALTER FUNCTION tenant_token SET sw_guest_token.base_url = '';
 		ALTER FUNCTION tenant_token SET sw_guest_token.proxy = 'http://127.0.0.1:1';
@@ -512,7 +512,7 @@ sub test_spaces
 	is( query("SELECT string_agg(target, ' ' ORDER BY target) FROM sw_guest_token_stat WHERE target LIKE '%signalwire.com'"),
 		'https://acme.signalwire.com https://globex.signalwire.com', 'recipe 8: each tenant has its own space');
 
-	# project and token are those of the tenant, too
+	# a tenant's project and token are used, too
 	$fresh->();
 	my $for = sub { "SELECT 'token ' || (token IS NOT NULL) FROM tenant_token('$_[0]', '{$ADDRESS}')" };
 	query("ALTER FUNCTION tenant_token RESET sw_guest_token.proxy;
@@ -565,7 +565,7 @@ sub read_recipes
 	return @found;
 }
 
-# The blocks of the section whose title begins so.
+# The blocks of the section whose title begins with this.
 sub blocks_of
 {
 	my ($title, $language) = @_;
@@ -576,9 +576,8 @@ sub blocks_of
 	return $language eq 'sql' ? @blocks : map { $_->{text} } @blocks;
 }
 
-# Runs a block through psql as printed, as a superuser unless another role is
-# named; returns what psql prints, after having compared it with what the document
-# shows.
+# Runs a block through psql as printed, as a superuser unless another role is named.
+# Compares what psql prints with what the document shows, and returns it.
 sub run_block
 {
 	my ($block, $role) = @_;
@@ -641,7 +640,7 @@ sub use_script
 	return "SET sw_guest_token.base_url = '" . $sandbox->script($_[0]) . "'";
 }
 
-# A worker of recipe 4 or 5 that has started; settings are the superuser's.
+# Starts a worker of recipe 4 or 5, with a superuser's settings.
 sub start_worker
 {
 	my ($call, @settings) = @_;
@@ -680,7 +679,7 @@ sub is_token
 	return;
 }
 
-# The query's rows, an address and a token each, are n and fit together.
+# The query gives n rows, each with an address and a token for it.
 sub are_tokens
 {
 	my ($sql, $n, $name) = @_;

@@ -1,5 +1,5 @@
-# The SQL of docs/browser-and-refresh.md does what it says, on the roles and the
-# table of docs/recipes.md that it builds on.
+# The SQL of docs/browser-and-refresh.md does what it says, with the roles and the
+# table of docs/recipes.md on which it builds.
 
 use strict;
 use warnings;

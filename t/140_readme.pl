@@ -1,5 +1,5 @@
-# Every SQL block of the README and of these documents does what it says, and gives
-# what the block of text behind it shows.  Other documents have tests of their own.
+# Every SQL block of the README and of these documents does what it says, and prints
+# what the text block after it shows.  Other documents have tests of their own.
 
 use strict;
 use warnings;
@@ -20,7 +20,7 @@ my $node = start_server('readme', "sw_guest_token.breaker = on\n");
 my $sandbox = start_sandbox();
 use_sandbox($node, $sandbox);
 
-# pgsql-http is optional: without it, what it is compared with is not run
+# pgsql-http is optional: without it, the SQL that uses it is not run
 my $has_http = $node->safe_psql('postgres', "SELECT count(*) FROM pg_available_extensions WHERE name = 'http'");
 
 test_readme();
@@ -81,7 +81,7 @@ sub test_document
 		}
 	}
 
-	# what a reader would do again does no harm
+	# what a reader may run again does no harm
 	if (my ($again) = grep { $_->{text} =~ /^WITH request/m } blocks_of($document, 'sql'))
 	{
 		my ($with) = $again->{text} =~ /^(WITH.*)/ms;
@@ -96,8 +96,8 @@ sub test_document
 	return;
 }
 
-# As a newcomer does it: on a server that preloads the library, with the sandbox as
-# it is started there, and in one session.
+# As a newcomer does it: on a server that preloads the library, with the sandbox
+# started as the document says, and in one session.
 sub test_getting_started
 {
 	my $document = 'docs/getting-started.md';
@@ -116,9 +116,9 @@ sub test_getting_started
 		s/127\.0\.0\.1:$port/127.0.0.1:$free/g foreach grep { defined } @$block{qw(text output)};
 		if ($block->{text} =~ /generate_series\(1, 4\)/)
 		{
-			# A reader takes more than a second to get here.  Newer versions of libcurl look
+			# A reader takes more than a second to get here.  Newer versions of libcurl check
 			# only once a second whether kept-alive connections still exist, so a new session,
-			# which has none, stands for that time.
+			# which has none, stands in for that time.
 			$own->stop;
 			$session->finish;
 			undef $session;
@@ -135,8 +135,8 @@ sub test_getting_started
 	return;
 }
 
-# The wrapper that troubleshooting.md shows for pools: what they take for the loss
-# of a database connection gets another code, and the rest stays as it is.
+# The wrapper that troubleshooting.md shows for pools: errors that they take for the
+# loss of a database connection get another code, and the rest stays as it is.
 sub test_pool_wrapper
 {
 	my ($wrapper) = grep { $_->{text} =~ /FUNCTION create_guest_token/ } blocks_of('docs/troubleshooting.md', 'sql');
@@ -156,7 +156,7 @@ sub test_pool_wrapper
 	return;
 }
 
-# What troubleshooting.md says of wrong arguments: what is passed gives the message.
+# What troubleshooting.md says about wrong arguments: they give the messages shown.
 sub test_arguments
 {
 	my ($section) = slurp_file("$directory/docs/troubleshooting.md") =~ /^## Arguments\n(.*?)^## /ms;
@@ -239,7 +239,7 @@ sub test_documents
 # Helpers
 #
 
-# The blocks of a document in a language; a block of text that follows one is its
+# The blocks of a document in a language; a text block that follows one is its
 # {output}.
 sub blocks_of
 {
@@ -302,7 +302,7 @@ sub tidy
 	return $text;
 }
 
-# … stands for what differs.
+# … stands for anything that differs.
 sub pattern
 {
 	return join '.*', map { quotemeta } split /…/, $_[0], -1;

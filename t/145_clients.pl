@@ -1,5 +1,5 @@
-# docs/clients.md prints what the programs of examples/clients do.  (script/clients
-# runs them, which takes the drivers.)
+# docs/clients.md prints what the programs of examples/clients do.  (script/clients,
+# which needs the drivers, runs them.)
 
 use strict;
 use warnings;
@@ -16,7 +16,7 @@ my $document = slurp_file("$root/docs/clients.md");
 my @programs = glob "$root/examples/clients/*.{py,mjs,java,pl,php,go}";
 my $sources = join '', map { slurp_file($_) } @programs;
 
-# each snippet is that of the program which is named above it
+# each snippet comes from the program that is named above it
 my %shown;
 while ($document =~ m{\]\(\.\./(examples/clients/[^)]+)\)[^`]*?\n```\w+\n(.*?)^```}msg)
 {
@@ -37,7 +37,7 @@ foreach my $file (@programs)
 }
 cmp_ok(scalar keys %shown, '>=', 14, 'the document has a snippet for each driver');
 
-# the versions that it names are those that script/clients brings
+# the document names the versions that script/clients brings
 my $packages = decode_json(slurp_file("$root/examples/clients/package.json"))->{dependencies};
 foreach my $name (grep { $_ ne 'graphql' } sort keys %$packages)
 {
@@ -46,7 +46,7 @@ foreach my $name (grep { $_ ne 'graphql' } sort keys %$packages)
 	like($document, qr/ \Q$name $version\E\b/, "the document names the version of $name");
 }
 
-# each message is one that a program has seen: strings are joined over lines first
+# each message is one that a program has seen; split strings are joined first
 $sources =~ s/"\n\s*[.+]?\s*f?"//g;
 my ($messages) = $document =~ /^## Error messages\n(.*)/ms;
 my @messages = map { /`([^`]+)`/g } map { (split /\s\|\s/)[0] } grep { /^\| `/ } split /\n/, $messages;

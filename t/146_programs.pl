@@ -1,9 +1,9 @@
-# The whole programs in docs/getting-started.md run as they are printed, and say
-# what the document shows, while the sandbox is stopped and started again.
+# The complete programs in docs/getting-started.md run as printed, and print what the
+# document shows, while the sandbox is stopped and started again.
 #
 # A program whose driver is missing is skipped.  script/clients, which brings the
-# drivers, names the languages in PROGRAMS ("python node"): these programs run, no
-# others do, and none is skipped.  NODE_MODULES is where npm has put pg.
+# drivers, names the languages in PROGRAMS ("python node"): exactly these programs
+# run, and none is skipped.  NODE_MODULES is where npm has put pg.
 
 use strict;
 use warnings;
@@ -30,7 +30,7 @@ my @programs = (
 		missing => !can_run('node', '--version') ? 'Node.js' : $node_modules ? '' : 'the npm package pg' });
 
 # The server is prepared as the document says, and the role has a password: a program
-# that brings none is turned away.
+# without it is turned away.
 my ($prepare) = $document =~ /^## 3\. .*?^```sql\n(.*?)^```/ms;
 my ($read_ahead) = $section =~ /^```sql\n(.*?)^```/ms;
 my ($command) = $document =~ m{^sandbox/signalwire_sandbox\.py --port 8080 (.+)}m;
@@ -80,13 +80,13 @@ sub run_program
 	my $expect = sub {
 		my ($pattern, $name) = @_;
 
-		# a program that says something else says it again and again
+		# a program that prints something else prints it again and again
 		$process->wait_for(qr/$pattern|(?:.*\n){300}/);
 		like($process->{out}, $pattern, "$language: $name") or diag($process->{err});
 		return $process->{out} =~ $pattern;
 	};
 
-	# what it prints at first, and then for each call: as often as it takes
+	# what it prints at first, and then for each call, as often as needed
 	my ($token, $failed, $suspended) = @steady[ 0, 2, 4 ];
 	my $first = join '', map { quotemeta =~ s/eyJ\w+/eyJ\\w{17}/r . '\n' } @heading;
 	my ($works) = ($process->wait_for(qr/\A((?:.*\n){5})/), '');
@@ -97,7 +97,7 @@ sub run_program
 	$expect->(qr/\Q$failed\E\n(?:.*\n)*\Q$suspended\E\n(?:.*\n)*\Q$failed\E\n/, 'an outage: failures, suspended calls, and probes');
 	$sandbox = start_sandbox(@options, '--port', $port);
 	$expect->(qr/\Q$suspended\E\n(?:.*\n)*\Q$token\E\n/, 'tokens again when the API is back');
-	$process->{process}->signal('TERM');	# whoever runs this may have it ignore SIGINT
+	$process->{process}->signal('TERM');	# the caller of this test may have it ignore SIGINT
 	$process->finish;
 
 	# and nothing else

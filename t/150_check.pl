@@ -1,5 +1,5 @@
-# The doctor: which step fails, and that those behind it are absent.  What it
-# says of a step that fails is shown in docs/troubleshooting.md, all of it.
+# The doctor: which step fails, and that the steps after it are absent.  Everything
+# that it says about failed steps is shown in docs/troubleshooting.md.
 
 use strict;
 use warnings;
@@ -19,11 +19,11 @@ my $tls = start_sandbox('--tls-cert', "$directory/cert.pem", '--tls-key', "$dire
 use_sandbox($node, $sandbox);
 my ($dumb, $dumb_port) = listen_dumbly();
 
-# what the document shows, and how often that was seen here
+# what the document shows, and how often it was seen here
 my %seen = map { $_ => 0 }
   slurp_file("$FindBin::RealBin/../docs/troubleshooting.md") =~ /^```text\n(step .*?\n)```/msg;
 
-# check(SETTING...): each step with + or -, and what is said of one that fails
+# check(SETTING...): each step with + or -, and what the doctor says if one fails
 sub check
 {
 	my $session = run_session($node, (map { "SET sw_guest_token.$_" } @_),
@@ -55,7 +55,7 @@ sub is_check
 	return;
 }
 
-# In the document … stands for what differs.
+# In the document, … stands for anything that differs.
 sub is_as_shown
 {
 	my ($said, $shown) = @_;
@@ -81,7 +81,7 @@ like(
 	qr/\Atoken true\n9\ntoken true\n.*Test authority.* days\.\ntoken true\n\z/, 'and so they are behind other calls');
 
 
-# a certificate that is about to expire: in two days less a second or more
+# a certificate that is about to expire: in two days, less at least a second
 mkdir "$directory/short";
 make_certificate("$directory/short", 'Test authority', 2);
 my $made = time;
@@ -91,7 +91,8 @@ is( run_session($node, "SET sw_guest_token.base_url = '$short->{url}'", "SET sw_
 		q{SELECT ok, substring(detail from 'expires.*'), hint FROM sw_guest_token_check() WHERE step = 'tls'})->{out},
 	"t|expires in 1 day.|The owner of the certificate should renew it soon.\n", 'one day is a day, and soon');
 
-# clocks that agree within a second say so, which two looks may miss by one
+# clocks that agree within a second are said to agree, but two looks may be a second
+# apart
 like(run_session($node, q{SELECT detail FROM sw_guest_token_check() WHERE step = 'clock'})->{out},
 	qr/\AThe API's clock (?:agrees with|is \d+ s (?:ahead of|behind)) this server's\.\n\z/, 'no sign is shown');
 
@@ -147,7 +148,7 @@ run_session($node, "SET sw_guest_token.$limited", 'SET sw_guest_token.max_retrie
 is_check('an API that limits the rate of everybody', [$limited],
 	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize- guard-', qr/limited the rate.*suspended/s);
 
-# beyond the targets that have a guard
+# a target beyond those that have a guard
 is_check('a proxy that is not there', [ "base_url = 'https://127.0.0.1:$dumb_port'", "proxy = 'http://127.0.0.1:1'" ],
 	'preload+ settings+ credentials+ resolve+ connect- guard+', qr/could not connect.*\n.*reach the proxy/);
 
@@ -177,7 +178,7 @@ my $session = run_session($node, $ONE, "SELECT count(*) FROM sw_guest_token_chec
 is($session->{out}, "token true\n9\ntoken true\n7\ntoken true\n", 'calls work before and after a check');
 is(sql_state($session->{err}), '55000', 'with settings that are judged anew');
 
-# it can be cancelled, as any call
+# it can be cancelled, like any call
 $sandbox->reset;
 $session = session($node, "SET sw_guest_token.timeout = '1h'",
 	"SET sw_guest_token.base_url = '" . $sandbox->script('hang') . "'", 'SELECT * FROM sw_guest_token_check()');

@@ -20,7 +20,7 @@ append_to_file($file, 'PTsandbox');
 chmod 0600, $file;
 use_sandbox($node, $sandbox);
 
-# The one block of SQL that has this in it.
+# The one block of SQL that matches this.
 sub block
 {
 	my ($pattern) = @_;
@@ -81,8 +81,8 @@ is($node->safe_psql('postgres', 'SELECT token > $$$$ FROM guest'), 't', 'and get
 # Turn it off
 #
 
-# While the first request of a batch is held, the file goes away; then another session
-# sends the request that the sandbox waits for.
+# While the first request of a batch is held, the file is moved away; then another
+# session sends the request that the sandbox is waiting for.
 my $held = 'SET sw_guest_token.base_url = \'' . $sandbox->script('hold') . "'";
 my $batch = session($node, $held, 'SET sw_guest_token.max_concurrency = 1', <<"EOQ");
 SELECT count(token) FROM sw_create_guest_tokens(

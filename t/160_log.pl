@@ -1,5 +1,5 @@
-# What an administrator sees: a line an attempt at DEBUG1, and the statistics of
-# functions.
+# What an administrator sees: one line for each attempt at DEBUG1, and the statistics
+# of functions.
 
 use strict;
 use warnings;
@@ -16,7 +16,7 @@ use_sandbox($node, $sandbox);
 
 my $line = qr/DEBUG:  00000: sw_guest_token: request (\d+), attempt (\d+): status (\d+) after [\d.]+ ms over (no|a new|a kept-alive) connection, (\d+) bytes, libcurl's code (\d+)/;
 
-# lines(SQL...): what the log says of the attempts
+# lines(SQL...): what the log says about the attempts
 sub lines
 {
 	my $session = run_session($node, @_);

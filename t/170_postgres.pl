@@ -21,8 +21,8 @@ EOC
 my $unfit = "SET sw_guest_token.base_url = '" . $sandbox->script('422') . "'";
 my $number = 0;
 
-# What the log says while CODE runs with a refresh token of its own: that token,
-# nothing, or that it does not know of an error.
+# Runs CODE with a new refresh token, and tells whether the log then has an error,
+# and the token.
 sub logged
 {
 	my ($code, $error) = @_;
@@ -75,7 +75,7 @@ foreach my $level ('fatal', 'panic')
 		"the statement of a session that was terminated, log_min_error_statement = $level");
 }
 
-# an ordinary role takes what a superuser has stored for it, and cannot set it
+# an ordinary role gets what a superuser has stored for it, but cannot set it
 $node->safe_psql('postgres', <<'EOQ');
 CREATE ROLE app LOGIN;
 ALTER ROLE app SET log_min_error_statement = 'panic';
@@ -131,7 +131,7 @@ SKIP:
 	}
 }
 
-# PREPARE is no bind parameter, a function that looks the token up needs none
+# EXECUTE passes no bind parameters, and a function that looks the token up needs none
 is( logged(sub { run_session($node, 'PREPARE r(text) AS SELECT * FROM sw_refresh_guest_token($1)', "EXECUTE r('$_[0]')") }),
 	'the token', 'EXECUTE with a literal is logged');
 is( logged(sub {
@@ -139,7 +139,7 @@ is( logged(sub {
 			run_session($node, "SELECT * FROM refresh($number)") }),
 	'no token', 'a function that finds the token in a table has it in no statement');
 
-# a constraint
+# a violated constraint
 $node->safe_psql('postgres', 'CREATE TABLE short (token text CHECK (length(token) < 10), note text)');
 my $store = 'INSERT INTO short SELECT refresh_token FROM guest WHERE refresh_token = (SELECT max(refresh_token) FROM guest)';
 foreach my $verbosity ('default', 'terse')

@@ -1,5 +1,5 @@
-# Whatever the server does, the call ends with the SQLSTATE that it must have,
-# after as many attempts, and the session's next call works.
+# Whatever the server does, the call ends with the right SQLSTATE, after the right
+# number of attempts, and the session's next call works.
 
 use strict;
 use warnings;
@@ -11,7 +11,8 @@ use PostgreSQL::Test::Utils;
 use SwTest;
 use Test::More;
 
-# No fault may hold a call up: one that does runs into this, and shows 57014.
+# No fault may hold a call up: one that did would run into statement_timeout, and
+# show 57014.
 my $node = start_server('faults', <<'EOC');
 statement_timeout = '120s'
 sw_guest_token.connect_timeout = '50s'
@@ -22,7 +23,7 @@ my $sandbox = start_sandbox();
 use_sandbox($node, $sandbox);
 my $directory = PostgreSQL::Test::Utils::tempdir;
 
-# For what answers never, or too slowly: it shows as 08006 after one attempt.
+# For servers that answer never or too slowly, which shows as 08006 after one attempt.
 my @impatience = ("timeout = '3s'");
 
 # The outcome of a call to a URL, and of one to the sandbox in the same session.
@@ -118,7 +119,7 @@ my %raw = (
 	'line feeds alone' => [ 'none', 1, "HTTP/1.1 201 Created\nContent-Type: application/json\nContent-Length: $length\n\n$good" ],
 	'more after the end' => [ 'none', 1, $head . &$sized($good) . "HTTP/1.1 500 Late\r\n\r\n" ]);
 
-# start_raw(ANSWERS, ARGUMENT...): a server of such bytes
+# start_raw(ANSWERS, ARGUMENT...): a server that sends such bytes
 sub start_raw
 {
 	my ($answers, @arguments) = @_;
@@ -143,7 +144,7 @@ foreach my $i (0 .. $#names)
 	my ($state, $attempts) = @{ $raw{ $names[$i] } };
 	my $outcome = outcome("http://127.0.0.1:$server->{port}/case$i", "$state $attempts" eq '08006 1' ? @impatience : ());
 
-	# the server says so before it answers
+	# the server names the case before it answers
 	$server->{timer}->start;
 	$server->{process}->pump_nb;
 	my $count = () = $server->{out} =~ /^case$i$/mg;
@@ -165,8 +166,8 @@ foreach my $case (
 	$h2->finish;
 }
 
-# streams that the server refuses unprocessed are sent again, without counting;
-# libcurl alone tries six times; we let it start six times, and once for each retry
+# streams that the server refuses unprocessed are sent again, without counting; by
+# itself, libcurl tries six times; we start it six times, and once more for each retry
 foreach my $case (
 	[ 'refused_stream', 12, 1, '1|', 13 ], [ 'refused_stream', 100, 20, '20|', 120 ], [ 'refused_stream', 1000, 1, '0|08006', 36 ],
 	[ 'refused_stream', 1000, 1, '0|08006', 48, 2 ], [ 'rst_stream', 1000, 20, '0|08006', 20 ], [ 'turn_away', 4, 1, '1|', 5 ], [ 'turn_away', 1000, 1, '0|08006' ])
@@ -182,7 +183,7 @@ foreach my $case (
 	is(() = $h2->{out} =~ /^\*$/mg, $sent, 'the server gets no more than it must') if defined $sent;
 }
 
-# a connection that is ended in TLS alone looks like one that libcurl has closed;
+# a connection that the server ends only in TLS looks like one that libcurl has closed;
 # and while its first answer is due, a batch makes the connections that it needs
 my $tls = start_raw(
 	{ http1 => 1, fill => { bytes => unpack('H*', $head . &$sized($good)), end => 'next', after => 12 },
@@ -197,13 +198,13 @@ $tls->{process}->pump_nb;
 cmp_ok(scalar(() = $tls->{out} =~ /^notify$/mg), '<=', 2, 'gets it twice at most');
 $tls->finish;
 
-# what arrives on an idle connection is no answer to the next request, such as the
-# 408 with which some proxies close it; but HTTP/2 has frames of its own
+# what arrives on an idle connection is not taken for the answer to the next request:
+# some proxies, for example, close it with a 408; but HTTP/2 has frames of its own
 my $answer = { bytes => unpack('H*', $head . &$sized($good)), end => 'next',
 	stray => unpack('H*', "HTTP/1.1 408 Late\r\nConnection: close\r\n$type" . &$sized('{}')) };
 my @files = ("$directory/cert.pem", "$directory/key.pem");
 
-# stray(SERVER): a statement that has the server send it
+# stray(SERVER): a statement that makes the server send it
 sub stray
 {
 	my ($server) = @_;
@@ -228,7 +229,7 @@ foreach my $case (
 	$server->finish;
 }
 
-# the request that was not sent over it has made no attempt
+# a request that was not sent over such a connection has made no attempt
 $server = start_raw({ x => $answer, deaf => 1 });
 my $refused = run_session($node, "SET sw_guest_token.base_url = 'http://127.0.0.1:$server->{port}/x'", 'SET sw_guest_token.max_retries = 0',
 	$ONE, stray($server), $ONE);
@@ -246,8 +247,8 @@ my $stopped = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0
 is($stopped->{err} . $stopped->{out}, "|4\n28000|4\n", 'if another is refused meanwhile, it is not sent');
 $server->finish;
 
-# such a request does not need a connection of its own: where descriptors are
-# short, idle connections may have them all
+# such a request does not need a connection of its own: if descriptors are scarce,
+# idle connections may have them all
 $node->append_conf('postgresql.conf', 'max_files_per_process = 100');
 $node->restart;
 $server = start_raw({
@@ -272,7 +273,7 @@ is(outcome('https://' . join('.', ('a' x 63) x 4) . '.invalid'), '08001', 'a hos
 is(outcome($sandbox->{url} =~ s/http:/https:/r), '08001', 'a port that speaks no TLS');
 is(outcome("https://127.0.0.1:$dumb_port", "connect_timeout = '100ms'"), '08006', 'a port that does not answer');
 
-# proxies: the sandbox refuses to be one, for it knows no such path
+# proxies: the sandbox refuses to be one, because it knows no such path
 is(outcome('https://example.invalid', "proxy = '$sandbox->{url}'"), '08001', 'a proxy that refuses the tunnel');
 is(outcome($sandbox->script('407'), "proxy = '$sandbox->{url}'"), '08001', 'a proxy that wants other credentials, without a tunnel');
 is(outcome('https://example.invalid', "proxy = 'http://127.0.0.1:$closed_port'"), '08001', 'a proxy that is not there');

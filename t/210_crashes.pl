@@ -88,7 +88,7 @@ SKIP:
 	}
 	works('with the shim, the server works');
 
-	# sockets that cannot be watched end the engine, of which libcurl says nothing
+	# a socket that cannot be watched ends the engine, though libcurl reports no error
 	append_to_file("$directory/fail_watch", '');
 	$session = session($node, $ONE, "COPY (SELECT) TO PROGRAM 'cat; rm $directory/fail_watch'", $ONE);
 	$session->finish;
@@ -122,7 +122,7 @@ SKIP:
 		state_of_mask($session->{out});
 	}
 
-	# look-ups that are given up run on in threads, but only so many
+	# look-ups that are given up keep running in threads, but their number is limited
 	$node->append_conf('postgresql.conf', 'sw_guest_token.breaker = on');
 	$node->reload;
 	$session = session($node, 'SELECT pg_backend_pid()', "SET sw_guest_token.base_url = 'https://slow.invalid'",
@@ -133,7 +133,7 @@ SKIP:
 	my ($pid) = $session->wait_for(qr/^(\d+)\n(?:2000\n){3}done\n/);
 	my @threads = glob "/proc/$pid/task/*";
 	cmp_ok(scalar(@threads), '<', 64 + 256 + 20, 'look-ups that are given up leave few threads');
-	# from 8.20 on libcurl has few threads for all look-ups
+	# from 8.20 on, libcurl shares a few threads among all look-ups
 	like($session->{err}, $libcurl >= 0x081400 ? qr/^ERROR:  08006: .*\nDETAIL:  .* while resolving the host name/ :
 		  qr/^ERROR:  08001: could not connect to SignalWire\nDETAIL:  Too many abandoned look-ups/,
 		'and no more are started');
@@ -144,7 +144,7 @@ SKIP:
 	$node->append_conf('postgresql.conf', 'sw_guest_token.breaker = off');
 	$node->reload;
 
-	# the thread of a look-up takes no signal, be it the engine's first or not
+	# a look-up's thread takes no signal, whether or not it is the engine's first
 	$session = session($node, $ONE, "SET sw_guest_token.timeout = '1h'",
 		"SET sw_guest_token.base_url = 'https://slow.invalid'", $ONE,
 		"SET sw_guest_token.base_url = 'https://slow.example'", $ONE);
@@ -168,7 +168,7 @@ SKIP:
 	}
 	$session->finish;
 
-	# a host of which one address does not answer
+	# a host with an address that does not answer
 	socket my $swamp, PF_INET, SOCK_STREAM, 0 or die $!;
 	bind $swamp, sockaddr_in(0, inet_aton('127.0.0.2')) or die $!;
 	listen $swamp, 0 or die $!;
@@ -199,7 +199,7 @@ SKIP:
 	like(slurp_file("$directory/opens"), $is_new ? qr/^(?:\.{2}|\.{203})\z/ : qr/^\.{2}\z/,
 		'and ca_file is read once, and once more when it has changed');
 
-	# it turns bad: at the beginning of a batch that is an error; later tokens
+	# the file turns bad: at the beginning of a batch that is an error; later, tokens
 	# have been issued
 	append_to_file("$directory/no_ca_cache", '');
 	foreach my $case ([ 0, '', '55000', 'at once' ], [ 2, "token token 55000 55000\n", '', 'in the middle' ])
@@ -214,8 +214,8 @@ SKIP:
 	}
 	unlink map { "$directory/$_" } qw(no_ca_cache max_opens opens watch);
 
-	# ca_file also stands in place of the directory that libcurl was built with;
-	# that its authority is found there is seen without the extension
+	# ca_file also replaces the directory that libcurl was built with; openssl shows
+	# that the authority can be found there
 	my $another = "$directory/another";
 	mkdir $another;
 	make_certificate($another, 'another');
@@ -236,7 +236,7 @@ SKIP:
 	}
 	unlink "$directory/authority";
 
-	# descriptors run out at any point of a call: nothing else is blamed
+	# descriptors run out at any point of a call, and nothing else is blamed
 	my $outcomes = '';
 	foreach my $n_files (16 .. 40)
 	{
@@ -259,7 +259,7 @@ SKIP:
 	works('with descriptors again, the server works');
 
 	# each allocation fails once: no crash, and the next call works.  Every
-	# call makes a connection, so that this is part of it.
+	# call makes a new connection, so that this is tested, too.
 	my $torture = <<"EOQ";
 DO \$\$
 DECLARE
@@ -310,7 +310,7 @@ EOQ
 
 done_testing();
 
-# The signals that the session blocks when it is idle: none of PostgreSQL's.
+# An idle session blocks none of PostgreSQL's signals.
 sub state_of_mask
 {
 	my ($mask) = $_[0] =~ /mask (\w+)/;

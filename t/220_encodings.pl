@@ -15,7 +15,7 @@ my $node = start_server('encodings');
 my $sandbox = start_sandbox();
 use_sandbox($node, $sandbox);
 
-# "zürich", "日本", and what only UTF-8 has, as hexadecimal UTF-8
+# "zürich", "日本", and a character that only UTF-8 has, as hexadecimal UTF-8
 my $latin = '7ac3bc72696368';
 my $japanese = 'e697a5e69cac';
 my $emoji = 'f09f9880';
@@ -39,7 +39,7 @@ sub sent
 	  : 'nothing';
 }
 
-# The URL of a refusal with a message, which is given in hexadecimal
+# The URL of a refusal with this message, in hexadecimal
 sub refusal
 {
 	my $body = unpack('H*', '{"errors":[{"message":"') . $_[0] . unpack('H*', '"}]}');
@@ -103,7 +103,7 @@ EOQ
 		}
 	}
 
-	# what no encoding but Unicode's has
+	# a character that only Unicode's encodings have
 	my $url = refusal('61' . $emoji . '62');
 	($out, $err) = in_database($encoding, <<"EOQ");
 SET sw_guest_token.base_url = '$url';
@@ -112,7 +112,7 @@ EOQ
 	my $shown = $encoding =~ /UTF8|SQL_ASCII/ ? pack('H*', $emoji) : '?';
 	like($err, qr/request: a\Q$shown\Eb/, "$encoding: an emoji in a message is shown as itself or as a ?");
 
-	# in a token it is none
+	# it is not valid in a token
 	($out, $err) = in_database($encoding, <<"EOQ");
 SET sw_guest_token.base_url = '@{[$sandbox->script('201,token=%F0%9F%98%80')]}';
 SELECT sw_create_guest_token('{$ADDRESS}');
@@ -132,7 +132,7 @@ EOQ
 		"$encoding: the same, escaped");
 }
 
-# bytes that are no UTF-8 in a database that does not care
+# bytes that are not UTF-8, in a database that does not check
 $sandbox->reset;
 my ($out, $err) = in_database('SQL_ASCII', "SELECT sw_create_guest_token('{$ADDRESS}', region => E'z\\xfcrich')");
 is(sql_state($err), '22021', 'SQL_ASCII: bytes that are no UTF-8 are refused');

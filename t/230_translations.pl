@@ -31,8 +31,8 @@ my $sandbox = start_sandbox();
 use_sandbox($node, $sandbox);
 $node->safe_psql('postgres', 'CREATE ROLE ordinary');
 
-# german(SQL...): what a German session shows; is_german() checks that each of
-# the texts is in it
+# german(SQL...): what a German session shows; is_german() checks that it contains
+# each of the texts
 sub german
 {
 	my $session = run_session($node, "SET lc_messages = '$locale'", @_);
@@ -87,7 +87,7 @@ is_german('a row of a batch',
 is_german('the check, whose steps keep their names', ['SELECT step, detail FROM sw_guest_token_check()'],
 	'credentials|Ein API-Token ist vorhanden.', 'authorize|Die API akzeptiert die Zugangsdaten.');
 
-# where the encoding is another; the library was loaded before it was known
+# a database with another encoding, which was not yet known when the library was loaded
 $node->safe_psql('postgres',
 	"CREATE DATABASE latin1 ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
 $node->safe_psql('latin1', 'CREATE EXTENSION sw_guest_token');
@@ -96,7 +96,7 @@ my ($rc, $out, $err) = $node->psql('latin1',
 like($err, qr/: +Token hat keinen gültigen Header\n.*: +Es enthält keinen Punkt\./,
 	'a message comes in the encoding of the database');
 
-# a session can change its mind
+# a session can change its language
 $out = german(q{SELECT sw_token_header('x')}, "SET lc_messages = 'C'", q{SELECT sw_token_header('x')});
 like($out, qr/Token hat keinen gültigen Header.*token has no valid header/s, 'both languages in one session');
 

@@ -1,4 +1,4 @@
-# An extension that was updated is the one that CREATE EXTENSION makes now.
+# An updated extension is the same as one that CREATE EXTENSION makes now.
 
 use strict;
 use warnings;
@@ -10,7 +10,7 @@ use Test::More;
 
 my $node = start_server('upgrade');
 
-# Everything that belongs to the extension, and all that can be said of it.
+# Everything that belongs to the extension, with all its properties.
 my $listing = <<'EOQ';
 WITH member AS (
 	SELECT classid, objid, pg_describe_object(classid, objid, objsubid) AS name
@@ -71,7 +71,7 @@ EOQ
 		"$version, updated, is what $default is when it is created");
 }
 
-# those without an install script of their own, too
+# every version, even without an install script of its own
 is( $node->safe_psql('postgres', <<"EOQ"), '', 'every version can be updated');
 SELECT source FROM pg_extension_update_paths('sw_guest_token')
 WHERE target = '$default' AND path IS NULL

@@ -1,5 +1,5 @@
-# Dump and restore: tables of tokens, grants and settings arrive, no token is
-# issued on the way, and no secret where every role could read it.
+# Dump and restore: tables of tokens, grants and settings arrive, no token is issued
+# on the way, and no secret ends up where every role could read it.
 
 use strict;
 use warnings;
@@ -59,7 +59,7 @@ is(() = $granted =~ /\n/g, 3, 'and default privileges have granted nothing else'
 $source->command_ok([ 'pg_dumpall', '--globals-only', '-f', "$directory/globals" ], 'dump of the roles');
 $source->command_ok([ 'pg_dump', '-Fc', '--create', '-f', "$directory/shop", 'shop' ], 'dump of the database');
 
-# What the application sees, connected by itself
+# What the application sees in a session of its own
 sub as_app
 {
 	my ($node, $sql) = @_;
@@ -102,7 +102,7 @@ EOQ
 	$target->stop;
 }
 
-# A session without the library can store a secret.  The dump has it, and a
+# A session without the library can store a secret.  The dump contains it, but a
 # server that preloads the library refuses it.
 $source->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 $source->restart;

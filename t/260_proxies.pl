@@ -1,6 +1,6 @@
-# Through a proxy: what it is told, and what it is not.  (That it refuses, or is
-# not there, is among the faults; that the environment names it has a test of
-# its own.)
+# Through a proxy: what it is told, and what it is not.  (t/200_faults.pl has proxies
+# that refuse or are not there, and t/090_environment.pl those that the environment
+# names.)
 
 use strict;
 use warnings;
@@ -17,7 +17,7 @@ my $directory = PostgreSQL::Test::Utils::tempdir;
 my ($out, $err) = ('', '');
 my @certificate = make_certificate($directory);
 
-# OpenSSL by itself may refuse what is old, so that it would not be our doing
+# by default, OpenSSL may refuse old versions itself, so the test would prove nothing
 append_to_file("$directory/openssl.cnf", <<'EOC');
 openssl_conf = init
 [init]
@@ -77,7 +77,7 @@ foreach my $case ([ 'http' ], [ 'https', @certificate ])
 $sandbox->stop;
 is((grep { decode_json($_)->{authorized} } split /\n/, slurp_file($journal)), 86, 'the API got the credentials each time');
 
-# neither the API nor a proxy is spoken to in an old version of TLS
+# no old version of TLS is used, neither with the API nor with a proxy
 foreach my $setting ('base_url', 'proxy')
 {
 	my $old = start_tunnel('tls1.1', @certificate);

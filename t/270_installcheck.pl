@@ -1,5 +1,5 @@
-# The SQL tests call nothing but their sandbox, even on a server that is
-# configured for an API with real credentials.
+# The SQL tests call only their sandbox, even on a server that is configured for an
+# API with real credentials.
 
 use strict;
 use warnings;
@@ -22,8 +22,8 @@ my ($certificate) = make_certificate($directory);
 append_to_file("$directory/token", "PTsandbox\n");
 chmod 0600, "$directory/token";
 
-# every setting has another value than by default, and the API gets what is
-# called, be it as a proxy
+# every setting differs from its default, and every call reaches the API, if only as
+# a proxy
 my %texts = (
 	space_name => 'example',
 	project_id => '00000000-0000-4000-8000-000000000000',
@@ -45,7 +45,7 @@ EOQ
 	defined $value or die "give $name a value here";
 	push @settings, "$name = '$value'";
 
-	# only the file may hold the token itself, and what is the server's
+	# only the file may hold the token itself, and settings of the whole server
 	push @public, $settings[-1] unless $name eq 'sw_guest_token.api_token' || $context eq 'sighup';
 }
 
@@ -59,18 +59,18 @@ sub create_database
 }
 
 # installcheck(WAY, TESTS, OPTION...): runs these SQL tests, or all, with options
-# for pg_regress, on the server that is configured this way.
+# for pg_regress, on the server, which is configured this way.
 sub installcheck
 {
 	my ($way, $tests, @options) = @_;
 	my $results = PostgreSQL::Test::Utils::tempdir;
 	my $user = $node->safe_psql('postgres', 'SELECT current_user');
 
-	# it is no part of the make that may have started this test
+	# it is not part of the make that may have started this test
 	local @ENV{qw(PGHOST PGPORT PGUSER)} = ($node->host, $node->port, $user);
 	delete local @ENV{qw(MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES REGRESS EXTRA_REGRESS_OPTS)};
 
-	# without the tests' own settings the API gets what is called
+	# without the tests' own settings, a call reaches the API
 	$node->psql('contrib_regression', $ONE);
 	is($api->attempts, 1, "$way: the server is configured");
 	$api->reset;
@@ -108,7 +108,7 @@ foreach my $way ('DATABASE contrib_regression', 'ROLE CURRENT_USER', 'ROLE CURRE
 	$node->safe_psql('postgres', "ALTER $way RESET ALL");
 }
 
-# the options of a service would go before the tests' settings
+# the options of a service would take precedence over the tests' settings
 {
 	local $ENV{PGSERVICE} = 'any';
 	my ($out, $err) = ('', '');

@@ -1,5 +1,5 @@
-# What whoever may call the functions, or answers them, could send to keep a
-# backend busy: it is refused, or dealt with in no time.
+# What callers and servers could send to keep a backend busy is refused, or dealt
+# with in no time.
 
 use strict;
 use warnings;
@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use SwTest;
 use Test::More;
 
-# Generous beyond any machine: what it catches took minutes.
+# Generous for the slowest machine: what these limits catch took minutes.
 my $node = start_server('hostile', <<'EOC');
 sw_guest_token.max_retries = 0
 sw_guest_token.timeout = '100s'
@@ -39,8 +39,8 @@ my $session = run_session($node,
 	"SELECT error_code FROM sw_create_guest_tokens(ARRAY[ROW('{$ADDRESS}', NULL, repeat('x', 65537), NULL)::sw_guest_token_request])");
 is($session->{out}, "22023\n", 'in a batch that is a row');
 
-# a refresh token that nearly matches the answer everywhere: to search for the
-# one in the other takes no longer than for any other
+# a refresh token that nearly matches the answer everywhere: searching the answer for
+# it takes no longer than for any other
 my ($raw_port, $raw) = answer_with('{"errors":['
 	  . join(',', (sprintf '{"attribute":"%s","message":"%s","code":"%s","url":"%s"}', ('abcdefgh' x 512) x 4) x 10)
 	  . ']}');
@@ -48,7 +48,7 @@ $session = run_session($node, "SET sw_guest_token.base_url = 'http://127.0.0.1:$
 	"SELECT 1 FROM sw_refresh_guest_token(repeat('abcdefg9', 8192))",
 	"SELECT 1 FROM sw_refresh_guest_token(repeat('x', 65536))");
 is(sql_state($session->{err}), '22023 22023', 'what a refresh token has in common with an answer does not matter');
-kill 'KILL', $raw;			# its handlers would be this test's
+kill 'KILL', $raw;			# it has inherited this test's handlers
 waitpid $raw, 0;
 
 # a call that fails in a cursor leaves nothing behind, though the cursor lives on
@@ -63,7 +63,7 @@ foreach my $call ('sw_guest_token_check()', "sw_create_guest_token('{$ADDRESS}')
 	is(sql_state($session->{err}) . " $session->{out}", "57014 0\ntoken true\ntoken true\n", "$call fails in a cursor");
 }
 
-# libcurl may close a socket that did not get connected without a word: it is
+# libcurl may close a socket that was never connected without telling us: it is
 # given back all the same
 {
 	my $small = start_server('small', "max_files_per_process = 100\n");
@@ -93,8 +93,8 @@ EOQ
 	is($sandbox->journal->{connections}, 1, 'and no connection that is kept alive');
 }
 
-# HTTP/2: what never ends, what makes libcurl ask for turn after turn, and what
-# takes requests without an answer
+# HTTP/2: servers that never end an answer, that make libcurl ask for turn after turn,
+# and that take requests without answering
 foreach my $case ([ 'empty_data', 1, 1 ], [ 'window_0', 1, 1 ], [ 'eat', 16, 32 ], [ 'refuse_then_eat', 1, 4 ])
 {
 	my ($action, $n, $max_sent) = @$case;
@@ -124,19 +124,19 @@ foreach my $case ([ 'empty_data', 1, 1 ], [ 'window_0', 1, 1 ], [ 'eat', 16, 32 
 	$server->kill_kill;
 }
 
-# HTTP/1.1: what is encoded in a way that nobody has asked for is not decoded
+# HTTP/1.1: encodings that nobody has asked for are not decoded
 foreach my $encoding ('gzip, gzip, gzip', 'chunked, gzip', 'deflate', 'x')
 {
 	my $answer = unpack 'H*', "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\ntransfer-encoding:$encoding\r\n\r\n";
 	my ($server, $url) = start_raw({ x => { bytes => $answer, end => 'keep' } });
 
 	$session = run_session($node, "SET sw_guest_token.base_url = '$url/x'", $ONE);
-	# from 8.1 on libcurl refuses them by itself
+	# from 8.1 on, libcurl refuses them by itself
 	like($session->{err}, qr/08P01: response from SignalWire is not valid\nDETAIL:  Attempt 1: .*transfer.encoding/i, "encoding $encoding");
 	$server->finish;
 }
 
-# and a refusal is one, however its body is encoded
+# but a refusal counts, however its body is encoded
 foreach my $status (401, 429, 503)
 {
 	my $answer = unpack 'H*', "HTTP/1.1 $status X\r\nTransfer-Encoding: identity\r\n\r\nx";
@@ -147,7 +147,8 @@ foreach my $status (401, 429, 503)
 	$server->finish;
 }
 
-# a request that was delivered is no connection that failed, even if the next one does
+# a request that was delivered is not a failure to connect, even if the next connection
+# fails
 {
 	my $pair = '{"token":"a","refresh_token":"b"}';
 	my $answer = unpack 'H*', "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: " . length($pair) . "\r\n\r\n$pair";
@@ -158,7 +159,7 @@ foreach my $status (401, 429, 503)
 	$server->finish;
 }
 
-# to close connections takes no longer because a server has sent much that is for TLS alone
+# closing connections takes no longer if a server has sent much that is for TLS alone
 {
 	my $directory = PostgreSQL::Test::Utils::tempdir;
 	my $pair = '{"token":"a","refresh_token":"b"}';
@@ -204,7 +205,7 @@ foreach my $status (401, 429, 503)
 
 done_testing();
 
-# A raw server: its process, whose end is that of its standard input, and its URL.
+# A raw server: its process, which ends with its standard input, and its URL.
 sub start_raw
 {
 	my ($answers, @files) = @_;

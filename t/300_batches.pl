@@ -34,7 +34,7 @@ my $node = start_server('batches', "shared_preload_libraries = ''\n");
 my $sandbox = start_sandbox();
 my $driver = start_sandbox();
 
-# What the objects were built with must be linked, too.
+# The runtimes that the objects were built with must be linked, too.
 my $library = "$directory/batch_test.so";
 my $built = slurp_file('src/batch.o');
 my %runtimes = (__asan_ => '-fsanitize=address', __ubsan_ => '-fsanitize=undefined', __gcov_ => '--coverage');
@@ -86,7 +86,7 @@ CREATE FUNCTION send(n int, tags int[], script text, parent text DEFAULT 'sessio
 	SELECT batch_submit(n, tag) FROM unnest(tags) tag;
 \$\$ LANGUAGE SQL;
 
--- waits for a request of another batch, to another server
+-- waits for a request of another batch to another server
 CREATE FUNCTION drive() RETURNS void AS \$\$
 BEGIN
 	PERFORM send(0, '{999}', '201', 'subtransaction');
@@ -96,7 +96,7 @@ END
 \$\$ LANGUAGE plpgsql
 SET sw_guest_token.base_url = '$driver->{url}' SET sw_guest_token.timeout = '100s';
 
--- does so until a request is in a state
+-- drives until a request is in a state
 CREATE FUNCTION drive_until(n int, tag int, state text) RETURNS void AS \$\$
 BEGIN
 	WHILE batch_state(n, tag) <> state LOOP
@@ -105,7 +105,7 @@ BEGIN
 END
 \$\$ LANGUAGE plpgsql;
 
--- does so until that fails
+-- drives until that fails
 CREATE FUNCTION drive_into_error() RETURNS text AS \$\$
 BEGIN
 	LOOP
@@ -116,7 +116,7 @@ EXCEPTION WHEN out_of_memory OR query_canceled THEN
 END
 \$\$ LANGUAGE plpgsql;
 
--- what becomes of a call
+-- the outcome of a call
 CREATE FUNCTION call() RETURNS text AS \$\$
 BEGIN
 	RETURN 'token ' || (SELECT token IS NOT NULL FROM one('{$ADDRESS}', NULL, NULL, NULL, NULL));
@@ -152,14 +152,14 @@ my @begin = (
 	"SET sw_guest_token.api_token = 'PTsandbox'",
 	"SET statement_timeout = '180s'");
 
-# begin_session(SQL...): starts a session that has the library.  What is no
-# command is an expression; undefined ones are left out.
+# begin_session(SQL...): starts a session that has the library.  Anything that is not
+# a command is an expression; undefined values are left out.
 sub begin_session
 {
 	return session($node, @begin, map { /^[A-Z]+\b/ ? $_ : "SELECT $_" } grep { defined } @_);
 }
 
-# What a session has said by its end; lines of void are nothing.
+# What a session has printed by its end, without the lines of void functions.
 sub says
 {
 	my ($session) = @_;
@@ -167,7 +167,7 @@ sub says
 	return join ' / ', grep { length } map { s/^\|+|\|+$//gr } split /\n/, $session->finish->{out};
 }
 
-# run_statements(SQL...): what such a session says, and its errors.
+# run_statements(SQL...): what such a session prints, and its errors.
 sub run_statements
 {
 	my $session = begin_session(@_);
@@ -178,7 +178,7 @@ sub run_statements
 	return $said . ($states ? " / errors $states" : '');
 }
 
-# What adds a request to those that a script holds.
+# A statement that adds a request to those that a script holds.
 sub release
 {
 	my ($script) = @_;
@@ -186,7 +186,7 @@ sub release
 	return http('POST', $sandbox->script($script) . '/api/fabric/guests/tokens');
 }
 
-# What waits until the sandbox has N requests.
+# A statement that waits until the sandbox has N requests.
 sub arrive
 {
 	my ($n) = @_;
@@ -200,12 +200,12 @@ sub requests
 	return @{ $sandbox->journal->{requests} };
 }
 
-# What is left when the batches are gone, and how the next call fares.
+# What is left when the batches are gone, and the outcome of the next call.
 my @epilogue = ('leftovers()', 'blocked_signals()', 'call()');
 my $CLEAN = '0 batches, at most one target: t / 0 / token true';
 
 #
-# An error and a cancel in a wait of one batch
+# An error and a cancel while one batch waits
 #
 
 foreach my $case ([ 'a cancel', 'hang', '57014' ], [ 'an error', '201', '53200' ])
@@ -294,7 +294,7 @@ EOQ
 is(scalar(requests()), 7, 'and nothing is sent again');
 
 #
-# Abandoned in every state
+# Batches abandoned in every state of a request
 #
 
 mkdir "$directory/good";
@@ -307,7 +307,7 @@ my @waiting = map {
 my $starve = "COPY (SELECT 1) TO '$directory/fail_socket'";
 my $feed = "COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; rm -f $directory/fail_socket'";
 
-# what brings requests of batch 1 into a state, and their states
+# how to bring requests of batch 1 into a state, and their states
 my @states = (
 	[ 'not started', "send(1, '{1}', '201', PARENT)", 'ready' ],
 	[ 'connecting', "SET sw_guest_token.base_url = 'http://127.0.0.1:$full_port'",
@@ -334,7 +334,7 @@ push @states,
   [ 'looking a name up', "SET sw_guest_token.base_url = 'https://slow.invalid'",
 	"send(1, '{1}', '201', PARENT), drive()", $use_sandbox, 'connecting' ],
 
-  # the driver's connection is kept, and there is no other
+  # the driver's connection is kept alive, and there is no other
   [ 'starved', "send(1, '{1}', 'hang', PARENT), drive_until(1, 1, 'waiting'), drive()",
 	$starve, 'batch_submit(1, 2), drive()', 'waiting', 'ready' ]
   if $has_shim;
@@ -357,7 +357,7 @@ foreach my $case (@states)
 			@$begin, (map { s/PARENT/$parent/r } @setup), "'state', $look", @$abandon,
 			$feed, 'batch_is_open(1)', @epilogue,
 
-			# another trust makes the engine start afresh, if nothing is left
+			# other authorities make the engine start afresh, if nothing is left
 			"SET sw_guest_token.ca_file = '$library'",
 			$has_shim ? ($starve, 'call()', $feed) : (),
 			'call()', 'RESET sw_guest_token.ca_file', 'call()',
@@ -367,7 +367,7 @@ foreach my $case (@states)
 		like($second, qr{\Q@{[join '|', 'state', @expected]} / f / $CLEAN / @{[ $has_shim ? '08001 / ' : '' ]}token true / token true / descriptors \E\d+$},
 			"a batch $end with a request $name");
 
-		# a look-up has two of its own until it ends
+		# a look-up has two descriptors of its own until it ends
 		next if $name =~ /name/;
 		is((split m{ / }, $second)[-1], (split m{ / }, $first)[-1], 'and leaves no descriptor open');
 	}
@@ -375,14 +375,14 @@ foreach my $case (@states)
 
 
 #
-# Starved for a descriptor, and fed again
+# A descriptor is missing, and comes back
 #
 
 SKIP:
 {
 	skip 'no shim can be preloaded', 1 unless $has_shim;
 
-	# the first attempt gets the connection that is kept, the second none
+	# the first attempt gets the kept-alive connection, the second gets none
 	is(run_statements(
 			'call()', "send(1, '{1}', 'hang'), drive_until(1, 1, 'waiting')", 'call()', 'drive()',
 			$starve, "SET sw_guest_token.timeout = '3s'",
@@ -392,8 +392,8 @@ SKIP:
 		"token true / token true / 2: no descriptor, 503 after 1 / waiting / $CLEAN",
 		'a retry that gets no descriptor ends at its deadline, and others go on');
 
-	# what was sent over a connection that the server then closed has a deadline,
-	# though no attempt counts; what was never sent has none
+	# a request sent over a connection that the server then closed has a deadline,
+	# although no attempt counts; a request that was never sent has none
 	is(run_statements(
 			'call()', "send(1, '{1}', 'hang'), drive_until(1, 1, 'waiting')", 'call()', 'drive()',
 			$starve, "SET sw_guest_token.timeout = '3s'",
@@ -402,7 +402,7 @@ SKIP:
 		"token true / token true / 2: no descriptor, 0 after 1 / waiting|ready / $CLEAN",
 		'a request that is to be sent again and gets no descriptor ends at its deadline, too');
 
-	# all that failed in one turn get what the idle connections had
+	# all requests that failed in one turn get the idle connections' descriptors
 	is(run_statements(
 			'call()', "SET sw_guest_token.base_url = '$driver->{url}'", 'SET sw_guest_token.max_retries = 0',
 			"COPY (SELECT 3) TO '$directory/fail_sockets'",
@@ -431,10 +431,10 @@ is(run_statements("send(1, '{1}', 'hang'), drive_until(1, 1, 'waiting')", "'bye'
 is(run_statements(@epilogue), $CLEAN, 'and the next one works');
 
 #
-# What a batch began with
+# A batch keeps what it began with
 #
 
-# credentials, by setting and by file
+# credentials, from the setting and from the file
 my $file = "$directory/api_token";
 append_to_file($file, 'PTsandbox');
 chmod 0600, $file;
@@ -463,7 +463,7 @@ foreach my $case (
 	is(scalar(grep { $_->{authorized} } @{ $other->journal->{requests} }), 2, 'and a new one uses the new');
 }
 
-# certificate authorities: of another file, and of the same when it has changed
+# certificate authorities: another file, and the same file when it has changed
 mkdir "$directory/bad";
 my ($bad) = make_certificate("$directory/bad");
 my $tls = start_sandbox('--tls-cert', $good, '--tls-key', $key);
@@ -499,7 +499,7 @@ is(run_statements(
 	  . "2: timed out, 0 after 1, waiting for the response / $CLEAN",
 	'deadlines pass while another batch is waited for');
 
-# nobody drives until the answer is there and the deadline has passed
+# nobody drives until the answer has come and the deadline has passed
 $sandbox->reset;
 is(run_statements(
 		"SET sw_guest_token.timeout = '3s'",
@@ -530,7 +530,7 @@ is(run_statements(
 	  . "11: answered, 201 after 1 / 12: answered, 201 after 1 / 21: answered, 503 after 1 / $CLEAN",
 	'a batch that is stopped sends nothing more, and leaves others alone');
 
-# what has been sent, be it without an answer, or has been answered, was sent
+# a request that has been sent, with or without an answer, counts as sent
 {
 	my $answer = unpack 'H*', "HTTP/1.1 503 No\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
 	append_to_file("$directory/answers", qq({"http1": true, "hang": 1, "script": {"bytes": "$answer", "end": "close"}}));

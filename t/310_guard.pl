@@ -1,5 +1,5 @@
-# What all sessions know together: the breaker, its probes, the retry budget, the
-# crowd, the roles' budget, and the statistics.
+# What all sessions share: the breaker, its probes, the retry budget, the crowd, the
+# roles' budgets, and the statistics.
 
 use strict;
 use warnings;
@@ -19,7 +19,7 @@ my $tests = 0;
 my $url;
 
 # A script with an id of its own is a target of its own.  The server has places for
-# 16; restarting makes them free.
+# 16; a restart frees them.
 sub use_script
 {
 	my ($script) = @_;
@@ -30,7 +30,7 @@ sub use_script
 	return;
 }
 
-# What a statement says, in a session of its own.
+# Runs statements in a session of their own.
 sub run_sql
 {
 	return run_session($node, "SET sw_guest_token.base_url = '$url'", @_);
@@ -125,7 +125,7 @@ $url = 'http://127.0.0.1:1';
 calls(6);
 is(stat_of("state || ' ' || last_error"), 'open 08001', 'and so do refused ones, which remain the last error');
 
-# what says nothing
+# outcomes that say nothing about the API
 use_script(repeated(12, '500'));
 calls(12);
 is($sandbox->attempts . stat_of('state'), '12closed', 'a 500 is no failure');
@@ -159,7 +159,7 @@ like($session->{err},
 	qr/ERROR:  08006: request to SignalWire timed out\nDETAIL:  No session has had an answer for a while, and requests are suspended\./,
 	'silence counts each time that it lasts long enough, so that one call is enough');
 
-# answers to others end a silence
+# answers to other sessions end a silence
 use_script(repeated(4, 'hang') . '-then-201');
 my $waiting = session($node, "SET sw_guest_token.base_url = '$url'", "SET sw_guest_token.timeout = '4s'",
 	$batch =~ s/20/4/r);
@@ -170,7 +170,7 @@ is($waiting->{out} . stat_of('opened || state'), ("08006\n" x 4) . '0closed',
 	'as long as anybody gets answers there is no silence');
 is(stat_of('timed_out'), 4, 'and those who wait go on waiting');
 
-# time in which the process was stopped is none either; S is 2.7 s here
+# nor does the time count in which the process was stopped; S is 2.7 s here
 use_script('201,delay=900-then-' . repeated(8, '201,delay=4000'));
 $waiting = session($node, "SET sw_guest_token.base_url = '$url'", $ONE, 'SELECT pg_backend_pid()', $batch =~ s/20/8/r);
 my ($stopped) = $waiting->wait_for(qr/^(\d+)\n/m);
@@ -188,7 +188,7 @@ $url = "http://127.0.0.1:$mute_port";
 $session = run_sql("SET sw_guest_token.timeout = '2s'", $batch =~ s/20/8/r =~ s/NULL, NULL, NULL/NULL, repeat(chr(1), 65536), repeat(chr(1), 65536)/r);
 is($session->{out} . stat_of('opened || state'), ("08006\n" x 8) . '0closed', 'long requests that do not arrive suspend nothing');
 
-# to connect may take longer than to answer
+# connecting may take longer than answering
 my $directory = PostgreSQL::Test::Utils::tempdir;
 make_certificate($directory);
 append_to_file("$directory/answers", '{"*": "none", "times": 0, "handshake": 1.5}');
@@ -239,7 +239,7 @@ for (1 .. 1000)
 }
 is($out, "token true\n", 'a prober that was killed leaves the next to others');
 
-# a probe that is cancelled takes nothing back of what another answer said
+# cancelling a probe takes back nothing that another answer said
 use_script(repeated(5, '503') . '-then-hang-then-429,retry-after=30');
 calls(5);
 wait_for_probe();
@@ -282,7 +282,7 @@ $node->safe_psql('postgres',
 	"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
 $waiting->finish;
 
-# ... or again and again: whoever has wasted a probe lets others go first
+# ... or by doing so again and again: whoever has wasted a probe lets others go first
 use_script(repeated(5, '503') . '-then-hang-then-201');
 $node->safe_psql('postgres', <<"EOS");
 CREATE ROLE patient LOGIN;
@@ -301,13 +301,13 @@ foreach my $limit ("SET sw_guest_token.timeout = '1ms'", "SET statement_timeout 
 	is(stat_of('state'), 'closed', 'which ends the suspension');
 }
 
-# nobody makes the API look as if it did not work by doing something else meanwhile
+# a session that does something else meanwhile does not make the API look broken
 sub busy_after_first
 {
 	my ($n, $seconds) = @_;
 
-	# the first goes over the connection that is kept alive, and so arrives first;
-	# while it is waited for, the others are sent
+	# the first request goes over the kept-alive connection, and so arrives first;
+	# the others are sent while the session waits for it
 	return ($ONE, 'SET sw_guest_token.read_ahead = on',
 		"SELECT coalesce(t.error_code, 'token'), CASE WHEN i = 1 THEN pg_sleep($seconds) END IS NULL "
 		  . "FROM generate_series(1, $n) i, sw_try_create_guest_token(ARRAY[lpad(i::text, 32, '0')::uuid]) t");
@@ -323,7 +323,7 @@ calls(6, "SET sw_guest_token.connect_timeout = '60ms'");
 is(stat_of('timed_out || state'), '6closed', 'nor are connections that take longer than a short limit');
 close $deaf;
 
-# nor is what times out while others get their answers
+# nor are requests that time out while others get their answers
 use_script('201-then-hang-then-hang-then-hang-then-hang-then-hang-then-hang-then-201');
 calls(1);
 $victim = session($node, "SET sw_guest_token.base_url = '$url'", "SET sw_guest_token.timeout = '4s'",
@@ -337,7 +337,7 @@ while (stat_of('timed_out') < 6)
 $victim->finish;
 is($n_failed . stat_of('state'), '0closed', 'what times out while others are answered is no failure of all');
 
-# answers to what was sent before do not close it
+# answers to requests from before the breaker opened do not close it
 use_script('201,delay=900-then-' . repeated(6, '503'));
 $victim = session($node, "SET sw_guest_token.base_url = '$url'", $ONE);
 $sandbox->journal(1);
@@ -434,7 +434,7 @@ use_script('503');
 $session = run_sql('SET sw_guest_token.max_retries = 2', ($ONE) x 8);
 is($sandbox->attempts . stat_of('state'), '24closed', 'breaker = off: neither breaker nor budget');
 
-# who pauses is told from who waits for an answer
+# a pause is distinguished from waiting for an answer
 use_script('503,retry-after=2-then-201');
 my $pausing = session($node, "SET sw_guest_token.base_url = '$url'", 'SET sw_guest_token.max_retries = 1', $ONE);
 ok( $node->poll_query_until('postgres',
@@ -475,8 +475,8 @@ $victim->finish;
 is(stat_of('sessions || state || cancelled'), '0closed1', 'and forgets who was cancelled');
 is(calls(1)->{out}, "token true\n", 'who makes place');
 
-# whoever is inside stays, even if something interrupts the wait, or an element is
-# invalid (the breaker is still off)
+# a session that is inside a call stays inside, even if something interrupts the wait,
+# or an element is invalid (the breaker is still off)
 use_script('hang-then-hang-then-201');
 $victim = session($node, "SET sw_guest_token.base_url = '$url'", 'SET sw_guest_token.max_concurrency = 1',
 	"SET sw_guest_token.timeout = '4s'", $batch =~ s/20/1/r =~ s/(array_fill\(.*?\[1\]\))/$1 || NULL::sw_guest_token_request || $1/r =~ s/1$/ordinality/r);
@@ -492,8 +492,8 @@ is($victim->finish->{out}, "08006\n22004\ntoken\n", 'a batch that is under way g
 $node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'late'");
 $late->finish;
 
-# nor does a session wait for the API while its client does not read what a parallel
-# worker has to say
+# a session does not wait for the API while its client does not read the messages of a
+# parallel worker
 use_script('hang');
 my $go = PostgreSQL::Test::Utils::tempdir . '/go';
 $node->safe_psql('postgres', <<"EOS");
@@ -527,7 +527,7 @@ is(stat_of("sessions || ' ' || cancelled"), '0 0', 'and does not count while its
 $node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim' AND leader_pid IS NULL");
 is(sql_state($victim->finish->{err}), '57014', 'until it is cancelled');
 
-# a transaction that has failed waits for nothing, however long its client takes
+# a failed transaction waits for nothing, however long its client takes
 foreach my $begin ('BEGIN', 'BEGIN; SAVEPOINT a')
 {
 	my $rolled_back = PostgreSQL::Test::Utils::tempdir . '/rolled_back';
@@ -637,7 +637,7 @@ is(stat_of('over_budget'), 4, 'and the view counts');
 like($err, qr/42501/, 'the role cannot change its budget');
 is(calls(6)->{out}, "token true\n" x 6, 'others have none');
 
-# roles whose OIDs name the same place find one each
+# roles whose OIDs lead to the same place get one each
 my @tenants = map { "tenant_$_" } 1 .. 18;
 $node->safe_psql('postgres', <<'EOS');
 DO $$
@@ -661,7 +661,7 @@ is($node->safe_psql('postgres', "SELECT count(DISTINCT oid::bigint % 1024) FROM 
 is(join(' ', map { $node->safe_psql('postgres', $ONE, connstr => $node->connstr('postgres') . " user=$_") } @tenants),
 	join(' ', ('token true') x 18), 'have a budget each');
 
-# nobody's budget holds in autovacuum, which computes what an owner's index says
+# autovacuum, which computes owners' index expressions beyond any budget, must not call
 $node->safe_psql('postgres', <<'EOS');
 GRANT CREATE ON SCHEMA public TO app;
 GRANT EXECUTE ON FUNCTION sw_guest_token_check TO app;
@@ -690,7 +690,7 @@ is($sandbox->attempts, 0, 'and sends nothing');
 $node->safe_psql('postgres', 'DROP TABLE unlimited');
 
 #
-# Who is gone
+# Sessions that are gone
 #
 
 use_script('hang');
@@ -714,7 +714,7 @@ foreach my $end ('TERM', 'KILL')
 }
 
 #
-# What is shown
+# What the views show
 #
 
 use_script(join '-then-', '201', '422', '404', '429', '503', '200', 'garbage', '201,body=x');

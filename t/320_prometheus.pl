@@ -1,5 +1,5 @@
-# The example for Prometheus: its queries run as a role that may read statistics
-# and nothing else, each column has a use, and the alerts name what is measured.
+# The example for Prometheus: its queries run as a role that may only read statistics,
+# each column has a use, and the alerts name what is measured.
 
 use strict;
 use warnings;

@@ -1,4 +1,4 @@
-# Queries that read ahead: which do, how far, and that all else is as it is without.
+# Queries that read ahead: which ones do, how far, and that nothing else changes.
 
 use strict;
 use warnings;
@@ -42,7 +42,7 @@ sub use_script
 	return;
 }
 
-# What statements print with read_ahead, and how many requests they make.
+# Runs statements with read_ahead, and with the URL of use_script() if there is one.
 sub run_ahead
 {
 	return run_session($node, 'LOAD \'sw_guest_token\'', $ON,
@@ -56,7 +56,7 @@ sub plan_of
 }
 
 #
-# Forms
+# Forms of queries
 #
 
 my $FUNCTION = 'sw_create_guest_token(v.addresses)';
@@ -129,7 +129,7 @@ $node->safe_psql('postgres', 'CREATE FUNCTION caught() RETURNS int IMMUTABLE LAN
 like(plan_of("SELECT ($FUNCTION).token FROM visitor v WHERE v.id > caught()"), qr/Guest Tokens/,
 	'an error that is caught during planning changes nothing');
 
-# those that stay row by row
+# queries that stay row by row
 my @others = (
 	[ 'WHERE', "SELECT v.id FROM visitor v WHERE ($FUNCTION).token IS NOT NULL" ],
 	[ 'CASE', "SELECT CASE WHEN v.id > 20 THEN ($FUNCTION).token END FROM visitor v" ],
@@ -180,7 +180,7 @@ SKIP:
 	unlike(plan_of("SELECT ($FUNCTION).token FROM file v"), qr/Guest Tokens/, 'a foreign table: the plan is as it is without');
 }
 
-# what workers have found
+# rows that parallel workers have found
 my @parallel = map { "SET $_" } 'parallel_setup_cost = 0', 'parallel_tuple_cost = 0', 'min_parallel_table_scan_size = 0';
 like(run_ahead(@parallel, "EXPLAIN (COSTS OFF) SELECT ($FUNCTION).token FROM source v WHERE v.id < 30")->{out},
 	qr/Guest Tokens.*Gather.*Parallel Seq Scan/s, 'workers read rows for the node');
@@ -188,7 +188,7 @@ use_script('hold,n=16');
 is(run_ahead(@parallel, "SELECT count(*) FROM (SELECT ($FUNCTION).token FROM source v WHERE v.id < 33 OFFSET 0) s")->{out}, "32\n",
 	'each of which has its call');
 
-# in all formats
+# EXPLAIN in all formats
 like(run_ahead("EXPLAIN (VERBOSE, COSTS OFF, FORMAT $_->[0]) UPDATE visitor v SET (token, refresh_token) ="
 			. " (SELECT token, refresh_token FROM $FUNCTION) WHERE id = 1")->{out},
 	$_->[1], "EXPLAIN in $_->[0]")
@@ -208,7 +208,7 @@ is(scalar(grep {
 	20, 'with the tokens that they asked for');
 
 #
-# How far
+# How far they read ahead
 #
 
 sub count_requests
@@ -293,7 +293,7 @@ count_requests('FOR UPDATE below LIMIT', 2, "SELECT ($FUNCTION).token FROM visit
 count_requests('REFRESH', 40, 'REFRESH MATERIALIZED VIEW materialized');
 is_ahead('REFRESH MATERIALIZED VIEW materialized', 1, 'which reads ahead');
 
-# a transaction that ends in a loop keeps the rest of its rows
+# a loop keeps the rest of its rows when it ends the transaction
 $node->safe_psql('postgres', <<"EOC");
 CREATE PROCEDURE commit_in_loop() LANGUAGE plpgsql AS \$\$
 DECLARE
@@ -309,7 +309,7 @@ END \$\$
 EOC
 count_requests('COMMIT in a loop', 40, 'CALL commit_in_loop()');
 
-# a plan that was made with the setting obeys it
+# a plan that was made with the setting on obeys it when it is off
 use_script('201');
 run_ahead("PREPARE p AS SELECT ($FUNCTION).token FROM visitor v", 'SET plan_cache_mode = force_generic_plan', 'EXECUTE p',
 	'SET sw_guest_token.read_ahead = off', "SET sw_guest_token.base_url = '" . $sandbox->script('201,id=off') . "'", 'EXECUTE p');
@@ -364,10 +364,10 @@ is(run_session($node, $ON, 'SET ROLE guest', "SELECT count(t.token) FROM visitor
 $node->safe_psql('postgres', 'ALTER TABLE visitor DISABLE ROW LEVEL SECURITY');
 
 #
-# Others in between
+# Other statements in between
 #
 
-# an error in a subtransaction ends the requests of that alone
+# an error in a subtransaction ends only that subtransaction's requests
 use_script('201,delay=20');
 $session = run_ahead(<<"EOC", $ONE);
 DO \$\$
@@ -388,7 +388,7 @@ END \$\$
 EOC
 is($session->{err} . $session->{out}, "token true\n", 'a failure in a subtransaction leaves others alone');
 
-# nor does a call that fails, of a query within
+# and a failing call of an inner query ends only that query's requests
 use_script('201,delay=20');
 $session = run_ahead(<<"EOC", $ONE);
 DO \$\$
@@ -441,7 +441,7 @@ use_script('hold,n=16');
 run_ahead('INSERT INTO arriving SELECT id, addresses FROM visitor');
 is($sandbox->attempts . ' ' . $sandbox->journal->{max_in_flight}, '40 16', 'a statement trigger reads its rows ahead');
 
-# cancelled, the session can go on
+# after a cancel, the session can go on
 use_script('201-then-201-then-hang');
 $session = session($node, $ON, "SET sw_guest_token.base_url = '$url'", "SELECT t.token FROM visitor v, $FUNCTION t",
 	"SET sw_guest_token.base_url = '$sandbox->{url}'", $ONE);
@@ -450,8 +450,8 @@ $node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activit
 $session->finish;
 is(sql_state($session->{err}) . " $session->{out}", "57014 token true\n", 'a cancel ends it at once');
 
-# one session at a time waits for a row that another has locked: its new version
-# is not called for again
+# a session waits for a row that another has locked; in some forms of the statement,
+# the row's new version causes one more call
 my $psql = sub {
 	return start_process([ $node->installed_command('psql'), '-XAtq', '-d', $node->connstr('postgres') ]);
 };
@@ -499,13 +499,13 @@ $session = run_ahead("PREPARE p AS SELECT count(t.token) FROM visitor v, $FUNCTI
 	'DROP EXTENSION sw_guest_token CASCADE', 'EXECUTE p', 'CREATE EXTENSION sw_guest_token', 'EXECUTE p');
 is(sql_state($session->{err}) . " $session->{out}", "42883 40\n40\n", 'a plan outlives neither function nor its absence');
 
-# who sleeps between rows does not let the others' time pass
+# a query that sleeps between rows does not use up the time of requests in flight
 use_script('201,delay=10');
 is(run_ahead("SET sw_guest_token.timeout = '500ms'", 'SET sw_guest_token.max_concurrency = 3',
 		"SELECT count(token), count(pg_sleep) FROM (SELECT t.token, v.id FROM visitor v, $FUNCTION t WHERE v.id <= 8 OFFSET 0) s,"
 		  . ' pg_sleep(0.3 * (s.id % 3)) LIMIT 1')->{out}, "8|8\n", 'a consumer that sleeps does no harm');
 
-# nor does its session count as one that waits
+# nor does its session count as waiting
 use_script('201');
 $node->append_conf('postgresql.conf', 'sw_guest_token.max_sessions = 1');
 $node->reload;
@@ -523,7 +523,7 @@ is($sleeper->finish->{err} . $sleeper->{out}, "40\n", 'which goes on when it is 
 $node->append_conf('postgresql.conf', 'sw_guest_token.max_sessions = 0');
 $node->reload;
 
-# credentials that have been mended count
+# after a refusal, changed settings are tried
 use_script('201-then-401-then-201');
 is(run_ahead('SET sw_guest_token.max_concurrency = 2',
 		"SELECT count(token) > 30 FROM (SELECT t.token, CASE WHEN v.id = 5 THEN set_config('sw_guest_token.timeout', '90s', false) END"

@@ -1,5 +1,5 @@
 # Reading ahead together with other modules that hook into planner and executor,
-# loaded before the library and after it; and with one that watches access.
+# loaded before or after the library, and with one that watches access.
 
 use strict;
 use warnings;
@@ -105,7 +105,7 @@ EOC
 	{
 		skip 'the server has no pg_hint_plan', 2 unless $has{pg_hint_plan};
 
-		# not all versions scan an index that no condition is on
+		# not all versions scan an index without a condition on it
 		my $explain = "EXPLAIN (COSTS OFF) $QUERY WHERE v.id > 0";
 		$session = run_session($node, @settings, "/*+ IndexScan(v) */ $explain", $explain);
 		like($session->{out}, qr/^Custom Scan \(Guest Tokens\)\n  Calls per Row: 1\n  ->  Index Scan/,

@@ -1,5 +1,6 @@
-# Queries give the same rows, for as many requests, whether they read ahead or
-# not: some that did not, and random ones, of which script/differential has more.
+# Queries give the same rows, with the same number of requests, whether they read
+# ahead or not: some that once did not, and random ones, of which script/differential
+# runs more.
 
 use strict;
 use warnings;
@@ -25,7 +26,7 @@ sub requests
 	return $sandbox->attempts;
 }
 
-# what the first part of UNION ALL yields, the second is not asked for
+# the second part of UNION ALL is not asked for rows that the first part yields
 my $part = "SELECT (sw_create_guest_token('{$ADDRESS}', expire_at => 2100000000 + i)).token FROM generate_series(1, %d) i";
 my $union = sprintf "$part UNION ALL $part", 3, 20;
 my $loop = <<"EOC";

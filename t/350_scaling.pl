@@ -1,6 +1,6 @@
-# What docs/scaling.md says of more than one server is so, as far as PostgreSQL
-# alone can show it, and its SQL runs as it is printed.  What needs Citus is left
-# out; ordinary tables stand for its shards.
+# What docs/scaling.md says about several servers is true, as far as PostgreSQL alone
+# can show it, and its SQL runs as printed.  What needs Citus is left out; ordinary
+# tables stand in for its shards.
 
 use strict;
 use warnings;
@@ -107,7 +107,7 @@ EOQ
 	my @workers = map { $work->() } 1 .. 2;
 	is(join('', map { $_->finish->{err} } @workers) . asked(), 'one 20', 'two sessions share a shard, and issue no row twice');
 
-	# one that ends in its second batch
+	# a session that ends in its second batch
 	use_scripts(join '-then-', ('201') x 10, 'hang');
 	$request->(0, 15);
 	$request->(1, 4);
@@ -117,7 +117,7 @@ EOQ
 	is(sql_state($worker->finish->{err}), '57P01', 'a session is terminated in its second batch');
 	is($one->safe_psql('postgres', $state), '69|9|1', 'the first is kept, the rest is due as before');
 
-	# failures that pass
+	# temporary failures
 	$work->('SET sw_guest_token.max_retries = 0', "SET sw_guest_token.base_url = '" . $sandbox->script('500') . "'")->finish;
 	is($one->safe_psql('postgres', "SELECT error_code, count(*), bool_and(next_try > now()) FROM ($all) s
 			WHERE token IS NULL AND next_try IS NOT NULL GROUP BY 1"),
@@ -393,7 +393,7 @@ EOQ
 # The documents, and the servers
 #
 
-# The SQL blocks of a document below that title.
+# The SQL blocks of a document below this title.
 sub blocks_of
 {
 	my ($document, $title) = @_;
@@ -419,7 +419,7 @@ sub run_block
 	return $out;
 }
 
-# Makes both servers call that script from now on, each under its own name.
+# Makes both servers call this script from now on, each under its own name.
 sub use_scripts
 {
 	my ($script) = @_;

@@ -15,7 +15,7 @@ use Test::More;
 
 my $BATCH = 10;
 
-# One place for two requests at a time, so that it is known which are answered.
+# Two requests at a time, so that it is known which ones are answered.
 my $primary = start_server('primary', "sw_guest_token.max_concurrency = 2\n", allows_streaming => 1);
 my $sandbox = start_sandbox();
 use_sandbox($primary, $sandbox);
@@ -31,9 +31,8 @@ $primary->reload;
 $primary->poll_query_until('postgres', q{SELECT sync_state = 'sync' FROM pg_stat_replication})
   or die 'the standby is not a synchronous one';
 
-# Two batches are through, and of the third four requests are, when all that
-# follow hang.  Nobody tells the worker that its server is gone: it finds that the
-# postmaster is.
+# Two batches and four requests of the third are answered; all that follow hang.
+# Nobody tells the worker that its server is gone: it notices that the postmaster is.
 request_tokens($primary, 35);
 my $script = join '-then-', ('201') x (2 * $BATCH + 4), 'hang';
 my $worker = start_worker($primary, "SET sw_guest_token.base_url = '" . $sandbox->script($script) . "'");
@@ -65,7 +64,7 @@ is($standby->safe_psql('postgres', 'SELECT issued FROM sw_guest_token_stat'), 15
 # Asynchronous replication
 #
 
-# The standby has the requests, but not the tokens that they got.
+# The standby has the requests, but not the tokens that were issued for them.
 $sandbox->reset;
 my $second = start_standby($standby, 'second');
 request_tokens($standby, 15);
@@ -82,14 +81,14 @@ is(start_worker($second)->finish->{err}, '', 'a worker on the new primary comes 
 is(state_of($second), '0 open, 50 issued', 'and issues what has lost its token');
 have_own_tokens($second, 50);
 
-# The first primary knows nothing of all that.  (Its start also does away with the
-# shared memory that a killed postmaster leaves.)
+# The first primary knows nothing about all that.  (Starting it also removes the
+# shared memory that the killed postmaster left behind.)
 $primary->start;
 is(state_of($primary), '15 open, 20 issued', 'an old primary that comes back as one would issue them again');
 
 done_testing();
 
-# A worker of recipe 4, in batches of $BATCH, with settings of a superuser's.
+# A worker of recipe 4, in batches of $BATCH, with a superuser's settings.
 sub start_worker
 {
 	my ($node, @settings) = @_;
@@ -138,7 +137,7 @@ sub have_own_tokens
 	return;
 }
 
-# How many addresses got more than one token, and whether they are of the batch
+# How many addresses got more than one token, and whether they belong to the batch
 # that was in flight.
 sub issued_again
 {
@@ -152,7 +151,7 @@ sub issued_again
 	return (scalar @again, (grep { !$last{$_} } @again) ? 'of any batch' : 'of the last batch');
 }
 
-# The SQL blocks of that section of the recipes.
+# The SQL blocks of this section of the recipes.
 sub blocks_of
 {
 	my ($title) = @_;

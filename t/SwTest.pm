@@ -25,8 +25,8 @@ our $ADDRESS = '11111111-1111-1111-1111-111111111111';
 our $ONE =
   "SELECT 'token ' || (token IS NOT NULL) FROM sw_create_guest_token('{$ADDRESS}')";
 
-# Nothing in the environment may lead the calls elsewhere, and the settings are
-# those of each server.
+# Nothing in the environment may lead the calls elsewhere; each server has its own
+# settings.
 delete @ENV{
 	qw(PGOPTIONS http_proxy https_proxy HTTPS_PROXY all_proxy ALL_PROXY no_proxy NO_PROXY)
 };
@@ -53,11 +53,11 @@ sub start_server
 	return $node;
 }
 
-# start_process(COMMAND, [INPUT]): starts a process, which says what it has to
-# say in the texts {out} and {err} of the object that is returned.  Without an
-# INPUT of its own its standard input stays open until finish().
+# start_process(COMMAND, [INPUT]): starts a process, and returns an object that
+# collects its output in the texts {out} and {err}.  Without INPUT, its standard
+# input stays open until finish().
 #
-# However long it lives, nobody waits longer than a time limit for its next word.
+# The process may live as long as it likes; only the wait for its next output is limited.
 sub start_process
 {
 	my ($command, $input) = @_;
@@ -124,7 +124,7 @@ sub run_session
 	return session(@_)->finish;
 }
 
-# wait_for_call(SERVER): waits until the session waits for the network.
+# wait_for_call(SERVER): returns when the session waits for the network.
 sub wait_for_call
 {
 	my ($node) = @_;
@@ -178,15 +178,15 @@ sub sql_state
 
 END
 {
-	# the exit status is the test's, not that of what is stopped here
+	# the exit status is the test's, not that of a sandbox that is stopped here
 	local $?;
 	$_->stop foreach @sandboxes;
 }
 
 package SwTest::Process;
 
-# wait_for(PATTERN): waits until the process has said that; returns what the
-# pattern captures, or nothing if the process ended without having said it.
+# wait_for(PATTERN): waits until the process's output matches; returns what the
+# pattern captures, or nothing if the process ended without a match.
 sub wait_for
 {
 	my ($self, $pattern) = @_;
