@@ -1,6 +1,6 @@
--- Two builds beside each other: medians of both, and of each round's ratio with
--- its least and greatest.  The greatest memory includes pages of files, of which
--- more are resident in one copy than in another.
+-- Two builds side by side: the medians of both, and the median, least and greatest
+-- of the rounds' ratios.  The greatest memory includes pages of files, and more of
+-- these may be resident in one copy than in the other.
 \set QUIET on
 \pset linestyle ascii
 CREATE TEMP TABLE against (

@@ -14,7 +14,7 @@ set output "one_call.svg"
 set title "One call after the other, connection kept alive (less is better)"
 set ylabel "microseconds per call"
 set xtics ("HTTP/1.1" 1, "HTTP/1.1, TLS" 2, "HTTP/2, TLS" 3)
-set key below center horizontal reverse Left samplen 1.5 width -3        # on no bar
+set key below center horizontal reverse Left samplen 1.5 width -3        # covers no bar
 width = 0.17
 bar(s) = s - (s > 3 && !with_http)      # no gap for what was not measured
 place(p, s) = p + (bar(s) - 2.5 - 0.5 * with_http) * width

@@ -1,8 +1,7 @@
 -- Runs :warm_up, then :calls, which gives the number of tokens that it got.
--- Prints, with commas between: the microseconds that the latter took, those of
--- user time, those of system time (exact together, each to 10 ms); and of the
--- process in KiB its greatest memory meanwhile, and what it has for itself at the
--- end.
+-- Prints, separated by commas: the microseconds that :calls took, its user time and
+-- its system time (their sum is exact, each is accurate to 10 ms); and, in KiB, the
+-- process's greatest memory meanwhile, and its own memory at the end.
 SELECT :warm_up \g /dev/null
 COPY (SELECT 5) TO '/proc/self/clear_refs';     -- forgets the greatest so far
 SELECT cpu_us, user_ticks, system_ticks FROM process \gset before_

@@ -1,4 +1,4 @@
--- pgsql-http, with JSON taken apart by the server.
+-- pgsql-http, with JSON parsed by the server.
 CREATE EXTENSION http;
 
 -- It closes the connection after each call unless this setting is on;

@@ -1,7 +1,7 @@
--- What the kernel says of the session's process: CPU time, which it knows to the
--- nanosecond, though user and system time apart only in ticks of 10 ms; the
--- greatest resident memory so far, that of the process alone, and its share of all
--- memory that it uses.
+-- What the kernel says about the session's process: CPU time to the nanosecond, but
+-- user and system time separately only in ticks of 10 ms; the greatest resident
+-- memory so far, the memory of the process alone, and its share of all memory that
+-- it uses.
 CREATE VIEW process AS
 SELECT split_part(pg_read_file('/proc/self/schedstat'), ' ', 1)::float8 / 1000 AS cpu_us,
        tick[12]::float8 AS user_ticks, tick[13]::float8 AS system_ticks,

@@ -1,4 +1,4 @@
--- What the raw figures in the current directory say: medians, with the least and
+-- Evaluates the raw figures in the current directory: medians, with the least and
 -- the greatest beside them, and the targets.  Also writes what the charts show.
 \set QUIET on
 \pset linestyle ascii
@@ -42,7 +42,7 @@ CREATE FUNCTION pg_temp.spread(figures float8[], digits int) RETURNS text LANGUA
                           round(min(f)::numeric, digits), round(max(f)::numeric, digits))
               FROM unnest(figures) f HAVING count(f) > 0);
 
--- Each figure beside the floor's, or the ideal, of its own round.
+-- Each figure compared with the floor's, or with the ideal, in the same round.
 CREATE TEMP VIEW one_call_round AS
 SELECT round, protocol, candidate, sum(us) / sum(calls) AS us,
        sum(user_us) / sum(calls) AS user_us, sum(system_us) / sum(calls) AS system_us
@@ -56,7 +56,7 @@ SELECT *, 100.0 * calls / concurrency * 50000 / us AS share FROM many_calls;
 CREATE TEMP VIEW first_call_median AS
 SELECT round, protocol, candidate, pg_temp.median(array_agg(us)) AS us
   FROM first_call GROUP BY round, protocol, candidate;
--- A session's first statement takes its time, whatever it does.
+-- A session's first statement takes extra time, whatever it does.
 CREATE TEMP VIEW first_call_beyond AS
 SELECT round, protocol, (e.us - f.us - s.us) / 1000 AS beyond_both
   FROM first_call_median e JOIN first_call_median f USING (round, protocol)
@@ -125,8 +125,8 @@ SELECT calls AS requests,
        pg_temp.spread(array_agg(private_kib) FILTER (WHERE candidate = 'extension'), 0) AS "own KiB afterwards"
   FROM growth GROUP BY calls ORDER BY calls;
 
--- By target: what was measured, and whether it is met.  PostgreSQL keeps up to
--- work_mem (4 MiB) of a function's rows in memory: 3000 pairs of tokens or so.
+-- For each target: what was measured, and whether it is met.  PostgreSQL keeps up to
+-- work_mem (4 MiB) of a function's rows in memory: about 3000 pairs of tokens.
 CREATE TEMP VIEW target AS
 SELECT 1 AS part, p.place, format('one call, %s: at most 1.10 times the floor', protocol) AS target,
        pg_temp.spread(array_agg(ratio), 2) AS measured,

@@ -1,5 +1,5 @@
--- What people would use instead of the extension, each at its best: one
--- connection that is kept alive, the tokens taken out of the answer.
+-- What people would use instead of the extension, each at its best: with one
+-- kept-alive connection, and the tokens extracted from the answer.
 
 -- PL/Python with requests: one call.
 CREATE FUNCTION requests_call(url text, ca text) RETURNS sw_guest_token

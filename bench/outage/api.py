@@ -9,7 +9,7 @@ since 1970, a comma, and what happened: "request", the status of an answer, or
 "mode" and the mode's name.
 
 The sandbox has more faults, but they are part of the URL: it cannot break
-under requests that all go to one URL, and it cannot stop listening.
+while all requests go to one URL, and it cannot stop listening.
 """
 
 import asyncio
@@ -54,8 +54,8 @@ def half_hanging():
     return lambda: random.choice([(201, LATENCY), ()])
 
 
-# What makes, as the mode begins, what says for each request: status, delay and
-# headers, or nothing for no answer.
+# Each is called as the mode begins, and makes the function that says, for each
+# request, status, delay and headers, or nothing for no answer.
 MODES = {
     "healthy": always(201, LATENCY),
     "black-hole": always(),
@@ -89,7 +89,7 @@ class Api:
         self.port = self.listener.sockets[0].getsockname()[1]
 
     async def follow(self):
-        """Changes the mode as the file does, for ever."""
+        """Follows the mode in the file, for ever."""
         while True:
             with open(self.mode_file, encoding="ascii") as file:
                 mode = file.read().strip()
@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
 
 
 async def main(mode_file, log_file):
-    # Appending: the script empties the file between its runs.
+    # Appends, because the script empties the file between its runs.
     with open(log_file, "a", buffering=1, encoding="ascii") as log:
         api = Api(mode_file, log)
         await api.listen()

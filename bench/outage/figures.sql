@@ -10,7 +10,7 @@ CREATE TEMP TABLE insert_log (LIKE cheap_log);
 \copy cheap_log FROM ../run/cheap.log (DELIMITER ' ')
 \copy insert_log FROM ../run/insert.log (DELIMITER ' ')
 
--- All times in seconds, and the API's switch to the outage is 0.
+-- All times are in seconds, counted from the API's switch to the outage.
 SELECT min(at) AS began FROM api WHERE what = 'mode ' || :'scenario' \gset
 SELECT min(at) - :began AS outage FROM api WHERE what = 'mode healthy' AND at > :began \gset
 CREATE TEMP VIEW phase AS
@@ -26,9 +26,9 @@ SELECT extract(epoch FROM began) - :began AS began, extract(epoch FROM ended) - 
   FROM call;
 
 -- Arrivals vary by chance, so throughput is compared as a share of what was due.
--- What never began, because all clients waited to the end, is in no log: pgbench
--- begins transactions in the order in which they are due, so beyond the last one
--- the rate tells.
+-- Transactions that never began, because all clients waited to the end, are in no
+-- log.  pgbench begins transactions in the order in which they are due, so the rate
+-- tells how many were due after the last one.
 SELECT max(due) AS last_due FROM cheap \gset
 CREATE TEMP VIEW cheap_phase AS
 SELECT phase, count(*) FILTER (WHERE ended BETWEEN low AND high) AS done,
@@ -37,9 +37,9 @@ SELECT phase, count(*) FILTER (WHERE ended BETWEEN low AND high) AS done,
        percentile_cont(0.99) WITHIN GROUP (ORDER BY ms) FILTER (WHERE due BETWEEN low AND high) AS p99
   FROM phase, cheap GROUP BY phase, high;
 
--- What a client gets from the rate limit that asks once for each insert, when it is
+-- What the rate limit gives to a client that asks once for each insert, when it is
 -- due, and does not wait.  With a small burst that is less than the limit's rate,
--- for inserts come by chance, and what nobody takes is lost.
+-- because inserts come by chance, and tokens that nobody takes are lost.
 CREATE FUNCTION pg_temp.polite_tokens(burst float8, began float8, outage float8) RETURNS int
 LANGUAGE plpgsql STRICT AS $$
 DECLARE

@@ -1,4 +1,4 @@
--- What the raw figures of script/outage in the current directory say: medians of
+-- Evaluates the raw figures of script/outage in the current directory: medians of
 -- the rounds, and the targets.  Also writes what the chart shows (outage.dat), and
 -- the targets that are missed, if any (missed).
 \set QUIET on
@@ -18,7 +18,7 @@ CREATE TEMP TABLE seconds (
 \copy inserts FROM outage_inserts.csv CSV HEADER
 \copy seconds FROM outage_seconds.csv CSV HEADER
 
--- The order in which scenarios and sides are shown is that of the first round.
+-- Scenarios and sides are shown in the order of the first round.
 CREATE TEMP TABLE place AS
 SELECT scenario, guard, row_number() OVER () AS place FROM run WHERE round = 1;
 
@@ -63,7 +63,7 @@ SELECT scenario, place, pg_temp.median(array_agg(percent)) AS percent,
        pg_temp.median(array_agg(first_token), 2) AS first_token
   FROM run JOIN place USING (scenario, guard) WHERE guard = 'with' GROUP BY scenario, place;
 
--- A probe may take sw_guest_token.timeout, 10 s: the oldest transaction may be one.
+-- A probe may take sw_guest_token.timeout, 10 s, and the oldest transaction may be one.
 CREATE TEMP TABLE target AS
 SELECT place, part, scenario || ': ' || target AS target, measured, met
   FROM guarded, LATERAL (VALUES

@@ -1,4 +1,4 @@
--- What the clients of script/outage use, made anew before each run.
+-- What the clients of script/outage use, created anew before each run.
 SET client_min_messages = warning;
 DROP TABLE IF EXISTS account, hot_row, guest, call, oldest;
 

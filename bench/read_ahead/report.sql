@@ -1,4 +1,4 @@
--- What the raw figures in the current directory say: medians, with the least and
+-- Evaluates the raw figures in the current directory: medians, with the least and
 -- the greatest beside them, and the targets.  Also writes what the chart shows.
 \set QUIET on
 \pset linestyle ascii
@@ -16,7 +16,7 @@ CREATE FUNCTION pg_temp.spread(figures float8[], digits int) RETURNS text LANGUA
                           round(min(f)::numeric, digits), round(max(f)::numeric, digits))
               FROM unnest(figures) f HAVING count(f) > 0);
 
--- Each form beside the array function of its own round.
+-- Each form compared with the array function in the same round.
 CREATE TEMP VIEW ratio AS
 SELECT f.*, f.us / f.tokens / (a.us / a.tokens) AS ratio
   FROM form f JOIN form a USING (round, concurrency) WHERE a.form = 'array function';
