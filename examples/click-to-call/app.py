@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 """Click to call: gives a page, and guest tokens that PostgreSQL issued.
 
-It knows no credentials of SignalWire's, and is given no refresh token: it
-logs in as a role that may execute three functions and nothing else
-(schema.sql).  PGHOST, PGDATABASE, PGUSER and the like tell where.
+It knows no SignalWire credentials, and is given no refresh token: it logs in
+as a role that may execute three functions and nothing else (schema.sql).
+PGHOST, PGDATABASE, PGUSER and the like say where.
 
-What goes wrong is told to the log.  A browser is told a status.
+Errors go to the log; a browser gets only a status.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from aiohttp import web
 HERE = pathlib.Path(__file__).parent
 TOO_MANY = "53400"              # for SignalWire
 REFUSED = "22023"               # by SignalWire
-RETRY_AFTER = 30                # seconds, where nobody knows better
+RETRY_AFTER = 30                # seconds, if nobody knows better
 
 
 def headers(relays):
-    """The page may talk to its server and to SignalWire, to nobody else."""
+    """The page may talk only to its server and to SignalWire."""
     return {
         "Cache-Control": "no-store",
         "Content-Security-Policy":
@@ -37,9 +37,9 @@ def headers(relays):
 
 
 async def execute(function, argument, refused=web.HTTPServiceUnavailable):
-    """Returns the row of a function's result, or raises what to answer.
+    """Returns the row of a function's result, or raises the response.
 
-    SignalWire's refusal is our own fault, unless it is about a refresh token.
+    If SignalWire refuses, it is our own fault, except for a refresh token.
     """
     try:
         async with await psycopg.AsyncConnection.connect() as connection:
@@ -83,7 +83,7 @@ async def end_call(request):
 
 @web.middleware
 async def refuse_strangers(request, handler):
-    """No other site's page asks for anything in a visitor's name."""
+    """No other site's page may ask for anything in a visitor's name."""
     if request.method != "GET" and request.headers.get(
             "Sec-Fetch-Site", "same-origin") != "same-origin":
         raise web.HTTPForbidden

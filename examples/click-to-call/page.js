@@ -3,16 +3,16 @@
 /*
  * Click to call, with version 3 of SignalWire's SDK (signalwire.js).
  *
- * A call is started, refreshed and ended at the page's own server, which has
- * PostgreSQL issue the tokens (app.py).  In between it is the SDK's.
+ * The page starts, refreshes and ends a call at its own server (app.py), which gets
+ * the tokens from PostgreSQL.  In between, the call belongs to the SDK.
  *
  * 1. The microphone comes first: without it there is no need for a token.
- * 2. Token and secret are in this script's memory only, and go with the page.
- * 3. A visitor may hang up at any moment.  So whoever has waited looks whether
- *    the call is still the current one.
- * 4. The SDK has one client at a time, and gives it to whoever asks for another
- *    with another token.  So it is disconnected before the next call; where that
- *    cannot be done, the page is loaded again.
+ * 2. Token and secret exist only in this script's memory, and vanish with the page.
+ * 3. A visitor may hang up at any moment.  So after each wait, the code checks
+ *    whether its call is still the current one.
+ * 4. The SDK has one client at a time: asked for another one with another token, it
+ *    returns the same client.  So the client is disconnected before the next call;
+ *    if that fails, the page is loaded again.
  */
 
 const REFRESH_EARLIER = 120;    // seconds before a token expires
@@ -58,7 +58,7 @@ function show(name) {
   find('#status').textContent = state.text;
 }
 
-// Shows seconds that go up from 0, or down to it.
+// Shows seconds, counting up from 0 or down to 0.
 function run(from, step, done) {
   const start = Date.now();
   const tick = () => {
@@ -76,7 +76,7 @@ function run(from, step, done) {
   find('#clock').hidden = false;
 }
 
-// All that can be read of a token without SignalWire's key is its header.
+// Without SignalWire's key, only a token's header can be read.
 function describe(token, expiry) {
   const header = JSON.parse(atob(token.split('.')[0].replaceAll('-', '+').replaceAll('_', '/')));
   const entries = Object.entries(header).map(([name, value]) => `${name}=${value}`);
@@ -166,7 +166,7 @@ async function start() {
     console.info('no call:', error.message);
     finish(error.state ?? (mine.call ? 'unanswered' : 'failed'), error.seconds);
   } finally {
-    // Whoever hung up meanwhile could not yet give back what came after that.
+    // If the visitor hung up meanwhile, what came after that is still to be given back.
     if (left()) { await release(mine); }
   }
 }
@@ -187,7 +187,7 @@ async function finish(state, seconds) {
   }
 }
 
-// Gives everything back, once; nothing here may take for ever.
+// Gives everything back, once; nothing in here may take for ever.
 async function release(mine) {
   const { secret, client, call } = mine;
 
@@ -198,7 +198,7 @@ async function release(mine) {
   }
   await within(FAREWELL, call?.hangup()).catch(() => {});
   if (client) {
-    const gone = client.then((made) => made.disconnect(), () => {});    // none, if it was refused
+    const gone = client.then((made) => made.disconnect(), () => {});    // none if it was refused
     await within(FAREWELL, gone).catch(() => { stuck = true; });
   }
 }
@@ -216,7 +216,7 @@ function planRefresh(mine) {
 }
 
 async function refresh(mine) {
-  // Once a token has expired, version 3 takes no other one.
+  // Once a token has expired, version 3 does not accept another one.
   if (current !== mine || Date.now() > mine.expiry) { return; }
   try {
     const { token, expires_in } = await ask('refresh', mine.secret);

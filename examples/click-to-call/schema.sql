@@ -11,12 +11,12 @@ BEGIN;
 
 CREATE EXTENSION IF NOT EXISTS sw_guest_token;
 
--- Owns the functions below.  It cannot ask for tokens: the trigger does that.  All
--- that it may do is to trade a refresh token for new ones.
+-- Owns the functions below.  It cannot ask for tokens: the trigger does that.  It may
+-- only trade a refresh token for new ones.
 CREATE ROLE switchboard NOLOGIN;
 GRANT EXECUTE ON FUNCTION sw_refresh_guest_token TO switchboard;
 
--- However many visitors there are, they leave connections to others.
+-- However many visitors there are, they leave connections for others.
 CREATE ROLE web LOGIN CONNECTION LIMIT 20;
 
 -- Who is called: the ID is for the token, the path for the browser.
@@ -27,8 +27,8 @@ CREATE TABLE destination (
 INSERT INTO destination VALUES (:'address', :'path');
 GRANT SELECT ON destination TO switchboard;
 
--- The row of recipe 5 in docs/recipes.md.  The browser knows a secret that is no
--- token; this table has only its hash.
+-- Like the table of recipe 5 in docs/recipes.md.  The browser knows a secret, which is
+-- not a token; this table has only its hash.
 CREATE TABLE call_session (
 	id			  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	secret_hash	  bytea UNIQUE,
@@ -47,10 +47,10 @@ CREATE TRIGGER issue_token BEFORE INSERT ON call_session FOR EACH ROW
 GRANT SELECT, INSERT (secret_hash, visitor, addresses),
 	UPDATE (secret_hash, expires_at, token, refresh_token) ON call_session TO switchboard;
 
--- A token for a visitor, for how many seconds it is valid, whom to call, and the
--- session's secret.  A visitor can have five tokens in a quarter of an hour, and
--- wait for one at a time.  Otherwise there is no token, but for how many seconds to
--- wait.
+-- Returns a token for a visitor, how many seconds it is valid, whom to call, and the
+-- session's secret.  A visitor can have five tokens in a quarter of an hour, and wait
+-- for one at a time.  Beyond that, the function returns no token but how many seconds
+-- to wait.
 CREATE FUNCTION start_call(visitor inet,
 	OUT token text, OUT expires_in int, OUT path text, OUT secret text, OUT retry_after int)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -59,15 +59,15 @@ AS $$
 DECLARE
 	address uuid;
 BEGIN
-	-- Whoever has IPv6 has 2^64 addresses.
+	-- A visitor with IPv6 has 2^64 addresses.
 	visitor := network(set_masklen(visitor, CASE family(visitor) WHEN 6 THEN 64 ELSE 32 END));
 
-	-- Only after the lock is it known how many there are.
+	-- The number of calls is certain only under the lock.
 	IF NOT pg_try_advisory_xact_lock(hashtextextended('call_session ' || visitor, 0)) THEN
 		retry_after := 5;
 		RETURN;
 	END IF;
-	-- The fifth last call, if it was within the quarter of an hour, has to be older.
+	-- If the fifth last call was within the quarter of an hour, the visitor has to wait.
 	SELECT ceil(extract(epoch FROM s.started_at + interval '15 minutes' - now())) INTO retry_after
 	  FROM public.call_session s
 	 WHERE s.visitor = start_call.visitor AND s.started_at > now() - interval '15 minutes'
@@ -86,9 +86,9 @@ BEGIN
 END
 $$;
 
--- The session's next token.  It is asked for when the last one has less than five
--- minutes left.  Else, and where recipe 5's worker keeps the rows fresh, it is the
--- one in the row.  After four hours, or when the call has ended, there is none.
+-- The session's next token.  A new one is requested when the last one has less than
+-- five minutes left.  Otherwise, and where recipe 5's worker keeps the rows fresh, it
+-- is the one in the row.  After four hours, or when the call has ended, there is none.
 CREATE FUNCTION refresh_call(secret text, OUT token text, OUT expires_in int)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -116,7 +116,7 @@ BEGIN
 END
 $$;
 
--- The visitor has hung up: from now on the secret is good for nothing.
+-- The visitor has hung up: from now on, the secret is useless.
 CREATE FUNCTION end_call(secret text) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

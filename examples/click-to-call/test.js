@@ -24,7 +24,7 @@
   };
 }
 
-// The least contrast of all visible text with what is behind it.
+// The least contrast between any visible text and what is behind it.
 window.leastContrast = () => {
   const rgb = (text) => text.match(/[\d.]+/g).map(Number);
   const light = (color) => {

@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""Calls in headless Chromium, and judges what comes of it.
+"""Makes calls in headless Chromium, and checks what comes of them.
 
 `run --test` starts this, with the page's URL and the rest in the environment.
 Chromium has the page in one tab and the desk, where calls arrive, in another.
-Its microphone is a fake one that beeps.  It is spoken to in its DevTools
-protocol, which also tells all that it is sent: headers and bodies of every
-response, in which no secret may be.
+Its microphone is a fake one that beeps.  It is controlled through its DevTools
+protocol, which also shows everything that it is sent: the headers and bodies
+of all responses, which must not contain a secret.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ ADDRESS, CALLED = os.environ["ADDRESS"], os.environ["CALLED"]
 CREDENTIALS = os.environ["PROJECT_ID"], os.environ["API_TOKEN"]
 SECONDS = 60                    # for what takes a fraction of one
 
-# Not its sandbox, which not every container allows: the page is our own.  The
-# one name that is found is the relay's, on this machine: Chromium talks to
-# nobody but us.
+# Without its sandbox, which not every container allows: the page is our own.
+# Only the relay's name is found, on this machine: Chromium talks to nobody
+# but us.
 CHROMIUM = [
     "chromium", "--headless=new", "--no-sandbox", "--disable-gpu",
     "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",
@@ -61,7 +61,7 @@ def check(name, got, expected=True):
 
 
 class Tab:
-    """One tab of Chromium's."""
+    """One of Chromium's tabs."""
 
     def __init__(self, socket):
         self.socket = socket
@@ -121,7 +121,7 @@ class Tab:
 
 
 class Desk(Tab):
-    """Where calls arrive; a tab that need not be looked at to work."""
+    """Where calls arrive; this tab also works in the background."""
 
     async def take(self):
         await self.until("call !== null")
@@ -137,7 +137,7 @@ class Page(Tab):
     """The page.
 
     Each response is held until it is noted here, and only then shown to the
-    page: nothing that the browser is sent is missed.
+    page, so that nothing is missed.
     """
 
     def __init__(self, socket):
@@ -154,14 +154,14 @@ class Page(Tab):
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
         elif event == "Network.responseReceivedExtraInfo":
-            # Set-Cookie is nowhere else.
+            # Set-Cookie is shown nowhere else.
             self.headers.append(json.dumps(params["headers"]))
         elif event == "Network.webSocketCreated":
             self.hosts.add(urlsplit(params["url"]).netloc)
         elif event == "Runtime.exceptionThrown":
             self.complaints.append(params)
         elif event == "Log.entryAdded":
-            if params["entry"]["source"] != "network":      # a status but 200
+            if params["entry"]["source"] != "network":      # a bad status
                 self.complaints.append(params["entry"])
 
     async def start(self):
@@ -690,7 +690,7 @@ def test_secrets(page, issued, refresh_tokens):
     received = "\n".join(page.bodies + page.headers)
     with open(LOG) as file:
         log = file.read()
-    # What is there is found.
+    # The search finds what is there.
     check("the browser has been sent headers", "no-referrer" in received)
     check("and the visitor's tokens",
           [token in received for token in issued], [True] * len(issued))

@@ -24,7 +24,7 @@ export function checkRows(rows) {
   assert.equal(sorted[3].error_code, '22023');
 }
 
-// Wants an error with this SQLSTATE and these words, drizzle's cause included.
+// Expects an error with this SQLSTATE and these words, even as drizzle's cause.
 export async function checkFails(code, words, promise) {
   let error;
   try {
@@ -48,11 +48,11 @@ export async function checkOutlives(db, inTransaction, execute, tokenUnlessDown)
   assert.equal(n, 1);
 }
 
-// connect(user) gives what the functions take.
+// connect(user) returns what the functions take.
 export async function checkSnippet(connect, oneToken, manyTokens, tokenUnlessDown) {
   const app = await connect('app');
   checkToken(await oneToken(app, [ADDRESS, ADDRESS]));
-  // This API answers when three requests are there, so it takes reading ahead.
+  // This API answers only when three requests are there, which takes reading ahead.
   checkRows(await manyTokens(await connect('ahead'), GUESTS));
   checkToken(await tokenUnlessDown(app, [ADDRESS]));
   assert.equal(await tokenUnlessDown(await connect('down'), [ADDRESS]), null);

@@ -29,7 +29,7 @@ def check_rows(rows):
 
 
 def check_fails(code, message, call, *arguments):
-    """Calls, and wants this SQLSTATE and these words."""
+    """Calls, and expects this SQLSTATE and these words."""
     try:
         call(*arguments)
     except Exception as error:
@@ -46,7 +46,7 @@ def check_snippet(connect, execute, one_token, many_tokens,
     """Tries the four functions of a driver whose calls block."""
     app = connect("app")
     check_token(one_token(app, [ADDRESS]))
-    # this API answers when three requests are there, so it takes reading ahead
+    # this API answers only if three requests are there: it takes reading ahead
     check_rows(many_tokens(connect("ahead"), ROWS))
     check_token(token_unless_down(app, [ADDRESS]))
     check(token_unless_down(connect("down"), [ADDRESS]) is None, "an outage")

@@ -112,7 +112,7 @@ func main() {
 	token, _, err := oneToken(ctx, app, []string{address, address})
 	check(err == nil && strings.HasPrefix(token, "eyJ"), "one token:", err)
 
-	// This API answers when three requests are there, so it takes reading ahead.
+	// This API answers only when three requests are there, which takes reading ahead.
 	var guests []guest
 	for id := 1; id <= 4; id++ {
 		guests = append(guests, guest{id, []string{address}})

@@ -121,7 +121,7 @@ class Clients {
         System.out.println("pgjdbc " + app.getMetaData().getDriverVersion());
         check(oneToken(app, ADDRESS, ADDRESS).refreshToken().startsWith("eyJ"), "one token");
 
-        // This API answers when three requests are there, so it takes reading ahead.
+        // This API answers only when three requests are there, which takes reading ahead.
         var json = new ArrayList<String>();
         for (int id = 1; id <= 4; id++) {
             json.add(String.format("{\"id\": %d, \"addresses\": [%s]}", id, id == 4 ? "" : "\"" + ADDRESS + "\""));

@@ -63,7 +63,7 @@ await checkFails('42601', 'syntax error at or near ")"', call([]));
 await checkFails('42846', 'cannot cast type record to uuid[]',
   app.execute(sql`SELECT * FROM sw_create_guest_token(${[ADDRESS, ADDRESS]}::uuid[])`));
 
-// It calls the pool's query(), which closes the connection after any error.
+// drizzle calls the pool's query(), which closes the connection after any error.
 const pid = async () => (await app.execute(sql`SELECT pg_backend_pid() AS pid`)).rows[0].pid;
 const first = await pid();
 await checkFails('22023', 'addresses', oneToken(app, []));

@@ -9,8 +9,8 @@ import { assert } from './check.mjs';
 const { version } = JSON.parse(readFileSync(new URL('node_modules/postgraphile-core/package.json', import.meta.url)));
 console.log('postgraphile-core', version);
 
-// The extension is in public; api has one function, as in recipe 2, which is all
-// that the role web may execute.
+// The extension is in public; as in recipe 2, api has one function, the only one that
+// the role web may execute.
 const pool = new pg.Pool({ user: 'web', max: 2 });
 const mutations = async (schema, options) =>
   printSchema(await createPostGraphileSchema(pool, [schema], options));

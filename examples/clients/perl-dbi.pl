@@ -78,7 +78,7 @@ print "DBD::Pg $DBD::Pg::VERSION\n";
 my $app = connect_as('app');
 like(one_token($app, [ $ADDRESS, $ADDRESS ])->{refresh_token}, qr/^eyJ/, 'one token');
 
-# this API answers when three requests are there, so it takes reading ahead
+# this API answers only when three requests are there, which takes reading ahead
 my @rows = sort { $a->{id} <=> $b->{id} } @{ many_tokens(connect_as('ahead'), <<"JSON") };
 [{"id": 1, "addresses": ["$ADDRESS"]}, {"id": 2, "addresses": ["$ADDRESS"]},
  {"id": 3, "addresses": ["$ADDRESS"]}, {"id": 4, "addresses": []}]

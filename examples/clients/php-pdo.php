@@ -87,7 +87,7 @@ echo 'PDO of PHP ', PHP_VERSION, "\n";
 $app = connect('app');
 check(str_starts_with(one_token($app, [ADDRESS, ADDRESS])['refresh_token'], 'eyJ'), 'one token');
 
-// This API answers when three requests are there, so it takes reading ahead.
+// This API answers only when three requests are there, which takes reading ahead.
 $guests = [];
 foreach ([1, 2, 3, 4] as $id) {
     $guests[] = ['id' => $id, 'addresses' => $id == 4 ? [] : [ADDRESS]];
@@ -130,7 +130,7 @@ check_fails('42883', 'function sw_create_guest_token(text[]) does not exist',
 check(str_starts_with(execute($app, 'SELECT sw_create_guest_token(?)', ['{' . ADDRESS . '}'])[0], '(eyJ'),
     'text and no columns');
 
-// What stands in the statement's text may be logged.
+// Whatever is in the statement's text may be logged.
 foreach ([false, true] as $emulated) {
     $app->setAttribute(PDO::ATTR_EMULATE_PREPARES, $emulated);
     check(str_contains(execute($app, 'SELECT current_query(), ?::text', ['secret'])[0], 'secret') === $emulated,

@@ -97,7 +97,7 @@ async def main():
 
     bare = await app.fetchval("SELECT sw_create_guest_token($1)",
                               [check.ADDRESS])
-    check.check_token(bare)     # of a composite type, asyncpg makes a record
+    check.check_token(bare)     # asyncpg turns a composite type into a record
     call = "SELECT * FROM sw_create_guest_token($1, $2)"
     await check_fails("22000", "value out of int32 range",
                       app.fetch(call, [check.ADDRESS], 1900000000000))

@@ -110,8 +110,8 @@ def stored(guest):
     return Guest.objects.values_list("token", flat=True).get(pk=guest.pk)
 
 
-# create() does not know the token, and save() overwrites it with None: the
-# trigger takes that for a row that has none
+# create() does not know the token, and save() overwrites it with None, which
+# the trigger takes for a row without a token
 guest = Guest.objects.create(addresses=[check.ADDRESS])
 token = stored(guest)
 check.check(guest.token is None and token is not None, "create() knows it")

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Settings behind PgBouncer in transaction mode, with psycopg 3.
 
-PGBOUNCER_HOST and PGBOUNCER_PORT tell where it is; its pools have one server
+PGBOUNCER_HOST and PGBOUNCER_PORT say where it is; its pools have one server
 connection for each role.
 """
 
@@ -28,14 +28,14 @@ def execute(connection, sql):
 
 print(subprocess.check_output(["pgbouncer", "-V"], text=True).splitlines()[0])
 
-# what a connection string says is refused
+# options in a connection string are refused
 try:
     connect("app", options="-c sw_guest_token.timeout=3s")
     check.check(False, "options are allowed")
 except psycopg.OperationalError as error:
     check.check("unsupported startup parameter" in str(error), error)
 
-# SET is for the server connection, which the next client gets
+# SET changes the server connection, which the next client gets
 with connect("app") as first, connect("app") as second:
     check.check(execute(second, SHOW) == "10s", "the default")
     first.execute("SET sw_guest_token.timeout = '3s'")
@@ -46,7 +46,7 @@ with connect("app") as first, connect("app") as second:
         check.check(execute(first, SHOW) == "3s", "SET LOCAL")
     check.check(execute(second, SHOW) == "10s", "SET LOCAL leaks")
 
-# what the role has is there: it reads ahead
+# the role's own settings take effect: it reads ahead
 with connect("ahead") as ahead:
     check.check(execute(ahead, "SHOW sw_guest_token.read_ahead") == "on",
                 "ALTER ROLE ... SET")

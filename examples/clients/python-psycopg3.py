@@ -64,7 +64,7 @@ check.check_snippet(connect, execute, one_token, many_tokens,
 
 app = connect("app")
 check.check_traps(app, execute)
-# a list of strings needs no cast, and a value is no part of the statement
+# a list of strings needs no cast, and a value is not part of the statement
 check.check_token(execute(app, "SELECT * FROM sw_create_guest_token(%s)",
                           [check.ADDRESS]))
 check.check("secret" not in execute(app, "SELECT current_query(), %s::text",

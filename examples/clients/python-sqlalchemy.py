@@ -98,8 +98,8 @@ except DBAPIError as error:
     check.check("function sw_create_guest_token(text[]) does not exist"
                 in str(error), error)
 
-# what the trigger has issued is there when the object is read again, and what
-# else is changed mints nothing
+# the trigger's token is there when the object is read again, and changing
+# anything else mints nothing
 for expires in True, False:
     with orm.Session(engine("app"), expire_on_commit=expires) as session:
         guest = Guest(id=1, addresses=[check.ADDRESS])
