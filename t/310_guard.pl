@@ -191,11 +191,30 @@ is($session->{out} . stat_of('opened || state'), ("08006\n" x 8) . '0closed', 'l
 # connecting may take longer than answering
 my $directory = PostgreSQL::Test::Utils::tempdir;
 make_certificate($directory);
-append_to_file("$directory/answers", '{"*": "none", "times": 0, "handshake": 1.5}');
-my $raw = start_process([ 't/raw_server.py', "$directory/answers", "$directory/cert.pem", "$directory/key.pem" ]);
-$url = 'https://127.0.0.1:' . ($raw->wait_for(qr/^(\d+)\n/))[0];
+
+# start_raw(ANSWERS): an HTTP/2 server, which $url then names
+sub start_raw
+{
+	my ($answers) = @_;
+
+	unlink "$directory/answers";
+	append_to_file("$directory/answers", $answers);
+	my $raw = start_process([ 't/raw_server.py', "$directory/answers", "$directory/cert.pem", "$directory/key.pem" ]);
+	$url = 'https://127.0.0.1:' . ($raw->wait_for(qr/^(\d+)\n/))[0];
+	return $raw;
+}
+my $raw = start_raw('{"*": "none", "times": 0, "handshake": 1.5}');
 $session = run_sql("SET sw_guest_token.ca_file = '$directory/cert.pem'", $batch =~ s/20/8/r);
 is($session->{out} . stat_of('opened || state'), ("token\n" x 8) . '0closed', 'a slow handshake is no silence');
+$raw->finish;
+
+# a session whose time is too short to send refused requests again suspends nothing
+$raw = start_raw('{"*": "refused_stream"}');
+$session = run_sql("SET sw_guest_token.ca_file = '$directory/cert.pem'", "SET sw_guest_token.timeout = '300ms'",
+	'SET sw_guest_token.max_concurrency = 30', $batch =~ s/20/30/r);
+is($session->{out} . stat_of('opened || state'), ("08006\n" x 30) . '0closed', 'refused requests with a short time limit');
+$session = calls(6, "SET sw_guest_token.ca_file = '$directory/cert.pem'");
+is(stat_of('opened || state'), '1open', 'a server that goes on refusing does not work');
 $raw->finish;
 
 #
