@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/clauses.h"
 #include "optimizer/tlist.h"
 #include "utils/lsyscache.h"
 
@@ -82,6 +83,7 @@ static bool is_transparent(Node *node);
 static bool is_volatile(Oid function, void *context);
 static ListCall *add_call(TargetList *list, FuncExpr *func, int field);
 static ListCall *add_subselect(TargetList *list, const SubPlan *subplan);
+static Node *replace_params(Node *node, void *context);
 static void add_site(TargetList *list, const void *node, ListCall *call);
 static ListCall *find_site(const TargetList *list, const Node *node);
 static ListCall *find_param(const TargetList *list, const Node *node,
@@ -341,7 +343,7 @@ add_subselect(TargetList *list, const SubPlan *subplan)
 	FunctionScan *scan =
 	get_function_scan(list->rw, list_nth(list->rw->stmt->subplans, subplan->plan_id - 1));
 	ListCall   *call;
-	FuncExpr   *func;
+	const FuncExpr *func;
 	ListCell   *lc;
 
 	if (scan == NULL || scan->scan.plan.qual || subplan->parParam == NIL)
@@ -354,35 +356,39 @@ add_subselect(TargetList *list, const SubPlan *subplan)
 			return NULL;
 	}
 
-	/*
-	 * put in what the parameters stand for, to be evaluated where the
-	 * sub-select was
-	 */
-	func = copyObject((FuncExpr *) linitial_node(RangeTblFunction, scan->functions)->funcexpr);
-	foreach(lc, func->args)
-	{
-		Param	   *param = lfirst(lc);
-		ListCell   *number;
-		ListCell   *value;
-
-		if (IsA(param, Const))
-			continue;
-		if (!IsA(param, Param) || param->paramkind != PARAM_EXEC)
-			return NULL;
-		forboth(number, subplan->parParam, value, subplan->args)
-		{
-			if (lfirst_int(number) == param->paramid)
-				lfirst(lc) = copyObject(lfirst(value));
-		}
-	}
-
-	call = add_call(list, func, 0);
+	func = (FuncExpr *) linitial_node(RangeTblFunction, scan->functions)->funcexpr;
+	if (contain_subplans((Node *) func->args))
+		return NULL;
+	call = add_call(list, (FuncExpr *) replace_params((Node *) func, (void *) subplan), 0);
 	if (call)
 	{
 		call->scan = scan;
 		add_site(list, subplan, call);
 	}
 	return call;
+}
+
+/*
+ * Puts in what a sub-select's parameters stand for, to be evaluated where the
+ * sub-select was.
+ */
+static Node *
+replace_params(Node *node, void *context)
+{
+	const SubPlan *subplan = context;
+	ListCell   *number;
+	ListCell   *value;
+
+	if (node == NULL)
+		return NULL;
+	if (!IsA(node, Param) || ((Param *) node)->paramkind != PARAM_EXEC)
+		return expression_tree_mutator(node, replace_params, context);
+	forboth(number, subplan->parParam, value, subplan->args)
+	{
+		if (lfirst_int(number) == ((Param *) node)->paramid)
+			return copyObject(lfirst(value));
+	}
+	return copyObject(node);
 }
 
 static void
