@@ -252,7 +252,7 @@ $server->finish;
 $node->append_conf('postgresql.conf', 'max_files_per_process = 100');
 $node->restart;
 $server = start_raw({
-	x => { %$answer, after => 12 }, y => { %$plain, after => 0, grouped => 1 }, together => 3 });
+	x => { %$answer, after => 12 }, y => { %$plain, after => 0, together => 3 } });
 my $many = "SELECT error_code, count(*) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{%d}')) GROUP BY 1";
 my $short = run_session($node, "SET sw_guest_token.base_url = 'http://127.0.0.1:$server->{port}/x'",
 	'SET sw_guest_token.max_concurrency = 64', 'SET sw_guest_token.max_retries = 0', sprintf($many, 12), stray($server),

@@ -9,10 +9,10 @@
         messages that announce a new key, and then "keep".  A request to the
         path /NAME/... gets that answer, or the next one of a list.  With
         "after": N, it is held back until N connections have been made.  With
-        "grouped", it is held back until as many such requests wait as the
-        member "together" of FILE says.  With "stray", those bytes follow as
-        soon as another connection is made, which is then closed.  With the
-        member "deaf", that connection is the last.
+        "together": N, it is held back until N requests wait for it.  With
+        "stray", those bytes follow as soon as another connection is made,
+        which is then closed.  With the member "deaf", that connection is the
+        last.
 
     raw_server.py FILE CERTIFICATE KEY
         HTTP/2 over TLS.  FILE is a JSON object whose member "*" says what is
@@ -100,8 +100,8 @@ def serve_http1(connection, answers):
         answer = answer.pop(0)
     while answers['connections'] < answer.get('after', 0):
         time.sleep(0.01)
-    if 'grouped' in answer:
-        answers['gate'].wait()
+    if 'gate' in answer:
+        answer['gate'].wait()
     # noted first, because the client may be quicker than this process
     if 'stray' in answer:
         answers['strays'].append((connection, bytes.fromhex(answer['stray'])))
@@ -217,7 +217,9 @@ def main():
         answers = json.load(file)
     answers['connections'] = 0
     answers['strays'] = []
-    answers['gate'] = threading.Barrier(answers.get('together', 1))
+    for answer in answers.values():
+        if isinstance(answer, dict) and 'together' in answer:
+            answer['gate'] = threading.Barrier(answer['together'])
     context = None
     if len(sys.argv) > 2:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
