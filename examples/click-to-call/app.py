@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Click to call: gives a page, and guest tokens that PostgreSQL issued.
+"""Click to call: serves a page, and guest tokens from PostgreSQL.
 
 It knows no SignalWire credentials, and is given no refresh token: it logs in
 as a role that may execute three functions and nothing else (schema.sql).

@@ -309,7 +309,7 @@ async def test_call(page, desk, relay, http, pictures):
 
     await page.press()
     await desk.until("call !== null")
-    check("the button calls who the schema was given",
+    check("the button calls the address that the schema was given",
           await desk.text("#status"),
           f"A visitor calls {CALLED}?channel=audio")
     check("while it rings the page connects",
@@ -359,7 +359,7 @@ async def test_call(page, desk, relay, http, pictures):
                 " strpos(call_session::text, %s) FROM call_session",
                 answer["secret"], answer["secret"]), [(True, 0)])
 
-    check("what a developer wants to know is folded away",
+    check("details for developers are folded away",
           await page.evaluate("!find('#token').checkVisibility()"))
     await page.press("summary")
     check("the page then shows the token's beginning and length",
@@ -368,7 +368,7 @@ async def test_call(page, desk, relay, http, pictures):
     check("and its header", dict(
         entry.split("=") for entry in
         (await page.text("#header")).split()), header)
-    check("and until when it is valid", await page.text("#expiry") in [
+    check("and when it expires", await page.text("#expiry") in [
         await page.evaluate(
             f"new Date({expires_at + second} * 1000)"
             ".toLocaleTimeString([], {timeStyle: 'short'})")
@@ -376,7 +376,7 @@ async def test_call(page, desk, relay, http, pictures):
     check("but not the token", await page.evaluate(
         f"document.documentElement.outerHTML.includes('{token[:100]}')"),
         False)
-    check("which is in no storage and no cookie", await page.evaluate(
+    check("the token is in no storage and no cookie", await page.evaluate(
         "[...Object.values(localStorage), ...Object.values(sessionStorage),"
         f" document.cookie].some((text) => text.includes('{token[:100]}'))"),
         False)
@@ -391,7 +391,7 @@ async def test_refresh(page, desk, relay, http, token, secret):
 
     await page.evaluate("fire()")
     again, = await relay.arrivals("signalwire.reauthenticate", 1)
-    check("a token that is good for long is used again",
+    check("a token that is valid for long is used again",
           again["token"], token)
 
     query("UPDATE call_session SET expires_at = now() + interval '2 minutes'")
@@ -405,7 +405,7 @@ async def test_refresh(page, desk, relay, http, token, secret):
           (entry["host"], entry["token"]), (HOST, row[0]))
     check("and is a guest's",
           (await decrypt(http, row[0]))["header"]["typ"], "SAT")
-    check("it is good for two hours", row[2])
+    check("it is valid for two hours", row[2])
     await page.until("keptDelays().length > 0")
     delays = await page.evaluate("keptDelays()")
     check("two minutes before that the page refreshes it again",
@@ -429,7 +429,7 @@ async def test_refresh(page, desk, relay, http, token, secret):
     check("then the refresh token is gone",
           newest("token, refresh_token"), (None, None))
     status, _, _ = await post(http, "call/refresh", secret)
-    check("and the secret is good for nothing", status, 410)
+    check("and the secret is useless", status, 410)
 
 
 async def test_endings(page, desk, relay, pictures):
@@ -447,7 +447,8 @@ async def test_endings(page, desk, relay, pictures):
     await page.press()
     await desk.until("call !== null")
     await desk.press("#decline")
-    check("when it declines nobody could take it", await page.settle(),
+    check("when the desk declines, nobody could take the call",
+          await page.settle(),
           "Nobody could take your call. Please try again in a few minutes.")
     await page.look(pictures, "5-unanswered")
 
@@ -465,7 +466,7 @@ async def test_endings(page, desk, relay, pictures):
     await page.state("connected")
     closed = len(await relay.arrivals("(closed)"))
     await page.load()
-    check("who leaves the page hangs up",
+    check("leaving the page hangs up",
           len(await relay.arrivals("(closed)", closed + 1)), closed + 1)
     await desk.idle()
 
@@ -520,9 +521,9 @@ async def test_failures(page, desk, relay, http, pictures):
         check(f"{what}: the page says so kindly", await page.call(), message)
         query(mend_it)
         phrase = HTTPStatus(status).phrase
-        check("which is all that it was told", page.responses[-1],
+        check("the browser was told nothing more", page.responses[-1],
               ("POST /call/start", status, f"{status}: {phrase}"))
-        check("and all that it shows",
+        check("and the page shows nothing more",
               await page.evaluate("find('details').hidden"))
         if message == BUSY:
             await page.load()
@@ -552,11 +553,11 @@ async def test_failures(page, desk, relay, http, pictures):
     await page.evaluate("window.old = true")
     await page.press()
     await page.until("!window.old && document.readyState === 'complete'")
-    check("whose client waits for ever loads the page again",
+    check("if its client waits for ever, the page is loaded again",
           await page.state("idle"), "idle")
     await page.press()
     await desk.take()
-    check("and when it is over the page calls",
+    check("and then the page calls",
           await page.state("connected"), "connected")
     await page.press()
     await page.settle()
@@ -568,18 +569,19 @@ async def test_limits(page, http, pictures):
     for _ in range(5):
         status, _, _ = await post(http, "call/start")
         check("a visitor gets five tokens", status, 200)
-    check("and then a friendly no", await page.call(),
+    check("and then a friendly refusal", await page.call(),
           BUSY)
     check("with the time to wait",
           (await page.text("#clock"))[:3] in ("15:", "14:"))
-    check("until when the button rests",
+    check("and until then the button is disabled",
           await page.evaluate("find('button').disabled"))
     await page.look(pictures, "8-busy")
     _, headers, _ = await post(http, "call/start")
-    check("which is in a header", 800 < int(headers["Retry-After"]) <= 900)
+    check("the time is in a header, too",
+          800 < int(headers["Retry-After"]) <= 900)
     await page.evaluate(
         "{ const now = Date.now; Date.now = () => now() + 900e3; }")
-    check("when it is over the page says so", await page.state("ready"),
+    check("when the time is over, the page says so", await page.state("ready"),
           "ready")
     forget_calls()
 
@@ -591,7 +593,7 @@ async def test_limits(page, http, pictures):
     async with http.get(SANDBOX + "/_sandbox/journal?wait=1"):
         pass
     status, headers, _ = await post(http, "call/start")
-    check("who waits for a token gets no second one",
+    check("a visitor who waits for a token gets no second one",
           (status, headers["Retry-After"]), (429, "5"))
     async with http.post(SANDBOX + "/script/hold,n=2/"):
         pass
@@ -618,17 +620,18 @@ async def test_route(http):
         status, _, body = await post(http, "call/refresh", secret)
         return status, json.loads(body)["token"] if status == 200 else None
 
-    check("a secret that nobody has been given gets nothing",
+    check("a secret that nobody was given gets nothing",
           await refresh("11111111-1111-4111-8111-111111111111"), (410, None))
-    check("nor do a token", await refresh(started["token"]), (410, None))
-    check("and nothing", await refresh(""), (410, None))
-    check("what is too long to be a secret is not read",
+    check("a token as the secret gets nothing",
+          await refresh(started["token"]), (410, None))
+    check("an empty secret gets nothing", await refresh(""), (410, None))
+    check("a text too long for a secret is not read",
           (await refresh("x" * 2000))[0], 413)
 
     query("UPDATE call_session SET expires_at = now() WHERE token = %s",
           started["token"])
     set_script("500")
-    check("while SignalWire fails there is none, for now",
+    check("while SignalWire fails, there is no new token for now",
           await refresh(), (503, None))
     query("ALTER ROLE web RESET ALL")
     both = await asyncio.gather(refresh(), refresh())
@@ -636,10 +639,11 @@ async def test_route(http):
           (both[0], both[0][1] != started["token"]), (both[1], True))
     query("UPDATE call_session SET started_at = now() - interval '4 hours'"
           " WHERE token = %s", both[0][1])
-    check("after four hours there is none", await refresh(), (410, None))
+    check("after four hours there is no new token",
+          await refresh(), (410, None))
     query("UPDATE call_session SET started_at = now(), expires_at = now(),"
           " refresh_token = token WHERE token = %s", both[0][1])
-    check("nor is there when SignalWire refuses the refresh token",
+    check("nor is there one if SignalWire refuses the refresh token",
           await refresh(), (410, None))
 
 
@@ -651,7 +655,7 @@ def test_roles():
         ("see the tokens", "SELECT token FROM call_session"),
         ("insert what it likes",
          "INSERT INTO call_session (visitor) VALUES ('127.0.0.1')"),
-        ("change who is called", "UPDATE destination SET path = '/x'"),
+        ("change whom it calls", "UPDATE destination SET path = '/x'"),
         ("be another role", "SET ROLE switchboard"),
         ("see where the API token is", "SHOW sw_guest_token.api_token_file"),
         ("send it elsewhere",
@@ -682,7 +686,7 @@ async def test_policy(page):
       })""")
     check("the page may talk to nobody else", blocked,
           ["connect-src", "https://example.com/"])
-    check("which its browser tells", len(page.complaints) > 0)
+    check("and the browser reports the attempt", len(page.complaints) > 0)
     page.complaints.clear()
 
 

@@ -37,8 +37,8 @@ export async function withClient(pool, work) {  // pool.query() closes the conne
   }
 }
 
-export async function cancel(pool, client) {    // over another connection
-  await pool.query('SELECT pg_cancel_backend($1)', [client.processID]);
+export async function cancel(canceller, client) {   // canceller: another connection
+  await canceller.query('SELECT pg_cancel_backend($1)', [client.processID]);
 }
 // end
 
