@@ -15,9 +15,9 @@
 #include "utils/resowner.h"
 
 #include "attempt.h"
+#include "exam.h"
 #include "guard.h"
 #include "outcome.h"
-#include "exam.h"
 #include "retry.h"
 #include "target.h"
 #include "timer.h"
