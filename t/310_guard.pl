@@ -343,12 +343,12 @@ is(stat_of('timed_out || state'), '6closed', 'nor are connections that take long
 close $deaf;
 
 # nor are requests that time out while others get their answers
-use_script('201-then-hang-then-hang-then-hang-then-hang-then-hang-then-hang-then-201');
-calls(1);
+use_script(repeated(4, '201,delay=900') . '-then-' . repeated(6, 'hang') . '-then-201');
+calls(4);						# as above
 $victim = session($node, "SET sw_guest_token.base_url = '$url'", "SET sw_guest_token.timeout = '4s'",
 	"SELECT count(error_code) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{6}'))");
 my $n_failed = 0;
-$sandbox->journal(7);
+$sandbox->journal(10);
 while (stat_of('timed_out') < 6)
 {
 	calls(1)->{out} eq "token true\n" or $n_failed++;
