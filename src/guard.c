@@ -456,8 +456,12 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 			g->wasted_by = GetAuthenticatedUserId();
 		return;
 	}
-	/* while others are answered, timeouts may be due to one role's requests */
-	if (cause == CAUSE_TIMED_OUT &&
+
+	/*
+	 * while others are answered, timeouts may be due to one role's requests,
+	 * and refusals to how few the server takes at a time
+	 */
+	if ((cause == CAUSE_TIMED_OUT || a->ends_refused) &&
 		a->ended_us - g->breaker.last_answer_us < sgt_silence_us(&g->breaker, true))
 		return;
 
@@ -469,27 +473,21 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 
 /*
  * Whether an attempt has failed because of this session alone: it has not even
- * sent a long request, its time limit was short, perhaps too short for sending
- * a refused request again, or nobody drove for so long that the server may have
- * given up.
+ * sent a long request, its time limit was short, or nobody drove for so long
+ * that the server may have given up.
  */
 static bool
 is_own_affair(const Guarded *g, const Limits *limits, const Attempt *a)
 {
-	int64		silence_us = sgt_silence_us(&g->breaker, true);
-	bool		is_timeout = a->end == ATTEMPT_TIMED_OUT ||
-	a->end == ATTEMPT_CONNECT_TIMED_OUT;
 	int			limit_ms = a->end == ATTEMPT_CONNECT_TIMED_OUT ?
 	limits->connect_timeout_ms : limits->timeout_ms;
 
 	if (a->is_cut_short)
 		return true;
-	if ((is_timeout || a->ends_refused) &&
-		limit_ms * INT64CONST(1000) < silence_us)
-		return true;
-	if (is_timeout)
-		return a->ended_us - sgt_waiting_since_us(a) < silence_us;
-	return a->status == 0 && a->gap_us != 0;
+	if (a->end != ATTEMPT_TIMED_OUT && a->end != ATTEMPT_CONNECT_TIMED_OUT)
+		return a->status == 0 && a->gap_us != 0;
+	return limit_ms * INT64CONST(1000) < sgt_silence_us(&g->breaker, true) ||
+		a->ended_us - sgt_waiting_since_us(a) < sgt_silence_us(&g->breaker, true);
 }
 
 static void

@@ -18,7 +18,8 @@
         HTTP/2 over TLS.  FILE is a JSON object whose member "*" says what is
         done to every stream; see serve_http2().  With "times", it is done
         only to that many streams, and all others get a pair of tokens.  With
-        "stray", these bytes follow each pair, as above.
+        "spare": N, the first N streams get that, too.  With "stray", these
+        bytes follow each pair, as above.
         With "http1", it is HTTP/1.1 over TLS, as above.  If the member "hang"
         is N, the handshakes of all connections after the first N hang.
         With "handshake", each handshake takes that many seconds more.
@@ -158,6 +159,10 @@ def serve_http2(connection, answers):
             continue
         say('*')
         action = answers['*']
+        if answers.get('spare', 0) > 0:
+            answers['spare'] -= 1
+            accepted.add(stream)
+            continue
         if 'times' in answers:
             answers['times'] -= 1
             if answers['times'] < 0:
