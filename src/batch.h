@@ -17,9 +17,9 @@
  * batch behind that later calls would drive, so the parent has to go before
  * anything else can run.  That is true of CurTransactionContext, but not of a
  * portal's contexts, which may live on when a subtransaction fails: scan.c,
- * whose batches live there, abandons them itself.  As a
- * failed transaction keeps its memory until it is rolled back, the batch also
- * ends when the resource owner that was current is released after a failure.
+ * whose batches live there, abandons them itself.  As a failed transaction
+ * keeps its memory until it is rolled back, the batch also ends when the
+ * resource owner that was current is released after a failure.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_BATCH_H

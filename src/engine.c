@@ -26,8 +26,8 @@
  *    never connected, so we look for those at the end of the turn.  (It uses
  *    two more during a name look-up that it does not report at all.)
  * 4. libcurl's memory is malloc's, never palloc's: its threads use it, too.
- * 5. If libcurl cannot go on, all attempts end with that as their outcome.  The
- *    engine is replaced once no batch has an attempt.
+ * 5. If libcurl cannot go on, all attempts end with that as their outcome.
+ *    The engine is replaced once no batch has an attempt.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

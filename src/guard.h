@@ -37,7 +37,7 @@ typedef enum GuardRole
 	GUARD_LONG_PROBE			/* and waits as long as it may */
 } GuardRole;
 
-/* What the guard keeps with a request: two facts for good, then its attempt's. */
+/* What the guard keeps with a request, and below with its attempt. */
 typedef struct GuardWatch
 {
 	GuardRole	role;

@@ -261,9 +261,9 @@ sgt_begin_stream(MemoryContext parent, TokenSink sink, void *arg)
 
 /*
  * Asks for a guest token, as soon as there is a place, and until then waits
- * and takes results.  The first valid call judges the settings.  An error of the
- * arguments is a result at once, and so is a refusal of the caller: after a
- * 401 or 403 nothing more is sent, because it would fare no better.
+ * and takes results.  The first valid call judges the settings.  An error of
+ * the arguments is a result at once, and so is a refusal of the caller: after
+ * a 401 or 403 nothing more is sent, because it would fare no better.
  */
 void
 sgt_submit_call(TokenStream *stream, const GuestTokenArgs *args, int tag)
