@@ -473,9 +473,11 @@ is_header_too_long(const Attempt *a, CURLcode code)
 }
 
 /*
- * Whether the server left the stream unprocessed the last time, too.  Up to
- * 8.0 libcurl gives up without a message if that was the last stream of a
- * session that the server has ended.
+ * Whether the server left the stream unprocessed the last time, too.  If we
+ * did not let libcurl send the request again (connection.c), that is not
+ * certain, but likely of a server that has refused it before.  Up to 8.0
+ * libcurl gives up without a message if that was the last stream of a session
+ * that the server has ended.
  */
 static bool
 ends_refused(const Attempt *a, CURLcode code)
@@ -484,7 +486,8 @@ ends_refused(const Attempt *a, CURLcode code)
 	if (code == CURLE_HTTP2 && a->reason[0] == '\0')
 		return true;
 #endif
-	return code != CURLE_OK && a->is_refused && a->n_sent > LIBCURL_REPEATS;
+	return a->is_refused && (code == CURLE_ABORTED_BY_CALLBACK ||
+							 (code != CURLE_OK && a->n_sent > LIBCURL_REPEATS));
 }
 
 static const char *
