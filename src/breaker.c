@@ -152,13 +152,16 @@ sgt_note_failure(Breaker *b, BreakerCause cause, int status, int n, int64 now)
 }
 
 /*
- * Puts off the next probe for as long as a 429 asked for.
+ * Puts off the next probe for as long as a 429 asked for, unless another has
+ * asked for longer.
  */
 void
 sgt_delay_probe(Breaker *b, int64 retry_after_s, int64 now)
 {
-	b->probe_us = now + Min(retry_after_s, MAX_RETRY_AFTER_S) * US_PER_S +
-		pg_prng_uint64_range(&pg_global_prng_state, 0, MAX_JITTER_US);
+	int64		probe_us = now + Min(retry_after_s, MAX_RETRY_AFTER_S) * US_PER_S +
+	pg_prng_uint64_range(&pg_global_prng_state, 0, MAX_JITTER_US);
+
+	b->probe_us = Max(b->probe_us, probe_us);
 }
 
 /*

@@ -88,7 +88,7 @@ static bool start_again(Request *r);
 static bool wait_for_descriptor(Request *r, bool *has_dropped);
 static void undo_attempt(Request *r);
 static int64 time_to_go_on(Request *r);
-static bool is_retry(const Request *r);
+static void tell_guard(Request *r, AttemptEnd result);
 static void make_ready(Request *r);
 static void finish(Request *r, AttemptEnd result);
 static void end_watch(Request *r, bool is_abandoned);
@@ -211,6 +211,8 @@ sgt_remove_request(Request *r)
 		sgt_stop_attempt(r->attempt, ATTEMPT_ABANDONED);
 		n_running--;
 	}
+	if (r->state == REQUEST_RUNNING || r->state == REQUEST_ENDED)
+		tell_guard(r, ATTEMPT_ABANDONED);
 	if (r->state == REQUEST_READY || r->state == REQUEST_ENDED)
 		dlist_delete(&r->queue_node);
 	stop_timer(r);
@@ -582,9 +584,9 @@ settle_ended(void)
 		if (start_again(r))
 			continue;
 		observe(r);
-		end_watch(r, false);
 		if (wait_for_descriptor(r, &has_dropped))
 			continue;
+		end_watch(r, false);
 		resume_us = time_to_go_on(r);
 		if (resume_us == NEVER)
 			finish(r, r->outcome.result);
@@ -668,8 +670,7 @@ wait_for_descriptor(Request *r, bool *has_dropped)
 
 	if (r->attempt->n_sent > 0)
 	{
-		sgt_tell_guard(r->batch->guarded, &r->batch->limits, r->attempt,
-					   ATTEMPT_ABANDONED, is_retry(r), &r->watch);
+		tell_guard(r, ATTEMPT_ABANDONED);
 		r->retry.is_repeat = r->retry.is_fresh = true;
 	}
 	undo_attempt(r);
@@ -694,29 +695,37 @@ static int64
 time_to_go_on(Request *r)
 {
 	Batch	   *batch = r->batch;
-	bool		was_retry = is_retry(r);
 	int64		resume_us = NEVER;
 
 	if (!batch->is_stopped)
 		resume_us = sgt_time_to_repeat(&r->retry, r->attempt, r->deadline_us);
+	if (resume_us != NEVER)
+	{
+		tell_guard(r, ATTEMPT_ABANDONED);
+		r->retry.is_repeat = true;
+		return resume_us;
+	}
 
-	/* how an attempt ends that is repeated says nothing yet */
-	sgt_tell_guard(batch->guarded, &batch->limits, r->attempt,
-				   resume_us == NEVER ? r->outcome.result : ATTEMPT_ABANDONED,
-				   was_retry, &r->watch);
-	if (resume_us == NEVER && !batch->is_stopped && !r->exam &&
-		r->watch.role == GUARD_ORDINARY)
-		resume_us = sgt_time_to_retry(&r->retry, r->attempt, r->outcome.result,
-									  r->outcome.n_attempts, r->deadline_us,
-									  &batch->limits, batch->guarded);
-	return resume_us;
+	tell_guard(r, r->outcome.result);
+	if (batch->is_stopped || r->exam || r->watch.role != GUARD_ORDINARY)
+		return NEVER;
+	return sgt_time_to_retry(&r->retry, r->attempt, r->outcome.result,
+							 r->outcome.n_attempts, r->deadline_us,
+							 &batch->limits, batch->guarded);
 }
 
-/* Whether the last attempt was a retry, and no repeat of what it sent. */
-static bool
-is_retry(const Request *r)
+/*
+ * Tells the guard about an attempt that has ended.  One that is repeated, or
+ * whose owner is gone, counts as abandoned: how it ended says nothing, but
+ * what was sent was sent.
+ */
+static void
+tell_guard(Request *r, AttemptEnd result)
 {
-	return r->outcome.n_attempts > 1 && !r->retry.is_repeat;
+	bool		is_retry = r->outcome.n_attempts > 1 && !r->retry.is_repeat;
+
+	sgt_tell_guard(r->batch->guarded, &r->batch->limits, r->attempt, result,
+				   is_retry, &r->watch);
 }
 
 /*

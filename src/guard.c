@@ -399,7 +399,7 @@ void
 sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
 			   AttemptEnd result, bool is_retry, const GuardWatch *watch)
 {
-	if (g == NULL)
+	if (area == NULL || g == NULL)
 		return;
 	SpinLockAcquire(&area->mutex);
 	g->counters.requests += a->n_sent;

@@ -58,7 +58,6 @@ sgt_time_to_repeat(Retry *retry, const Attempt *a, int64 deadline_us)
 			return NEVER;
 		retry->is_fresh = true;
 	}
-	retry->is_repeat = true;
 	return resume_us;
 }
 

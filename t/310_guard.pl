@@ -113,6 +113,9 @@ use_script('429,retry-after=4000');
 calls(10);
 is(stat_of("next_probe BETWEEN now() + interval '30 s' AND now() + interval '61 s'"),
 	't', 'for a minute at most');
+use_script(repeated(15, '429,retry-after=30') . '-then-429,retry-after=1,delay=500');
+run_sql("SELECT count(*) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, ARRAY[16]))");
+is(stat_of("next_probe > now() + interval '15 s'"), 't', 'and if several ask, the longest counts');
 use_script('503,retry-after=30');
 calls(5);
 is(stat_of("next_probe < now() + interval '2 s'"), 't', 'a 503 does not ask for that');
@@ -133,7 +136,7 @@ use_script('hang');
 calls(6, "SET sw_guest_token.timeout = '50ms'");
 is(stat_of('timed_out || state'), '6closed', 'nor is a time limit that is short');
 calls(6, "SET statement_timeout = '50ms'");
-is(stat_of('cancelled || state'), '6closed', 'nor a cancel');
+is(stat_of('cancelled || state || requests'), '6closed12', 'nor a cancel, though what was sent is counted');
 use_script(repeated(4, '503') . '-then-422-then-' . repeated(4, '503'));
 calls(9);
 is($sandbox->attempts . stat_of('state'), '9closed', 'any other answer clears the points');
@@ -729,7 +732,7 @@ foreach my $end ('TERM', 'KILL')
 		next;
 	}
 	wait_for_stat('sessions = 0');
-	is(stat_of("calls || ' ' || cancelled"), '1 1', 'one that was ended is no more, and its call is counted');
+	is(stat_of("concat_ws(' ', calls, requests, cancelled)"), '1 1 1', 'one that was ended is no more, and its call and request are counted');
 }
 
 #
