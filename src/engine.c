@@ -711,8 +711,6 @@ static int
 close_socket(void *arg, curl_socket_t sock)
 {
 	(void) arg;
-	if (sgt_is_hung_up(sock))
-		sgt_note_hang_up(&engine.running, sgt_local_port(sock));
 	forget_socket(sock);
 	return close(sock);
 }

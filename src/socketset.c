@@ -36,11 +36,6 @@
 
 #include "socketset.h"
 
-/* Where it is not defined, POLLHUP tells the same. */
-#ifndef POLLRDHUP
-#define POLLRDHUP	0
-#endif
-
 static WatchedSocket *find_socket(SocketSet *set, int socket);
 static bool change_events(int set, int socket, int old_events,
 						  int new_events);
@@ -198,18 +193,6 @@ sgt_local_port(int socket)
 		return 0;
 	return ntohs(address.any.sa_family == AF_INET6 ? address.ipv6.sin6_port :
 				 address.ipv4.sin_port);
-}
-
-/*
- * Whether the other side has ended the connection of a socket, even if not
- * all that came before has been read.
- */
-bool
-sgt_is_hung_up(int socket)
-{
-	struct pollfd s = {.fd = socket,.events = POLLRDHUP};
-
-	return poll(&s, 1, 0) > 0;
 }
 
 /*

@@ -52,7 +52,6 @@ extern bool sgt_add_socket(SocketSet *set, int socket);
 extern bool sgt_remove_socket(SocketSet *set, int socket);
 extern void sgt_cut_sockets(const SocketSet *set);
 extern int	sgt_local_port(int socket);
-extern bool sgt_is_hung_up(int socket);
 extern bool sgt_has_unsent(int socket);
 extern void sgt_note_idle(SocketSet *set, int socket, int local_port);
 extern bool sgt_has_stray_input(const SocketSet *set, int local_port);
