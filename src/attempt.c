@@ -320,17 +320,10 @@ add_header(Attempt *a, const char *name, const char *value)
 
 /* Notes that libcurl is getting its first turn in a long time. */
 void
-sgt_note_idle_time(dlist_head *running, int64 now)
+sgt_note_gap(Attempt *a, int64 now)
 {
-	dlist_iter	iter;
-
-	dlist_foreach(iter, running)
-	{
-		Attempt    *a = dlist_container(Attempt, node, iter.cur);
-
-		a->gap_us = now;
-		a->is_starved |= a->n_sockets > 0 && !a->is_sent;
-	}
+	a->gap_us = now;
+	a->is_starved |= a->n_sockets > 0 && !a->is_sent;
 }
 
 /* Whether the request is long and has not entirely reached the other side. */

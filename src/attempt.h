@@ -2,9 +2,9 @@
  * attempt.h
  *		One exchange of a request for a response, over one easy handle.
  *
- * The functions are for engine.c.  drive.c also reports attempts, and guard.c
- * asks how long they have waited.  Whoever reads an outcome needs the type
- * AttemptEnd.
+ * The functions are for engine.c.  drive.c also reports attempts and notes
+ * gaps, and guard.c asks how long they have waited.  Whoever reads an outcome
+ * needs the type AttemptEnd.
  *-------------------------------------------------------------------------
  */
 #ifndef SGT_ATTEMPT_H
@@ -151,7 +151,7 @@ sgt_waiting_since_us(const Attempt *a)
 /* These raise nothing. */
 extern void sgt_free_attempt(Attempt *a);
 extern bool sgt_prepare_attempt(Attempt *a, const AttemptOptions *options);
-extern void sgt_note_idle_time(dlist_head *running, int64 now);
+extern void sgt_note_gap(Attempt *a, int64 now);
 extern bool sgt_is_sending(const Attempt *a);
 extern void sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code);
 extern AttemptEnd sgt_classify_attempt(const Attempt *a, CURLcode code);

@@ -205,7 +205,6 @@ sgt_submit_request(Batch *batch, const char *body, int tag, bool is_exam)
 		r->exam = MemoryContextAllocZero(batch->context, sizeof(AttemptExam));
 	r->retry.is_fresh = is_exam;
 	r->batch = batch;
-	sgt_init_timer(&r->timer);
 	sgt_begin_outcome(&r->outcome);
 	sgt_add_request(r);
 	return r;
@@ -274,15 +273,4 @@ sgt_wait_for_any(Batch *batch)
 	r = dlist_container(Request, node, dlist_pop_head_node(&batch->done));
 	dlist_push_tail(&batch->handed_out, &r->node);
 	return r;
-}
-
-/*
- * Waits until fewer than n requests are on their way, no matter whose, so
- * that the batch can have one more.
- */
-void
-sgt_wait_for_place(Batch *batch, int n)
-{
-	while (sgt_count_pending() >= n)
-		sgt_drive(batch);
 }

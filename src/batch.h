@@ -37,7 +37,6 @@ extern Request *sgt_submit_request(Batch *batch, const char *body, int tag,
 								   bool is_exam);
 extern void sgt_wait_for_request(Request *request);
 extern Request *sgt_wait_for_any(Batch *batch);
-extern void sgt_wait_for_place(Batch *batch, int n);
 
 /* These raise nothing. */
 extern bool sgt_is_any_done(const Batch *batch);

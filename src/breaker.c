@@ -18,22 +18,21 @@
 #include "postgres.h"
 
 #include "common/pg_prng.h"
+#include "datatype/timestamp.h"
 
 #include "breaker.h"
 #include "messages.h"
 
-#define US_PER_S			INT64CONST(1000000)
-
 /* Shorter times count neither as silence nor as slow. */
-#define MIN_SILENCE_US		US_PER_S
-#define SLOW_US				US_PER_S
+#define MIN_SILENCE_US		USECS_PER_SEC
+#define SLOW_US				USECS_PER_SEC
 
 /*
  * Without a connection, shorter times do not count as silence, either: TCP
  * takes a second to repeat a packet that was lost, and libcurl half of
  * connect_timeout to go on to another address.
  */
-#define MIN_UNCONNECTED_US	(3 * US_PER_S)
+#define MIN_UNCONNECTED_US	(3 * USECS_PER_SEC)
 
 #define MAX_POINTS			10
 #define POINTS_OF_FAILURE	2
@@ -158,7 +157,7 @@ sgt_note_failure(Breaker *b, BreakerCause cause, int status, int n, int64 now)
 void
 sgt_delay_probe(Breaker *b, int64 retry_after_s, int64 now)
 {
-	int64		probe_us = now + Min(retry_after_s, MAX_RETRY_AFTER_S) * US_PER_S +
+	int64		probe_us = now + Min(retry_after_s, MAX_RETRY_AFTER_S) * USECS_PER_SEC +
 	pg_prng_uint64_range(&pg_global_prng_state, 0, MAX_JITTER_US);
 
 	b->probe_us = Max(b->probe_us, probe_us);

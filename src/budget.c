@@ -8,16 +8,16 @@
  */
 #include "postgres.h"
 
-#include "budget.h"
+#include "datatype/timestamp.h"
 
-#define MINUTE_US			INT64CONST(60000000)
+#include "budget.h"
 
 /*
  * Takes a token out of a role's bucket; false if there is none.
  *
- * The search for a role begins at the place that its OID names, and ends at
- * one that was never used.  A full bucket needs no place.  A role that finds
- * no place is refused, because it would otherwise have no limit.
+ * The search for a role begins at the entry that its OID names, and ends at
+ * one that was never used.  A full bucket needs no entry.  A role that finds
+ * no entry is refused, because it would otherwise have no limit.
  */
 bool
 sgt_spend(Budget *budgets, Oid role, int tokens_per_minute, int64 now)
@@ -30,24 +30,24 @@ sgt_spend(Budget *budgets, Oid role, int tokens_per_minute, int64 now)
 		return true;
 	for (int i = 0; i < SGT_N_BUDGETS; i++)
 	{
-		Budget	   *place = &budgets[(role + i) % SGT_N_BUDGETS];
+		Budget	   *entry = &budgets[(role + i) % SGT_N_BUDGETS];
 
-		if (place->role == role)
+		if (entry->role == role)
 		{
-			budget = place;
+			budget = entry;
 			break;
 		}
-		if (budget == NULL && place->full_us <= now)
-			budget = place;
-		if (!OidIsValid(place->role))
+		if (budget == NULL && entry->full_us <= now)
+			budget = entry;
+		if (!OidIsValid(entry->role))
 			break;
 	}
 	if (budget == NULL)
 		return false;
 
-	cost_us = MINUTE_US / tokens_per_minute;
+	cost_us = USECS_PER_MINUTE / tokens_per_minute;
 	full_us = cost_us + (budget->role == role ? Max(budget->full_us, now) : now);
-	if (full_us > now + MINUTE_US)
+	if (full_us > now + USECS_PER_MINUTE)
 		return false;
 	budget->role = role;
 	budget->full_us = full_us;

@@ -236,12 +236,10 @@ put_guard(ReturnSetInfo *result, const Target *target)
 	Guarded    *guarded = target ? sgt_find_guarded(target) : NULL;
 	GuardSnapshot snapshot = {0};
 	BreakerState *state = &snapshot.state;
-	Limits		limits;
 
-	sgt_read_limits(&limits);
 	if (guarded)
-		sgt_take_snapshot(guarded, &limits, &snapshot);
-	if (!sgt_has_guard())
+		sgt_take_snapshot(guarded, sgt_get_limits(), &snapshot);
+	if (!sgt_is_preloaded())
 		put_step(result, "guard", true, 0,
 				 _("Nothing is guarded: the server has not preloaded the library."),
 				 NULL);

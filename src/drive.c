@@ -80,7 +80,7 @@ static bool collect_ended(bool read_sockets);
 static void note_end(Request *r);
 static void expire_overdue(void);
 static void settle_ended(void);
-static void leave_all(void);
+static void step_all_aside(void);
 static void come_back(void);
 static void report(const Request *r);
 static void observe(Request *r);
@@ -159,8 +159,8 @@ sgt_rest_batch(Batch *batch)
 }
 
 /*
- * The same for a moment, such as while something may raise: the batch keeps
- * its place, and its probe its lease.
+ * The same for a moment, such as while something may raise: the batch is not
+ * turned away when it comes back, and its probe keeps its lease.
  */
 void
 sgt_step_aside(Batch *batch)
@@ -252,7 +252,7 @@ void
 sgt_check_for_interrupts(void)
 {
 	if (INTERRUPTS_PENDING_CONDITION())
-		leave_all();
+		step_all_aside();
 	CHECK_FOR_INTERRUPTS();
 	come_back();
 }
@@ -262,7 +262,7 @@ sgt_check_for_interrupts(void)
  * batch that survives it comes back as it goes on.
  */
 static void
-leave_all(void)
+step_all_aside(void)
 {
 	dlist_iter	iter;
 
@@ -356,7 +356,6 @@ skip_gap(int64 now)
 	dlist_iter	batches;
 	dlist_iter	iter;
 
-	sgt_note_gap(now);
 	dlist_foreach(batches, &open_batches)
 	{
 		dlist_foreach(iter, &dlist_container(Batch, node, batches.cur)->pending)
@@ -364,10 +363,12 @@ skip_gap(int64 now)
 			Request    *r = dlist_container(Request, node, iter.cur);
 			int64		wake_us = r->timer.wake_us;
 
+			if (r->state == REQUEST_RUNNING)
+				sgt_note_gap(r->attempt, now);
 			if (r->deadline_us == 0)
 				continue;
 			r->deadline_us += gap_us;
-			if (wake_us != NEVER && r->state != REQUEST_PAUSED)
+			if (wake_us != 0 && r->state != REQUEST_PAUSED)
 				set_timer(r, wake_us + gap_us);
 		}
 	}
@@ -437,9 +438,9 @@ is_let_through(Request *r, int64 now)
 		return true;
 	if (r->was_asked)
 	{
-		bool		is_retry = r->outcome.n_attempts > 0 && !r->retry.is_repeat;
+		bool		will_retry = r->outcome.n_attempts > 0 && !r->retry.is_repeat;
 
-		if (!sgt_may_go_on(batch->guarded, &batch->limits, &r->watch, is_retry,
+		if (!sgt_may_go_on(batch->guarded, &batch->limits, &r->watch, will_retry,
 						   now, &r->outcome.suspension))
 		{
 			finish(r, r->deadline_us == 0 ? ATTEMPT_SUSPENDED : r->outcome.result);
@@ -607,7 +608,7 @@ settle_ended(void)
 static void
 report(const Request *r)
 {
-	leave_all();
+	step_all_aside();
 	sgt_report_attempt(r->attempt, r->tag, r->outcome.n_attempts);
 	come_back();
 }

@@ -469,13 +469,6 @@ sgt_next_ended(void)
 	return a;
 }
 
-/* Notes that libcurl is getting its first turn in a long time. */
-void
-sgt_note_gap(int64 now)
-{
-	sgt_note_idle_time(&engine.running, now);
-}
-
 /*
  * Turns
  */

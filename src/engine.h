@@ -21,7 +21,6 @@ extern Attempt *sgt_take_attempt(void *owner);
 extern void sgt_release_attempt(Attempt *a);
 extern void sgt_tidy_engine(void);
 extern bool sgt_drop_idle_connections(void);
-extern void sgt_note_gap(int64 now);
 
 /* These enclose a turn. */
 extern void sgt_begin_turn(void);

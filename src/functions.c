@@ -34,15 +34,8 @@
 
 SGT_MODULE_MAGIC("sw_guest_token", SGT_VERSION);
 
-/* The attributes of sw_guest_token_request */
-enum
-{
-	REQUEST_ADDRESSES,
-	REQUEST_EXPIRE_AT,
-	REQUEST_REGION,
-	REQUEST_CH,
-	N_REQUEST_ATTRIBUTES
-};
+/* The attributes of sw_guest_token_request, which are the first arguments */
+#define N_REQUEST_ATTRIBUTES	4
 
 /* One call of sw_create_guest_tokens() */
 typedef struct RequestScan
@@ -191,7 +184,7 @@ sw_create_guest_tokens(PG_FUNCTION_ARGS)
 		sgt_submit_call(stream, &args, ++ordinality);
 	while (sgt_take_result(stream))
 		;
-	sgt_end_stream(stream);
+	sgt_abandon_calls(stream);
 
 	MemoryContextDelete(scan.context);
 	array_free_iterator(scan.iterator);
@@ -228,8 +221,7 @@ next_request(RequestScan *scan, GuestTokenArgs *args)
 	MemoryContext oldcontext;
 	Datum		request;
 	HeapTupleData tuple;
-	Datum		values[N_REQUEST_ATTRIBUTES];
-	bool		nulls[N_REQUEST_ATTRIBUTES];
+	NullableDatum values[SGT_N_ARGS] = {0};
 
 	memset(args, 0, sizeof(*args));
 	if (!array_iterate(scan->iterator, &request, &args->is_null))
@@ -244,17 +236,11 @@ next_request(RequestScan *scan, GuestTokenArgs *args)
 	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
 	ItemPointerSetInvalid(&tuple.t_self);
 	tuple.t_tableOid = InvalidOid;
-	heap_deform_tuple(&tuple, scan->desc, values, nulls);
-
-	if (!nulls[REQUEST_ADDRESSES])
-		args->addresses = DatumGetArrayTypeP(values[REQUEST_ADDRESSES]);
-	args->has_expire_at = !nulls[REQUEST_EXPIRE_AT];
-	if (args->has_expire_at)
-		args->expire_at = DatumGetInt32(values[REQUEST_EXPIRE_AT]);
-	if (!nulls[REQUEST_REGION])
-		args->region = DatumGetTextPP(values[REQUEST_REGION]);
-	if (!nulls[REQUEST_CH])
-		args->ch = DatumGetTextPP(values[REQUEST_CH]);
+	for (int i = 0; i < N_REQUEST_ATTRIBUTES; i++)
+		values[i].value = heap_getattr(&tuple, i + 1, scan->desc,
+									   &values[i].isnull);
+	values[N_REQUEST_ATTRIBUTES].isnull = true; /* expires_in */
+	sgt_get_args(values, args);
 	MemoryContextSwitchTo(oldcontext);
 	return true;
 }

@@ -8,17 +8,17 @@
  * no session is left for other work.  So the sessions share what they learn, and
  * fail at once where waiting would be of no use.  Nobody queues here.
  *
- * All of it is in one small area of shared memory: a place for each target
+ * All of it is in one small area of shared memory: an entry for each target
  * that the server's sessions call, and what each role with a budget has used
  * of it.  breaker.c judges whether a target works.  This file tells it how
  * attempts have ended, counts sessions and calls, and writes the log.  It
  * knows nothing of batches.
  *
  * 1. One spinlock protects the area.  It is held for a few lines that cannot
- *    raise, take no other lock, and loop over nothing but the places, the
+ *    raise, take no other lock, and loop over nothing but the entries, the
  *    budgets, and the characters of a new target's URL.
- * 2. A target keeps its place until the server stops, so that a pointer to it
- *    stays valid.  A target that finds no place is not guarded.
+ * 2. A target keeps its entry until the server stops, so that a pointer to it
+ *    stays valid.  A target that finds no entry is not guarded.
  * 3. A session keeps account of what it has added to "sessions" and "n_late",
  *    and takes it back when it exits, however it exits.  If it cannot
  *    (SIGKILL), PostgreSQL re-creates all shared memory.
@@ -40,13 +40,11 @@
 #include "guard.h"
 #include "messages.h"
 
-#define US_PER_S			INT64CONST(1000000)
-
 /* How often a waiting request looks at what other sessions know. */
 #define LOOK_US				(250 * 1000)
 
 /* How long after a probe the next is due, if the probe has that much time. */
-#define LEASE_US			US_PER_S
+#define LEASE_US			USECS_PER_SEC
 
 /* A target, as the sessions share it. */
 struct Guarded
@@ -151,13 +149,7 @@ start_area(void)
 	LWLockRelease(AddinShmemInitLock);
 }
 
-bool
-sgt_has_guard(void)
-{
-	return area != NULL;
-}
-
-/* The place of a target; NULL if there is none. */
+/* The entry of a target; NULL if there is none. */
 Guarded    *
 sgt_find_guarded(const Target *target)
 {
@@ -202,17 +194,17 @@ sgt_find_guarded(const Target *target)
 /*
  * Enters a call; false if this session is one too many.  There is no limit as
  * long as the API answers in time: a burst does no harm then.  Nor is there
- * one for a session that has been inside and keeps its place.
+ * one for a session that only comes back.
  */
 bool
-sgt_enter_guard(Guarded *g, const Limits *limits, bool keeps_place)
+sgt_enter_guard(Guarded *g, const Limits *limits, bool comes_back)
 {
 	bool		is_crowded;
 
 	if (g == NULL || find_own_share(g)->n_batches++ > 0)
 		return true;
 	SpinLockAcquire(&area->mutex);
-	is_crowded = !keeps_place && limits->max_sessions > 0 &&
+	is_crowded = !comes_back && limits->max_sessions > 0 &&
 		g->sessions >= limits->max_sessions &&
 		(g->n_late > 0 || sgt_is_slow(&g->breaker));
 	g->sessions += !is_crowded;
@@ -531,7 +523,7 @@ sgt_report_guard(void)
 		ereport(LOG_SERVER_ONLY,
 				(errmsg("requests to SignalWire are resumed"),
 				 errdetail("The target is %s.  They were suspended for %.1f s.",
-						   change.url, (double) change.open_us / US_PER_S),
+						   change.url, (double) change.open_us / USECS_PER_SEC),
 				 errhidestmt(true), errhidecontext(true)));
 }
 
@@ -609,9 +601,9 @@ void
 sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
 {
 	bool		is_locking = watch->locked_since_us != 0;
-	bool		makes_place = is_abandoned && is_probe(watch);
+	bool		makes_way = is_abandoned && is_probe(watch);
 
-	if (area && g && (watch->is_late || is_locking || makes_place))
+	if (area && g && (watch->is_late || is_locking || makes_way))
 	{
 		int64		now = sgt_now_us();
 		int64		next_us = now + (is_locking ?
@@ -621,7 +613,7 @@ sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
 		if (find_own_share(g)->n_batches > 0)
 			g->n_late -= watch->is_late;
 		/* unless there has been another probe since */
-		if (makes_place && g->breaker.probe_us == watch->leased_until_us)
+		if (makes_way && g->breaker.probe_us == watch->leased_until_us)
 		{
 			g->wasted_by = GetAuthenticatedUserId();
 			g->breaker.probe_us = Min(g->breaker.probe_us, next_us);

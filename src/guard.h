@@ -89,14 +89,13 @@ typedef struct GuardSnapshot
 } GuardSnapshot;
 
 extern void sgt_install_guard(void);
-extern bool sgt_has_guard(void);
 
 /* These may raise. */
 extern Guarded *sgt_find_guarded(const Target *target);
 extern void sgt_report_guard(void);
 
 /* These raise nothing. */
-extern bool sgt_enter_guard(Guarded *g, const Limits *limits, bool keeps_place);
+extern bool sgt_enter_guard(Guarded *g, const Limits *limits, bool comes_back);
 extern void sgt_leave_guard(Guarded *g);
 extern bool sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded,
 						  int64 now, GuardWatch *watch, AttemptEnd *refusal,

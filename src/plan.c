@@ -45,7 +45,7 @@ static PlannedStmt *plan_query(Query *parse, const char *query_string,
 							   ParamListInfo params SGT_PLANNER_PARAM);
 static void rewrite_statement(PlannedStmt *stmt, const Mentioned *mentions);
 static void look_at(Rewrite *rw, Plan *plan);
-static void visit(Rewrite *rw, Plan **link, Demand demand);
+static Plan *visit(Rewrite *rw, Plan *plan, Demand demand);
 static void visit_list(Rewrite *rw, List *plans, Demand demand);
 static void visit_append(Rewrite *rw, Append *append, Demand demand);
 static Demand demand_of_limit(const Limit *limit, Demand demand);
@@ -146,7 +146,7 @@ rewrite_statement(PlannedStmt *stmt, const Mentioned *mentions)
 	look_at(&rw, stmt->planTree);
 	foreach(lc, stmt->subplans)
 		look_at(&rw, lfirst(lc));
-	visit(&rw, &stmt->planTree, by_run);
+	stmt->planTree = visit(&rw, stmt->planTree, by_run);
 	visit_list(&rw, stmt->subplans, unknown);
 }
 
@@ -179,20 +179,19 @@ look_at(Rewrite *rw, Plan *plan)
  */
 
 /*
- * Puts nodes into a plan, the lowest first.
+ * Puts nodes into a plan, the lowest first, and returns what takes its place.
  */
-static void
-visit(Rewrite *rw, Plan **link, Demand demand)
+static Plan *
+visit(Rewrite *rw, Plan *plan, Demand demand)
 {
 	const Demand all = {.is_known = true};
 	const Demand unknown = {.is_known = false};
 	bool		takes_all = demand.is_known && demand.bounds == 0;
-	Plan	   *plan = *link;
 	Demand		outer = unknown;
-	Demand		inner = unknown;
+	Plan	   *result;
 
 	if (plan == NULL)
-		return;
+		return NULL;
 	check_stack_depth();
 	CHECK_FOR_INTERRUPTS();
 	switch (nodeTag(plan))
@@ -224,8 +223,8 @@ visit(Rewrite *rw, Plan **link, Demand demand)
 		case T_SubqueryScan:
 			outer = demand;
 			outer.passes_limit &= plan->qual == NIL;
-			visit(rw, &((SubqueryScan *) plan)->subplan, outer);
-			outer = unknown;
+			((SubqueryScan *) plan)->subplan =
+				visit(rw, ((SubqueryScan *) plan)->subplan, outer);
 			break;
 		case T_Append:
 			visit_append(rw, (Append *) plan, demand);
@@ -252,14 +251,15 @@ visit(Rewrite *rw, Plan **link, Demand demand)
 		default:
 			break;
 	}
-	visit(rw, &plan->lefttree, outer);
-	visit(rw, &plan->righttree, inner);
+	plan->lefttree = visit(rw, plan->lefttree, outer);
+	plan->righttree = visit(rw, plan->righttree, unknown);
 
 	if (!demand.is_known)
-		return;
-	sgt_wrap_target_list(rw, link, &demand);
-	if (*link == plan && sgt_is_lateral(rw, plan))
-		sgt_replace_loop(rw, link, &demand);
+		return plan;
+	result = sgt_wrap_target_list(rw, plan, &demand);
+	if (result == plan && sgt_is_lateral(rw, plan))
+		result = sgt_replace_loop(rw, (NestLoop *) plan, &demand);
+	return result;
 }
 
 static void
@@ -268,12 +268,7 @@ visit_list(Rewrite *rw, List *plans, Demand demand)
 	ListCell   *lc;
 
 	foreach(lc, plans)
-	{
-		Plan	   *plan = lfirst(lc);
-
-		visit(rw, &plan, demand);
-		lfirst(lc) = plan;
-	}
+		lfirst(lc) = visit(rw, lfirst(lc), demand);
 }
 
 /*
@@ -287,8 +282,6 @@ visit_append(Rewrite *rw, Append *append, Demand demand)
 
 	foreach(lc, append->appendplans)
 	{
-		Plan	   *plan = lfirst(lc);
-
 		if (lc != list_head(append->appendplans) || append->nasyncplans > 0)
 		{
 			if (demand.bounds & SCAN_BOUND_BY_LIMIT)
@@ -296,8 +289,7 @@ visit_append(Rewrite *rw, Append *append, Demand demand)
 			else if (demand.bounds & SCAN_BOUND_BY_RUN)
 				demand.bounds |= SCAN_BOUND_BY_OTHERS;
 		}
-		visit(rw, &plan, demand);
-		lfirst(lc) = plan;
+		lfirst(lc) = visit(rw, lfirst(lc), demand);
 	}
 }
 

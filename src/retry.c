@@ -85,7 +85,7 @@ sgt_time_to_retry(Retry *retry, const Attempt *a, AttemptEnd result,
 	{
 		if (a->retry_after_s > MAX_RETRY_AFTER_S)
 			return NEVER;
-		resume_us += a->retry_after_s * INT64CONST(1000000);
+		resume_us += a->retry_after_s * USECS_PER_SEC;
 	}
 	else
 		resume_us += back_off(n_attempts - 1);

@@ -47,21 +47,15 @@ typedef struct ListCall
 	FunctionScan *scan;			/* the sub-select, if it is one */
 	List	   *params;			/* that get its columns, in UPDATE */
 	bool		is_used;		/* each row uses one of them */
+	List	   *sites;			/* the list's nodes that stand for it */
+	AttrNumber	number;			/* of its column in the scan tuple */
 } ListCall;
-
-/* An expression that stands for a call */
-typedef struct CallSite
-{
-	const Node *node;
-	ListCall   *call;
-} CallSite;
 
 /* A target list that is being rewritten */
 typedef struct TargetList
 {
 	Rewrite    *rw;
 	List	   *calls;			/* ListCalls */
-	List	   *sites;			/* CallSites */
 	List	   *columns;		/* for the child */
 	bool		has_too_many;	/* columns for a tuple */
 } TargetList;
@@ -84,13 +78,12 @@ static bool is_volatile(Oid function, void *context);
 static ListCall *add_call(TargetList *list, FuncExpr *func, int field);
 static ListCall *add_subselect(TargetList *list, const SubPlan *subplan);
 static Node *replace_params(Node *node, void *context);
-static void add_site(TargetList *list, const void *node, ListCall *call);
 static ListCall *find_site(const TargetList *list, const Node *node);
 static ListCall *find_param(const TargetList *list, const Node *node,
 							int *number);
 static bool mentions_site(Node *node, void *context);
 static Node *move_up(Node *node, void *context);
-static Node *get_call_var(const TargetList *list, const ListCall *call);
+static Node *get_call_var(const ListCall *call);
 static Node *get_field(Node *composite, const Var *var);
 static Node *get_column(TargetList *list, Node *node, int varno, int offset);
 static void set_scan_call(const Rewrite *rw, ScanCall *call, FuncExpr *func,
@@ -105,12 +98,11 @@ static Node *move_lateral(Node *node, void *context);
 /*
  * Puts a node above a plan whose target list has calls, if that can be done.
  */
-void
-sgt_wrap_target_list(Rewrite *rw, Plan **link, const Demand *demand)
+Plan	   *
+sgt_wrap_target_list(Rewrite *rw, Plan *plan, const Demand *demand)
 {
 	TargetList	state = {.rw = rw};
 	TargetList *list = &state;
-	Plan	   *plan = *link;
 	List	   *targetlist = plan->targetlist;
 	List	   *result = NIL;
 	ScanCall   *calls;
@@ -119,11 +111,11 @@ sgt_wrap_target_list(Rewrite *rw, Plan **link, const Demand *demand)
 	bool		is_used = true;
 
 	if (!has_target_list(plan) || find_multiexprs(list, targetlist) || find_calls((Node *) targetlist, list))
-		return;
+		return plan;
 	foreach(lc, list->calls)
 		is_used &= ((ListCall *) lfirst(lc))->is_used;
 	if (list->calls == NIL || !is_used)
-		return;
+		return plan;
 
 	/* the calls' arguments are the first columns */
 	calls = palloc0(list_length(list->calls) * sizeof(ScanCall));
@@ -145,13 +137,13 @@ sgt_wrap_target_list(Rewrite *rw, Plan **link, const Demand *demand)
 		result = lappend(result, tle);
 	}
 	if (list->has_too_many)
-		return;
+		return plan;
 
 	plan->targetlist = list->columns;
 	if (!sgt_is_pure(rw, plan))
 	{
 		plan->targetlist = targetlist;
-		return;
+		return plan;
 	}
 	cscan = sgt_make_scan(plan, plan, calls, list_length(list->calls),
 						  demand->passes_limit ?
@@ -159,7 +151,7 @@ sgt_wrap_target_list(Rewrite *rw, Plan **link, const Demand *demand)
 						  demand->limit);
 	cscan->scan.plan.plan_node_id = rw->next_plan_id++;
 	cscan->scan.plan.targetlist = result;
-	*link = (Plan *) cscan;
+	return (Plan *) cscan;
 }
 
 /*
@@ -316,7 +308,7 @@ add_call(TargetList *list, FuncExpr *func, int field)
 			call->fields && !list_member_int(call->fields, field))
 		{
 			call->fields = lappend_int(call->fields, field);
-			add_site(list, func, call);
+			call->sites = lappend(call->sites, func);
 			return call;
 		}
 	}
@@ -328,8 +320,9 @@ add_call(TargetList *list, FuncExpr *func, int field)
 	call->func = copyObject(func);
 	call->fields = field > 0 ? list_make1_int(field) : NIL;
 	call->is_used = true;
+	call->sites = list_make1(func);
 	list->calls = lappend(list->calls, call);
-	add_site(list, func, call);
+	call->number = list_length(list->calls);
 	return call;
 }
 
@@ -363,7 +356,7 @@ add_subselect(TargetList *list, const SubPlan *subplan)
 	if (call)
 	{
 		call->scan = scan;
-		add_site(list, subplan, call);
+		call->sites = lappend(call->sites, (void *) subplan);
 	}
 	return call;
 }
@@ -391,27 +384,17 @@ replace_params(Node *node, void *context)
 	return copyObject(node);
 }
 
-static void
-add_site(TargetList *list, const void *node, ListCall *call)
-{
-	CallSite   *site = palloc(sizeof(CallSite));
-
-	site->node = node;
-	site->call = call;
-	list->sites = lappend(list->sites, site);
-}
-
 static ListCall *
 find_site(const TargetList *list, const Node *node)
 {
 	ListCell   *lc;
 
-	foreach(lc, list->sites)
+	foreach(lc, list->calls)
 	{
-		const CallSite *site = lfirst(lc);
+		ListCall   *call = lfirst(lc);
 
-		if (site->node == node)
-			return site->call;
+		if (list_member_ptr(call->sites, node))
+			return call;
 	}
 	return NULL;
 }
@@ -471,13 +454,13 @@ move_up(Node *node, void *context)
 		return NULL;
 	call = find_site(list, node);
 	if (call && IsA(node, FuncExpr))
-		return get_call_var(list, call);
+		return get_call_var(call);
 	if (call && ((SubPlan *) node)->subLinkType == MULTIEXPR_SUBLINK)
 		return (Node *) makeNullConst(RECORDOID, -1, InvalidOid);
 	if (call == NULL)
 		call = find_param(list, node, &number);
 	if (call)
-		return get_field(get_call_var(list, call),
+		return get_field(get_call_var(call),
 						 (Var *) list_nth_node(TargetEntry,
 											   call->scan->scan.plan.targetlist,
 											   number)->expr);
@@ -490,19 +473,10 @@ move_up(Node *node, void *context)
  * The column that holds what a call returns.
  */
 static Node *
-get_call_var(const TargetList *list, const ListCall *call)
+get_call_var(const ListCall *call)
 {
-	int			number = 1;
-	ListCell   *lc;
-
-	foreach(lc, list->calls)
-	{
-		if (lfirst(lc) == call)
-			break;
-		number++;
-	}
-	return (Node *) makeVar(INDEX_VAR, number, call->func->funcresulttype, -1,
-							InvalidOid, 0);
+	return (Node *) makeVar(INDEX_VAR, call->number,
+							call->func->funcresulttype, -1, InvalidOid, 0);
 }
 
 /*
@@ -620,10 +594,9 @@ sgt_is_lateral(const Rewrite *rw, const Plan *plan)
  * list is evaluated as rows are handed on, so it may be volatile.  Quals keep
  * the order in which the loop evaluates them.
  */
-void
-sgt_replace_loop(Rewrite *rw, Plan **link, const Demand *demand)
+Plan	   *
+sgt_replace_loop(Rewrite *rw, NestLoop *loop, const Demand *demand)
 {
-	NestLoop   *loop = (NestLoop *) *link;
 	Plan	   *plan = &loop->join.plan;
 	FunctionScan *scan = (FunctionScan *) plan->righttree;
 	List	   *quals = list_concat(list_concat_copy(scan->scan.plan.qual,
@@ -637,7 +610,7 @@ sgt_replace_loop(Rewrite *rw, Plan **link, const Demand *demand)
 	if (list_length(plan->lefttree->targetlist) > MAX_COLUMNS ||
 		!sgt_is_pure(rw, plan->lefttree) || !sgt_is_pure_expr(rw, quals) ||
 		sgt_mentions_call((Node *) plan->targetlist, rw))
-		return;
+		return plan;
 
 	targetlist = move_lateral((Node *) plan->targetlist, &lateral);
 	quals = (List *) move_lateral((Node *) quals, &lateral);
@@ -645,7 +618,7 @@ sgt_replace_loop(Rewrite *rw, Plan **link, const Demand *demand)
 	func = (FuncExpr *) linitial_node(RangeTblFunction, scan->functions)->funcexpr;
 	func = (FuncExpr *) move_lateral((Node *) func, &lateral);
 	if (lateral.has_failed)
-		return;
+		return plan;
 
 	set_scan_call(rw, &call, func, scan->scan.scanrelid);
 	cscan = sgt_make_scan(plan, plan->lefttree, &call, 1, demand->bounds,
@@ -654,7 +627,7 @@ sgt_replace_loop(Rewrite *rw, Plan **link, const Demand *demand)
 	cscan->scan.plan.targetlist = (List *) targetlist;
 	cscan->scan.plan.qual = quals;
 	cscan->scan.plan.initPlan = plan->initPlan;
-	*link = (Plan *) cscan;
+	return (Plan *) cscan;
 }
 
 /*

@@ -20,8 +20,12 @@ typedef struct Demand
 								 * rows LIMIT reads */
 } Demand;
 
-extern void sgt_wrap_target_list(Rewrite *rw, Plan **link, const Demand *demand);
+/* Both return what takes the plan's place, which may be the plan itself. */
+extern Plan *sgt_wrap_target_list(Rewrite *rw, Plan *plan,
+								  const Demand *demand);
+extern Plan *sgt_replace_loop(Rewrite *rw, NestLoop *loop,
+							  const Demand *demand);
+
 extern bool sgt_is_lateral(const Rewrite *rw, const Plan *plan);
-extern void sgt_replace_loop(Rewrite *rw, Plan **link, const Demand *demand);
 
 #endif							/* SGT_REWRITE_H */

@@ -492,13 +492,11 @@ static int64
 count_wanted(ScanNode *scan)
 {
 	EState	   *estate = scan->css.ss.ps.state;
-	Limits		limits;
 	int64		n;
 
 	if (!sgt_reads_ahead() || estate->es_epq_active)
 		return 1;
-	sgt_read_limits(&limits);
-	n = limits.max_concurrency * ROWS_PER_REQUEST;
+	n = sgt_get_limits()->max_concurrency * ROWS_PER_REQUEST;
 	if (scan->rows)
 		n = Min(n, scan->max_rows);
 	if (scan->bounds & SCAN_BOUND_BY_RUN)
@@ -602,10 +600,7 @@ read_row(ScanNode *scan)
 static void
 make_ring(ScanNode *scan)
 {
-	Limits		limits;
-
-	sgt_read_limits(&limits);
-	scan->max_rows = limits.max_concurrency * ROWS_PER_REQUEST;
+	scan->max_rows = sgt_get_limits()->max_concurrency * ROWS_PER_REQUEST;
 	scan->rows = palloc0(scan->max_rows * sizeof(Row));
 	for (int i = 0; i < scan->max_rows; i++)
 		scan->rows[i].values = palloc0(scan->n_calls * sizeof(Datum));

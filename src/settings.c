@@ -53,14 +53,8 @@ static char *api_token_file = NULL;
 static char *base_url = NULL;
 static char *ca_file = NULL;
 static char *proxy = NULL;
-static int	connect_timeout_ms;
-static int	timeout_ms;
-static int	max_retries;
-static int	max_concurrency;
-static bool breaker;
 static bool read_ahead;
-static int	max_sessions;
-static int	tokens_per_minute;
+static Limits limits;
 
 /* The target that was made from them, pinned; NULL: none yet. */
 static Target *current = NULL;
@@ -158,22 +152,22 @@ static const struct
 	const char *note;
 }			numbers[] = {
 
-	{PREFIX ".connect_timeout", &connect_timeout_ms, 5000, 1, INT_MAX,
+	{PREFIX ".connect_timeout", &limits.connect_timeout_ms, 5000, 1, INT_MAX,
 		PGC_USERSET, GUC_UNIT_MS,
 		"Sets the maximum time for one connection attempt.",
 	"Name look-up, TCP and TLS handshake together."},
-	{PREFIX ".timeout", &timeout_ms, 10000, 1, INT_MAX,
+	{PREFIX ".timeout", &limits.timeout_ms, 10000, 1, INT_MAX,
 		PGC_USERSET, GUC_UNIT_MS,
 		"Sets the maximum time for one request.",
 	"Every attempt and every pause included, from when it is first sent."},
-	{PREFIX ".max_retries", &max_retries, 2, 0, 100, PGC_USERSET, 0,
+	{PREFIX ".max_retries", &limits.max_retries, 2, 0, 100, PGC_USERSET, 0,
 	"Sets the maximum number of attempts after the first.", NULL},
-	{PREFIX ".max_concurrency", &max_concurrency, 16, 1, 256, PGC_USERSET, 0,
+	{PREFIX ".max_concurrency", &limits.max_concurrency, 16, 1, 256, PGC_USERSET, 0,
 	"Sets the maximum number of requests that one call has in flight.", NULL},
-	{PREFIX ".max_sessions", &max_sessions, 16, 0, INT_MAX, PGC_SIGHUP, 0,
+	{PREFIX ".max_sessions", &limits.max_sessions, 16, 0, INT_MAX, PGC_SIGHUP, 0,
 		"Sets the maximum number of sessions that wait for an API that is slow.",
 	"0 means no limit.  Takes effect only if the server preloads the library."},
-	{PREFIX ".tokens_per_minute", &tokens_per_minute, 0, 0,
+	{PREFIX ".tokens_per_minute", &limits.tokens_per_minute, 0, 0,
 		MAX_TOKENS_PER_MINUTE, PGC_SUSET, 0,
 		"Sets how many tokens a role that has logged in may ask for in a minute.",
 	"0 means no limit.  Any other value needs a server that preloads the library."}
@@ -206,7 +200,7 @@ sgt_define_settings(void)
 	DefineCustomBoolVariable(PREFIX ".breaker",
 							 "Suspends requests while the API does not work.",
 							 "Takes effect only if the server preloads the library.",
-							 &breaker, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+							 &limits.breaker, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved(PREFIX);
 	warn_of_placeholders();
 }
@@ -327,7 +321,7 @@ sgt_load_target(void)
 {
 	refuse_autovacuum();
 	/* a limit that cannot be enforced must not appear to be */
-	if (tokens_per_minute > 0 && !is_preloaded)
+	if (limits.tokens_per_minute > 0 && !is_preloaded)
 		refuse_setting("tokens_per_minute",
 					   gettext_noop("The server has not preloaded the library."),
 					   gettext_noop("Add \"sw_guest_token\" to \"shared_preload_libraries\", and restart the server."));
@@ -400,16 +394,10 @@ sgt_reads_ahead(void)
 /*
  * The limits as they are now.
  */
-void
-sgt_read_limits(Limits *limits)
+const Limits *
+sgt_get_limits(void)
 {
-	limits->connect_timeout_ms = connect_timeout_ms;
-	limits->timeout_ms = timeout_ms;
-	limits->max_retries = max_retries;
-	limits->max_concurrency = max_concurrency;
-	limits->breaker = breaker;
-	limits->max_sessions = max_sessions;
-	limits->tokens_per_minute = tokens_per_minute;
+	return &limits;
 }
 
 /*

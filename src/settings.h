@@ -23,6 +23,6 @@ extern bool sgt_is_preloaded(void);
 extern Target *sgt_load_target(void);
 extern Target *sgt_check_target(SettingsPart part, CallError *error);
 extern bool sgt_reads_ahead(void);
-extern void sgt_read_limits(Limits *limits);
+extern const Limits *sgt_get_limits(void);
 
 #endif							/* SGT_SETTINGS_H */

@@ -72,14 +72,12 @@ put_targets(FunctionCallInfo fcinfo, PutTarget put)
 {
 	GuardSnapshot snapshot;
 	Guarded    *g;
-	Limits		limits;
 
 	need_guard();
-	sgt_read_limits(&limits);
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; (g = sgt_get_guarded(i)) != NULL; i++)
 	{
-		sgt_take_snapshot(g, &limits, &snapshot);
+		sgt_take_snapshot(g, sgt_get_limits(), &snapshot);
 		put((ReturnSetInfo *) fcinfo->resultinfo, &snapshot);
 	}
 	return (Datum) 0;
@@ -101,7 +99,7 @@ sw_guest_token_stat_reset(PG_FUNCTION_ARGS)
 static void
 need_guard(void)
 {
-	if (!sgt_has_guard())
+	if (!sgt_is_preloaded())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("sw_guest_token must be loaded via \"shared_preload_libraries\"")));

@@ -7,7 +7,6 @@
  */
 #include "postgres.h"
 
-#include "clock.h"
 #include "timer.h"
 
 static int	compare_timers(const pairingheap_node *a,
@@ -24,12 +23,6 @@ compare_timers(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 
 	(void) arg;
 	return (first < second) - (first > second);
-}
-
-void
-sgt_init_timer(Timer *timer)
-{
-	timer->wake_us = NEVER;
 }
 
 /*
@@ -49,9 +42,9 @@ sgt_set_timer(Timer *timer, int64 wake_us)
 void
 sgt_stop_timer(Timer *timer)
 {
-	if (timer->wake_us != NEVER)
+	if (timer->wake_us != 0)
 		pairingheap_remove(&timers, &timer->node);
-	timer->wake_us = NEVER;
+	timer->wake_us = 0;
 }
 
 /*

@@ -12,11 +12,11 @@
 
 #include "lib/pairingheap.h"
 
-/* Embedded in the struct that it is for. */
+/* Embedded in the struct that it is for; all zero at first. */
 typedef struct Timer
 {
 	pairingheap_node node;
-	int64		wake_us;		/* NEVER: it is not set */
+	int64		wake_us;		/* 0: it is not set */
 } Timer;
 
 /* The struct that a timer is embedded in. */
@@ -24,7 +24,6 @@ typedef struct Timer
 	((type *) ((char *) (timer) - offsetof(type, member)))
 
 /* These raise nothing. */
-extern void sgt_init_timer(Timer *timer);
 extern void sgt_set_timer(Timer *timer, int64 wake_us);
 extern void sgt_stop_timer(Timer *timer);
 extern Timer *sgt_get_first_timer(void);

@@ -201,7 +201,7 @@ begin_call(Call *call, Target *target, const char *path, MemoryContext parent)
 	Batch	   *batch;
 
 	call->target = target;
-	sgt_read_limits(&call->limits);
+	memcpy(&call->limits, sgt_get_limits(), sizeof(Limits));
 	call->secrets = target->secrets;
 	call->is_check = false;
 
@@ -299,7 +299,8 @@ sgt_submit_call(TokenStream *stream, const GuestTokenArgs *args, int tag)
 			sgt_raise_out_of_memory();
 
 		/* other requests may have all places */
-		sgt_wait_for_place(stream->batch, stream->call.limits.max_concurrency);
+		while (!sgt_has_place(stream))
+			sgt_drive(stream->batch);
 		(void) sgt_submit_request(stream->batch, json, tag, false);
 		stream->n_untaken++;
 		stream->counts.requests++;
@@ -336,13 +337,9 @@ sgt_has_result(const TokenStream *stream)
 void
 sgt_renew_stream(TokenStream *stream)
 {
-	Limits		limits = {0};
-
-	if (stream->batch == NULL)
-		return;
-	sgt_read_limits(&limits);
-	if (sgt_load_target() == stream->call.target &&
-		memcmp(&limits, &stream->call.limits, sizeof(Limits)) == 0)
+	if (stream->batch == NULL ||
+		(sgt_load_target() == stream->call.target &&
+		 memcmp(sgt_get_limits(), &stream->call.limits, sizeof(Limits)) == 0))
 		return;
 	while (sgt_take_result(stream))
 		;
@@ -457,17 +454,6 @@ sgt_take_result(TokenStream *stream)
 	MemoryContextSwitchTo(oldcontext);
 	sgt_release_request(request);
 	return true;
-}
-
-/*
- * Ends a stream; what is on its way is abandoned.
- */
-void
-sgt_end_stream(TokenStream *stream)
-{
-	sgt_abandon_calls(stream);
-	MemoryContextDelete(stream->scratch);
-	pfree(stream);
 }
 
 /*

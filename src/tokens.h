@@ -78,7 +78,6 @@ extern void sgt_rest_stream(TokenStream *stream);
 extern void sgt_leave_stream(TokenStream *stream);
 extern void sgt_abandon_calls(TokenStream *stream);
 extern const StreamCounts *sgt_get_stream_counts(const TokenStream *stream);
-extern void sgt_end_stream(TokenStream *stream);
 extern bool sgt_examine_api(Target *target, AttemptExam *exam,
 							CallError *error);
 extern void sgt_refresh_guest_token(const text *refresh_token,

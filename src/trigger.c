@@ -206,14 +206,9 @@ check_column(TupleDesc desc, int arg, int number)
 static bool
 is_due(const TriggerData *trigger, const int *columns)
 {
-	bool		is_null;
-
-	if (!TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
-		return true;
-
-	heap_getattr(trigger->tg_newtuple, columns[ARG_TOKEN],
-				 RelationGetDescr(trigger->tg_relation), &is_null);
-	if (is_null)
+	if (!TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ||
+		heap_attisnull(trigger->tg_newtuple, columns[ARG_TOKEN],
+					   RelationGetDescr(trigger->tg_relation)))
 		return true;
 	for (int i = 0; i < N_ARGS; i++)
 	{

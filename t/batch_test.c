@@ -107,7 +107,6 @@ batch_begin(PG_FUNCTION_ARGS)
 	const char *script = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	const char *parent = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	Target	   *target = sgt_load_target();
-	Limits		limits;
 	MemoryContext context = NULL;
 	MemoryContext oldcontext;
 	const char *url = psprintf("%s/script/%s/api/fabric/guests/tokens",
@@ -130,8 +129,7 @@ batch_begin(PG_FUNCTION_ARGS)
 	context = AllocSetContextCreate(context, "batch_test",
 									ALLOCSET_SMALL_SIZES);
 	oldcontext = MemoryContextSwitchTo(context);
-	sgt_read_limits(&limits);
-	batches[n].batch = sgt_begin_batch(target, &limits, url, 201);
+	batches[n].batch = sgt_begin_batch(target, sgt_get_limits(), url, 201);
 	batches[n].callback.func = note_end;
 	batches[n].callback.arg = (void *) (intptr_t) n;
 	MemoryContextRegisterResetCallback(context, &batches[n].callback);
@@ -248,7 +246,8 @@ batch_pending(PG_FUNCTION_ARGS)
 Datum
 batch_wait_for_place(PG_FUNCTION_ARGS)
 {
-	sgt_wait_for_place(get_batch(fcinfo), PG_GETARG_INT32(1));
+	while (sgt_count_pending() >= PG_GETARG_INT32(1))
+		sgt_drive(get_batch(fcinfo));
 	PG_RETURN_INT32(sgt_count_pending());
 }
 
@@ -264,7 +263,7 @@ batch_state(PG_FUNCTION_ARGS)
 	switch (r->state)
 	{
 		case REQUEST_READY:
-			state = r->timer.wake_us != INT64_MAX ? "ready with a deadline" : "ready";
+			state = r->timer.wake_us != 0 ? "ready with a deadline" : "ready";
 			break;
 		case REQUEST_RUNNING:
 			state = r->is_overdue ? "overdue" :
