@@ -43,9 +43,15 @@
 /* Sending a longer request may take a while. */
 #define MIN_LONG_REQUEST	(64 * 1024)
 
+/* What older headers do not name. */
+#if LIBCURL_VERSION_NUM < 0x080600
+#define CURLE_TOO_LARGE		((CURLcode) 100)
+#endif
+
 /* A response buffer beyond this is not kept for the next attempt. */
 #define MAX_KEPT_BUFFER		(64 * 1024)
 
+static bool is_older(unsigned int version);
 static bool is_clean_handle(const Attempt *a);
 static void reset_facts(Attempt *a);
 static bool is_configured(const Attempt *a, const AttemptOptions *options);
@@ -86,6 +92,16 @@ sgt_free_attempt(Attempt *a)
 	forget_configuration(a);
 	free(a->body);
 	free(a);
+}
+
+/*
+ * Whether libcurl is older than a version, as it runs: it may be newer than
+ * the headers that we were built with.
+ */
+static bool
+is_older(unsigned int version)
+{
+	return curl_version_info(CURLVERSION_NOW)->version_num < version;
 }
 
 /*
@@ -269,10 +285,9 @@ set_trust(Attempt *a, const Target *target)
 static void
 trust_no_directory(Attempt *a)
 {
-	const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
-	const char *nothing = info->version_num >= 0x081100 ? "/dev/null" : NULL;
+	const char *nothing = is_older(0x081100) ? NULL : "/dev/null";
 
-	if (info->capath == NULL)
+	if (curl_version_info(CURLVERSION_NOW)->capath == NULL)
 		return;
 	SET(CURLOPT_CAPATH, nothing);
 	SET(CURLOPT_PROXY_CAPATH, nothing);
@@ -458,11 +473,8 @@ has_begun(const Attempt *a)
 static bool
 is_header_too_long(const Attempt *a, CURLcode code)
 {
-#if LIBCURL_VERSION_NUM >= 0x080600
-	return code == CURLE_TOO_LARGE && has_begun(a);
-#else
-	return code == CURLE_OUT_OF_MEMORY && has_begun(a);
-#endif
+	return code != CURLE_OK && has_begun(a) &&
+		code == (is_older(0x080600) ? CURLE_OUT_OF_MEMORY : CURLE_TOO_LARGE);
 }
 
 /*
@@ -475,10 +487,8 @@ is_header_too_long(const Attempt *a, CURLcode code)
 static bool
 ends_refused(const Attempt *a, CURLcode code)
 {
-#if LIBCURL_VERSION_NUM < 0x080100
-	if (code == CURLE_HTTP2 && a->reason[0] == '\0')
+	if (code == CURLE_HTTP2 && a->reason[0] == '\0' && is_older(0x080100))
 		return true;
-#endif
 	return a->is_refused && (code == CURLE_ABORTED_BY_CALLBACK ||
 							 (code != CURLE_OK && a->n_sent > LIBCURL_REPEATS));
 }

@@ -73,6 +73,11 @@
 #define MAX_IDLE_SLEEPS		1000
 #define IDLE_PAUSE_MS		10
 
+/* libcurl may be newer than its headers: this is its number from 8.20 on. */
+#if LIBCURL_VERSION_NUM < 0x081400
+#define CURLMOPT_QUICK_EXIT	((CURLMoption) (CURLOPTTYPE_LONG + 21))
+#endif
+
 /* How often libcurl may ask for another turn at once. */
 #define MAX_TIMER_TURNS		64
 
@@ -247,10 +252,8 @@ open_multi(void)
 		return false;
 	curl_multi_setopt(engine.multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
 	curl_multi_setopt(engine.multi, CURLMOPT_TIMERFUNCTION, note_timer);
-#if LIBCURL_VERSION_NUM >= 0x081400
-	/* never wait for the threads of name look-ups */
+	/* never wait for the threads of name look-ups; an older libcurl says no */
 	curl_multi_setopt(engine.multi, CURLMOPT_QUICK_EXIT, 1L);
-#endif
 	return true;
 }
 
