@@ -110,7 +110,6 @@ sgt_count_pending(void)
 void
 sgt_add_batch(Batch *batch)
 {
-	batch->presence = PRESENCE_OUTSIDE;
 	dlist_push_tail(&open_batches, &batch->node);
 }
 
@@ -542,6 +541,8 @@ expire_overdue(void)
 		sgt_end_turn();
 	}
 
+	/* the guard has to know of all answers before it judges silence */
+	settle_ended();
 	now = sgt_now_us();
 	sgt_begin_turn();
 	while (!dlist_is_empty(&overdue))

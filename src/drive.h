@@ -61,7 +61,8 @@ typedef struct Request
  */
 typedef enum Presence
 {
-	PRESENCE_OUTSIDE,			/* its owner does something else */
+	PRESENCE_OUTSIDE = 0,		/* at first, and while its owner does
+								 * something else */
 	PRESENCE_ASIDE,				/* outside for a moment: it is not turned away
 								 * when it comes back */
 	PRESENCE_INSIDE,

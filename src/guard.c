@@ -691,7 +691,12 @@ classify_call(AttemptEnd result, int status)
 Guarded    *
 sgt_get_guarded(int n)
 {
-	return n < area->n_guarded ? &area->guarded[n] : NULL;
+	int			n_guarded;
+
+	SpinLockAcquire(&area->mutex);
+	n_guarded = area->n_guarded;
+	SpinLockRelease(&area->mutex);
+	return n < n_guarded ? &area->guarded[n] : NULL;
 }
 
 void

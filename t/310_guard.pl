@@ -185,6 +185,19 @@ $waiting->finish;
 like($waiting->{out}, qr/^(?:token\n){8}\z/m, 'a process that was stopped has not waited');
 is(stat_of('opened || state'), '0closed', 'and suspends nothing');
 
+# an answer that is read late ends the silence of those that are not there yet; a process
+# that wakes up late by less than half a second does not know that it was stopped
+use_script('201-then-201,delay=900-then-' . repeated(15, '201,delay=1600'));
+$waiting = session($node, "SET sw_guest_token.base_url = '$url'", $ONE, 'SELECT pg_backend_pid()', $batch =~ s/20/16/r);
+($stopped) = $waiting->wait_for(qr/^(\d+)\n/m);
+$sandbox->journal(17);
+kill 'STOP', $stopped;
+select undef, undef, undef, 1.25;
+kill 'CONT', $stopped;
+$waiting->finish;
+like($waiting->{out}, qr/^(?:token\n){16}\z/m, 'requests in flight together all get their answers');
+is(stat_of('opened || state'), '0closed', 'and suspend nothing, though the first were read late');
+
 # nor is the time that a long request takes to arrive
 my ($mute, $mute_port) = listen_dumbly();
 $url = "http://127.0.0.1:$mute_port";
