@@ -152,6 +152,72 @@ foreach my $verbosity ('default', 'terse')
 		"a constraint that fails, log_error_verbosity = $verbosity");
 }
 
+# a statement that waits for a lock, whether or not it succeeds
+sub wait_for_locks
+{
+	my ($locks) = @_;
+
+	$node->poll_query_until('postgres', "SELECT count(*) > 0 FROM pg_locks WHERE $locks") or die "no lock: $locks";
+	return;
+}
+
+foreach my $level ('error', 'panic')
+{
+	is( logged(
+			sub {
+				my $start = -s $node->logfile;
+				my $holder = session($node, 'BEGIN', 'LOCK TABLE short', 'SELECT pg_sleep(1000)');
+				wait_for_locks("relation = 'short'::regclass AND mode = 'AccessExclusiveLock'");
+				my $waiting = session($node, 'SET log_lock_waits = on', "SET deadlock_timeout = '10ms'", "SET log_min_error_statement = $level",
+					"INSERT INTO short SELECT 'short' WHERE sw_token_header('$_[0]') IS NULL");
+				$node->wait_for_log(qr/still waiting for/, $start);
+				$node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(1000)'});
+				$holder->finish;
+				is($waiting->finish->{err}, '', 'a statement waits for a lock');
+			}, qr/LOG: .*still waiting for/),
+		$level eq 'panic' ? 'no token' : 'the token',
+		"and log_lock_waits logs it, log_min_error_statement = $level");
+}
+
+# a deadlock: the log shows the statements of both sessions, also of the one that succeeds
+foreach my $verbosity ('default', 'terse')
+{
+	is( logged(
+			sub {
+				my @panic = ("SET log_min_error_statement = 'panic'", "SET log_error_verbosity = $verbosity");
+				my $lucky = session($node, @panic, "SET deadlock_timeout = '1h'", 'BEGIN', 'SELECT pg_advisory_xact_lock(1)',
+					'DO $$BEGIN WHILE (SELECT count(*) = 0 FROM pg_locks WHERE objid = 2) LOOP PERFORM pg_sleep(0.01); END LOOP; END$$',
+					"SELECT pg_advisory_xact_lock(2), sw_token_header('$_[0]')");
+				wait_for_locks('objid = 1 AND granted');
+				my $victim = session($node, @panic, "SET deadlock_timeout = '10ms'", 'BEGIN', 'SELECT pg_advisory_xact_lock(2)', 'SELECT pg_advisory_xact_lock(1)');
+				is(sql_state($victim->finish->{err}), '40P01', 'a deadlock');
+				is($lucky->finish->{err}, '', 'of which one session goes on');
+			}, qr/ERROR: .*deadlock detected/),
+		$verbosity eq 'terse' ? 'no token' : 'the token',
+		"whose statement is logged, log_error_verbosity = $verbosity");
+}
+
+# a process that is killed, as the kernel does when memory is short
+foreach my $verbosity ('default', 'terse')
+{
+	$node->append_conf('postgresql.conf', "log_error_verbosity = $verbosity\nrestart_after_crash = on");
+	$node->reload;
+	is( logged(
+			sub {
+				my $start = -s $node->logfile;
+				my $session = session($node, "SET log_min_error_statement = 'panic'", "SET sw_guest_token.base_url = '" . $sandbox->script('hang') . "'",
+					"SELECT * FROM sw_refresh_guest_token('$_[0]')");
+
+				wait_for_call($node);
+				kill 'KILL', $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE application_name = 'victim'");
+				$session->finish;
+				$node->wait_for_log(qr/was terminated by signal 9/, $start);
+				$node->poll_query_until('postgres', 'SELECT true') or die 'the server does not come back';
+			}, qr/LOG: .*was terminated by signal 9/),
+		$verbosity eq 'terse' ? 'no token' : 'the token',
+		"the statement of a process that was killed, log_error_verbosity = $verbosity");
+}
+
 #
 # Tokens that are lost
 #
