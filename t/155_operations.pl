@@ -54,6 +54,7 @@ GRANT INSERT (id, addresses) ON guest TO writer;
 CREATE VIEW issued AS SELECT token FROM $issue;
 CREATE TABLE pair (id int, pair sw_guest_token, token text DEFAULT ($issue).token);
 CREATE FUNCTION in_text() RETURNS text LANGUAGE sql AS 'SELECT token FROM sw_try_create_guest_token(\$\${$ADDRESS}\$\$)';
+CREATE FUNCTION in_capitals() RETURNS text LANGUAGE sql AS 'SELECT token FROM SW_TRY_CREATE_GUEST_TOKEN(NULL)';
 CREATE FUNCTION parsed() RETURNS text LANGUAGE sql BEGIN ATOMIC SELECT token FROM $issue; END;
 CREATE FUNCTION other() RETURNS text LANGUAGE sql AS 'SELECT \$\$sw\$\$';
 EOQ
@@ -68,6 +69,7 @@ member|sw_create_guest_token, sw_refresh_guest_token
 EOR
 is(rows(block('what_calls_it')), <<'EOR' =~ s/\n\z//r, 'what calls it');
 default value for column token of table pair
+function in_capitals()
 function in_text()
 function parsed()
 rule _RETURN on view issued
@@ -134,6 +136,7 @@ GRANT SET ON PARAMETER sw_guest_token.tokens_per_minute TO app;
 ALTER SYSTEM SET sw_guest_token.read_ahead = off;
 EOQ
 
+$node->append_conf('postgresql.conf', "SW_Guest_Token.space_name = 'example'");
 my $settings = rows(block('pg_file_settings'));
 
 is(join("\n", grep { !/\.conf, line/ } split /\n/, $settings), <<'EOR' =~ s/\n\z//r, 'where settings are');
@@ -144,6 +147,7 @@ role app, database all|sw_guest_token.timeout
 role app, database postgres|sw_guest_token.space_name
 EOR
 like($settings, qr/postgresql\.conf, line \d+\|sw_guest_token\.api_token_file$/m, 'and in the configuration');
+like($settings, qr/postgresql\.conf, line \d+\|SW_Guest_Token\.space_name$/m, 'in letters of any case');
 like($settings, qr/postgresql\.auto\.conf, line \d+\|sw_guest_token\.read_ahead$/m, 'and what ALTER SYSTEM has set');
 unlike($settings, qr/PTsandbox/, 'but not what they are');
 
