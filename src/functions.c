@@ -184,7 +184,7 @@ sw_create_guest_tokens(PG_FUNCTION_ARGS)
 		sgt_submit_call(stream, &args, ++ordinality);
 	while (sgt_take_result(stream))
 		;
-	sgt_abandon_calls(stream);
+	sgt_end_calls(stream);
 
 	MemoryContextDelete(scan.context);
 	array_free_iterator(scan.iterator);

@@ -272,7 +272,7 @@ run_executor(QueryDesc *desc, ScanDirection direction,
 			ScanNode   *scan = dlist_container(ScanNode, node, iter.cur);
 
 			if (scan->run_number == run.number)
-				sgt_abandon_calls(scan->stream);
+				sgt_end_calls(scan->stream);
 		}
 		PG_RE_THROW();
 	}
@@ -380,7 +380,7 @@ rescan(CustomScanState *css)
 {
 	ScanNode   *scan = (ScanNode *) css;
 
-	sgt_abandon_calls(scan->stream);
+	sgt_end_calls(scan->stream);
 	drop_rows(scan);
 	scan->is_exhausted = false;
 	scan->has_failed = false;

@@ -343,7 +343,7 @@ sgt_renew_stream(TokenStream *stream)
 		return;
 	while (sgt_take_result(stream))
 		;
-	sgt_abandon_calls(stream);
+	sgt_end_calls(stream);
 }
 
 /*
@@ -366,16 +366,17 @@ void
 sgt_leave_stream(TokenStream *stream)
 {
 	if (stream->n_untaken == 0 && !stream->is_stopped)
-		sgt_abandon_calls(stream);
+		sgt_end_calls(stream);
 	else
 		sgt_rest_stream(stream);
 }
 
 /*
- * Abandons what is on its way, and starts afresh with the next call.
+ * Ends what has been asked for.  What is on its way is abandoned; the next
+ * call starts afresh.
  */
 void
-sgt_abandon_calls(TokenStream *stream)
+sgt_end_calls(TokenStream *stream)
 {
 	if (stream->batch == NULL)
 		return;

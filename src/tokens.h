@@ -76,7 +76,7 @@ extern bool sgt_take_result(TokenStream *stream);
 extern void sgt_renew_stream(TokenStream *stream);
 extern void sgt_rest_stream(TokenStream *stream);
 extern void sgt_leave_stream(TokenStream *stream);
-extern void sgt_abandon_calls(TokenStream *stream);
+extern void sgt_end_calls(TokenStream *stream);
 extern const StreamCounts *sgt_get_stream_counts(const TokenStream *stream);
 extern bool sgt_examine_api(Target *target, AttemptExam *exam,
 							CallError *error);

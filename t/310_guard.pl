@@ -186,13 +186,13 @@ like($waiting->{out}, qr/^(?:token\n){8}\z/m, 'a process that was stopped has no
 is(stat_of('opened || state'), '0closed', 'and suspends nothing');
 
 # an answer that is read late ends the silence of those that are not there yet; a process
-# that wakes up late by less than half a second does not know that it was stopped
-use_script('201-then-201,delay=900-then-' . repeated(15, '201,delay=1600'));
+# that wakes up late by less than half a second does not know that it was stopped; S is 2.7 s
+use_script('201,delay=900-then-201,delay=2300-then-' . repeated(15, '201,delay=3600'));
 $waiting = session($node, "SET sw_guest_token.base_url = '$url'", $ONE, 'SELECT pg_backend_pid()', $batch =~ s/20/16/r);
 ($stopped) = $waiting->wait_for(qr/^(\d+)\n/m);
 $sandbox->journal(17);
 kill 'STOP', $stopped;
-select undef, undef, undef, 1.25;
+select undef, undef, undef, 2.95;
 kill 'CONT', $stopped;
 $waiting->finish;
 like($waiting->{out}, qr/^(?:token\n){16}\z/m, 'requests in flight together all get their answers');
