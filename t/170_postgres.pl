@@ -184,12 +184,17 @@ foreach my $verbosity ('default', 'terse')
 {
 	is( logged(
 			sub {
+				my $wait = "DO 'BEGIN WHILE (SELECT count(*) = 0 FROM pg_locks WHERE locktype = ''advisory'' AND %s)"
+				  . " LOOP PERFORM pg_sleep(0.01); END LOOP; END'";
 				my @panic = ("SET log_min_error_statement = 'panic'", "SET log_error_verbosity = $verbosity");
 				my $lucky = session($node, @panic, "SET deadlock_timeout = '1h'", 'BEGIN', 'SELECT pg_advisory_xact_lock(1)',
-					'DO $$BEGIN WHILE (SELECT count(*) = 0 FROM pg_locks WHERE objid = 2) LOOP PERFORM pg_sleep(0.01); END LOOP; END$$',
+					sprintf($wait, 'objid = 2'),
 					"SELECT pg_advisory_xact_lock(2), sw_token_header('$_[0]')");
-				wait_for_locks('objid = 1 AND granted');
-				my $victim = session($node, @panic, "SET deadlock_timeout = '10ms'", 'BEGIN', 'SELECT pg_advisory_xact_lock(2)', 'SELECT pg_advisory_xact_lock(1)');
+				wait_for_locks("locktype = 'advisory' AND objid = 1");
+
+				# it looks for a deadlock only once
+				my $victim = session($node, @panic, "SET deadlock_timeout = '10ms'", 'BEGIN', 'SELECT pg_advisory_xact_lock(2)',
+					sprintf($wait, 'NOT granted'), 'SELECT pg_advisory_xact_lock(1)');
 				is(sql_state($victim->finish->{err}), '40P01', 'a deadlock');
 				is($lucky->finish->{err}, '', 'of which one session goes on');
 			}, qr/ERROR: .*deadlock detected/),
