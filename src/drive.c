@@ -63,7 +63,7 @@ static int	n_running = 0;
 /* Lowered when descriptors are short, until all batches have ended. */
 static int	max_running = INT_MAX;
 
-/* When the last turn or sleep ended. */
+/* When the last turn or sleep ended, but for what settle_ended() took. */
 static int64 driven_us = 0;
 
 /* What the last sleep found, for the next turn. */
@@ -296,7 +296,7 @@ sgt_drive(Batch *batch)
 	sgt_check_for_interrupts();
 	resume(batch);
 	run_turn();
-	if (n_pending != n)
+	if (n_pending != n || sgt_now_us() - driven_us > MAX_GAP_US)
 		return;
 	wake_us = Max(next_wake(), driven_us);	/* a wake-up may be overdue */
 	sockets_ready = sgt_wait_for_engine(wake_us);
@@ -324,12 +324,13 @@ sgt_poll_requests(void)
 static void
 run_turn(void)
 {
-	int64		now = sgt_now_us();
+	int64		now;
 
-	if (now - driven_us > MAX_GAP_US)
-		skip_gap(now);
 	/* what an earlier turn left undone because of an error */
 	settle_ended();
+	now = sgt_now_us();
+	if (now - driven_us > MAX_GAP_US)
+		skip_gap(now);
 
 	fire_timers(now);
 	sgt_begin_turn();
@@ -337,11 +338,12 @@ run_turn(void)
 	(void) collect_ended(sockets_ready);
 	sgt_end_turn();
 	sockets_ready = false;
+	driven_us = sgt_now_us();
 
 	if (!dlist_is_empty(&overdue))
 		expire_overdue();
+	/* a client may be slow to read what this reports: that is a gap, too */
 	settle_ended();
-	driven_us = sgt_now_us();
 }
 
 /*
@@ -495,10 +497,7 @@ start(Request *r, int64 now)
 	return r->attempt != NULL && sgt_start_attempt(r->attempt, &options);
 }
 
-/*
- * Lets libcurl go on, and collects the attempts that have ended; true if any
- * socket was ready.
- */
+/* Collects the attempts that have ended; true if any socket was ready. */
 static bool
 collect_ended(bool read_sockets)
 {
@@ -542,8 +541,8 @@ expire_overdue(void)
 	}
 
 	/* the guard has to know of all answers before it judges silence */
+	driven_us = now = sgt_now_us();
 	settle_ended();
-	now = sgt_now_us();
 	sgt_begin_turn();
 	while (!dlist_is_empty(&overdue))
 	{
