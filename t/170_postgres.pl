@@ -152,6 +152,18 @@ foreach my $verbosity ('default', 'terse')
 		"a constraint that fails, log_error_verbosity = $verbosity");
 }
 
+# a statement that makes a temporary file
+foreach my $level ('error', 'panic')
+{
+	is( logged(
+			sub {
+				run_session($node, "SET log_min_error_statement = $level", 'SET log_temp_files = 0', "SET work_mem = '64kB'",
+					"SELECT count(*) FROM (SELECT i FROM generate_series(1, 50000) AS i ORDER BY -i OFFSET 0) AS s WHERE sw_token_header('$_[0]') IS NOT NULL");
+			}, qr/LOG: .*temporary file/),
+		$level eq 'panic' ? 'no token' : 'the token',
+		"log_temp_files logs the statement, log_min_error_statement = $level");
+}
+
 # a statement that waits for a lock, whether or not it succeeds
 sub wait_for_locks
 {
