@@ -73,6 +73,7 @@ my $functions = join '', map { "CREATE FUNCTION $_ AS '$library' LANGUAGE C;\n" 
 	'batch_wait_for_place(n int, places int) RETURNS int',
 	'batch_state(n int, tag int) RETURNS text',
 	'batch_fail_report(tag int) RETURNS void',
+	'batch_hold_report(tag int, ms int) RETURNS void',
 	'batch_cancel_overdue(tag int) RETURNS void');
 $node->safe_psql('postgres', <<"EOQ");
 $functions
@@ -511,6 +512,15 @@ is(run_statements(
 	'waiting|waiting / 1: answered, 201 after 1 / '
 	  . "2: timed out, 0 after 1, waiting for the response / $CLEAN",
 	'deadlines pass while nobody waits: an answer that has come counts');
+
+# time that a report takes, because a client does not read it, counts for no other request
+$sandbox->reset;
+is(run_statements(
+		"SET log_min_messages = 'debug1'", "SET sw_guest_token.timeout = '2s'", 'batch_hold_report(1, 4000)',
+		"send(1, '{1}', '201'), send(2, '{2}', '201,delay=4500')",
+		'batch_wait(1, 1)', 'batch_wait(2, 2)', 'batch_end(1)', 'batch_end(2)', @epilogue),
+	"1: answered, 201 after 1 / 2: answered, 201 after 1 / $CLEAN",
+	'a deadline does not count the time in which a client does not read');
 
 #
 # Stopping, and places

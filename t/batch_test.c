@@ -17,6 +17,7 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "../src/batch.h"
 #include "../src/engine.h"
@@ -34,8 +35,10 @@ static struct
 	bool		is_handed_out[N_REQUESTS];
 }			batches[N_BATCHES];
 
-/* The request whose report fails, or whose deadline brings a cancel; or 0 */
-static int	failing_tag = 0;
+/* The request whose report fails or is held, or whose deadline brings a cancel */
+static int	failing_tag = 0;	/* 0: none */
+static int	held_tag = 0;
+static int	held_ms;
 static int	cancelling_tag = 0;
 
 static emit_log_hook_type next_log_hook = NULL;
@@ -55,6 +58,7 @@ PG_FUNCTION_INFO_V1(batch_pending);
 PG_FUNCTION_INFO_V1(batch_wait_for_place);
 PG_FUNCTION_INFO_V1(batch_state);
 PG_FUNCTION_INFO_V1(batch_fail_report);
+PG_FUNCTION_INFO_V1(batch_hold_report);
 PG_FUNCTION_INFO_V1(batch_cancel_overdue);
 
 /* The number of a batch, open or not. */
@@ -286,16 +290,34 @@ batch_state(PG_FUNCTION_ARGS)
 }
 
 /*
- * Fails as the log does when memory is short.
+ * Whether a log line is the report of an attempt of a request with this tag.
  */
-static void
-fail_report(ErrorData *edata)
+static bool
+is_report(const ErrorData *edata, int tag)
 {
 	char		prefix[64];
 
-	snprintf(prefix, sizeof(prefix), "sw_guest_token: request %d,", failing_tag);
-	if (failing_tag != 0 && edata->elevel == DEBUG1 && edata->message &&
-		strncmp(edata->message, prefix, strlen(prefix)) == 0)
+	snprintf(prefix, sizeof(prefix), "sw_guest_token: request %d,", tag);
+	return tag != 0 && edata->elevel == DEBUG1 && edata->message &&
+		strncmp(edata->message, prefix, strlen(prefix)) == 0;
+}
+
+/*
+ * Fails as the log does when memory is short, or takes as long as a client
+ * that does not read.
+ */
+static void
+meddle(ErrorData *edata)
+{
+	if (is_report(edata, held_tag))
+	{
+		TimestampTz until = GetCurrentTimestamp() + held_ms * INT64CONST(1000);
+
+		held_tag = 0;
+		while (GetCurrentTimestamp() < until)
+			pg_usleep(10 * 1000);
+	}
+	if (is_report(edata, failing_tag))
 	{
 		failing_tag = 0;
 		ereport(ERROR,
@@ -306,20 +328,35 @@ fail_report(ErrorData *edata)
 		next_log_hook(edata);
 }
 
+static void
+install_log_hook(void)
+{
+	if (has_log_hook)
+		return;
+	next_log_hook = emit_log_hook;
+	emit_log_hook = meddle;
+	has_log_hook = true;
+}
+
 /*
- * batch_fail_report(tag int): the next report of a request with this tag
- * fails.  Needs "log_min_messages" to be "debug1".
+ * batch_fail_report(tag int), batch_hold_report(tag int, ms int): the next
+ * report of a request with this tag fails, or takes this long.  They need
+ * "log_min_messages" to be "debug1".
  */
 Datum
 batch_fail_report(PG_FUNCTION_ARGS)
 {
-	if (!has_log_hook)
-	{
-		next_log_hook = emit_log_hook;
-		emit_log_hook = fail_report;
-		has_log_hook = true;
-	}
+	install_log_hook();
 	failing_tag = PG_GETARG_INT32(0);
+	PG_RETURN_VOID();
+}
+
+Datum
+batch_hold_report(PG_FUNCTION_ARGS)
+{
+	install_log_hook();
+	held_tag = PG_GETARG_INT32(0);
+	held_ms = PG_GETARG_INT32(1);
 	PG_RETURN_VOID();
 }
 
