@@ -285,7 +285,7 @@ come_back(void)
 
 /*
  * For a batch's owner who waits: takes a turn, and sleeps unless a request
- * has ended.
+ * has ended, or the turn has left a gap, which the next one has to see.
  */
 void
 sgt_drive(Batch *batch)

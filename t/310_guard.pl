@@ -173,29 +173,30 @@ is($waiting->{out} . stat_of('opened || state'), ("08006\n" x 4) . '0closed',
 	'as long as anybody gets answers there is no silence');
 is(stat_of('timed_out'), 4, 'and those who wait go on waiting');
 
+# A call, and then a batch of N requests in a process that is stopped for SECONDS once they
+# have been sent.
+sub run_stopped
+{
+	my ($n, $seconds) = @_;
+	my $session = session($node, "SET sw_guest_token.base_url = '$url'", $ONE, 'SELECT pg_backend_pid()', $batch =~ s/20/$n/r);
+	my ($pid) = $session->wait_for(qr/^(\d+)\n/m);
+
+	$sandbox->journal($n + 1);
+	kill 'STOP', $pid;
+	select undef, undef, undef, $seconds;
+	kill 'CONT', $pid;
+	return $session->finish;
+}
+
 # nor does the time count in which the process was stopped; S is 2.7 s here
 use_script('201,delay=900-then-' . repeated(8, '201,delay=4000'));
-$waiting = session($node, "SET sw_guest_token.base_url = '$url'", $ONE, 'SELECT pg_backend_pid()', $batch =~ s/20/8/r);
-my ($stopped) = $waiting->wait_for(qr/^(\d+)\n/m);
-$sandbox->journal(9);
-kill 'STOP', $stopped;
-select undef, undef, undef, 3.3;
-kill 'CONT', $stopped;
-$waiting->finish;
-like($waiting->{out}, qr/^(?:token\n){8}\z/m, 'a process that was stopped has not waited');
+like(run_stopped(8, 3.3)->{out}, qr/^(?:token\n){8}\z/m, 'a process that was stopped has not waited');
 is(stat_of('opened || state'), '0closed', 'and suspends nothing');
 
 # an answer that is read late ends the silence of those that are not there yet; a process
 # that wakes up late by less than half a second does not know that it was stopped; S is 2.7 s
 use_script('201,delay=900-then-201,delay=2300-then-' . repeated(15, '201,delay=3600'));
-$waiting = session($node, "SET sw_guest_token.base_url = '$url'", $ONE, 'SELECT pg_backend_pid()', $batch =~ s/20/16/r);
-($stopped) = $waiting->wait_for(qr/^(\d+)\n/m);
-$sandbox->journal(17);
-kill 'STOP', $stopped;
-select undef, undef, undef, 2.95;
-kill 'CONT', $stopped;
-$waiting->finish;
-like($waiting->{out}, qr/^(?:token\n){16}\z/m, 'requests in flight together all get their answers');
+like(run_stopped(16, 2.95)->{out}, qr/^(?:token\n){16}\z/m, 'requests in flight together all get their answers');
 is(stat_of('opened || state'), '0closed', 'and suspend nothing, though the first were read late');
 
 # nor is the time that a long request takes to arrive
