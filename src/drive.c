@@ -298,8 +298,8 @@ sgt_drive(Batch *batch)
 	run_turn();
 	if (n_pending != n || sgt_now_us() - driven_us > MAX_GAP_US)
 		return;
-	wake_us = Max(next_wake(), driven_us);	/* a wake-up may be overdue */
-	sockets_ready = sgt_wait_for_engine(wake_us);
+	wake_us = next_wake();
+	sockets_ready = sgt_wait_for_engine(&wake_us);
 	driven_us = sgt_now_us();
 	/* nobody could drive after that: the next turn finds a gap */
 	if (driven_us - MAX_OVERSLEPT_US > wake_us)

@@ -602,11 +602,12 @@ sgt_drop_idle_connections(void)
 
 /*
  * Sleeps until a socket is ready, the latch is set, or libcurl or the caller
- * wants to wake up.  Returns true if sockets may be ready.  Interrupts are
- * left to the caller.
+ * wants to wake up; "wake_us" is when the caller wants to, and then when the
+ * sleep was to end.  Returns true if sockets may be ready.  Interrupts are left
+ * to the caller.
  */
 bool
-sgt_wait_for_engine(int64 wake_us)
+sgt_wait_for_engine(int64 *wake_us)
 {
 	WaitEvent	events[3];
 	int64		now = sgt_now_us();
@@ -619,6 +620,7 @@ sgt_wait_for_engine(int64 wake_us)
 	 */
 	if (engine.n_idle_sleeps++ > MAX_IDLE_SLEEPS)
 	{
+		*wake_us = now + IDLE_PAUSE_MS * 1000;
 		if (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
 					  (IsUnderPostmaster ? WL_EXIT_ON_PM_DEATH : 0),
 					  IDLE_PAUSE_MS, engine.wait_event) & WL_LATCH_SET)
@@ -627,10 +629,9 @@ sgt_wait_for_engine(int64 wake_us)
 	}
 
 	/* rounded up: waking early would only mean going back to sleep */
-	wake_us = Min(wake_us, engine.timer_us);
+	*wake_us = Max(Min(*wake_us, engine.timer_us), now);
 	n = WaitEventSetWait(engine.wait_set,
-						 wake_us <= now ? 0 :
-						 Min((wake_us - now + 999) / 1000, INT_MAX),
+						 Min((*wake_us - now + 999) / 1000, INT_MAX),
 						 events, lengthof(events),
 						 dlist_is_empty(&engine.running) ?
 						 engine.pause_event : engine.wait_event);

@@ -14,7 +14,7 @@
 
 /* These may raise. */
 extern bool sgt_open_engine(uint64 trust_number);
-extern bool sgt_wait_for_engine(int64 wake_us);
+extern bool sgt_wait_for_engine(int64 *wake_us);
 
 /* These raise nothing. */
 extern Attempt *sgt_take_attempt(void *owner);
