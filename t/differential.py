@@ -354,6 +354,7 @@ class Case:
         self.before = []
         self.after = []
         self.main = []          # SQL, or the arguments of Session.portals()
+        self.queries = []       # those in it
         self.expands = False    # (f(x)).* was expanded
         self.params = None      # a list where parameters may be used
         self.has_key = False    # the table target has one
@@ -677,6 +678,7 @@ class Case:
         if self.ctes:
             query = 'WITH RECURSIVE %s %s' % (', '.join(self.ctes), query)
             self.ctes = []
+        self.queries.append(query)
         return query
 
     def any_query(self, depth):
@@ -932,6 +934,7 @@ class Case:
             for _ in range(50):
                 text = self.change()
                 if 'RETURNING' in text and not text.startswith('WITH'):
+                    self.queries.append(text)
                     return text
         return self.query()
 
@@ -1135,6 +1138,14 @@ class Result:
         self.refusals = set()
         self.state = ''
 
+    def first_error(self):
+        """Which line is the first error, if any is, and its SQLSTATE."""
+        for i, line in enumerate(self.lines):
+            match = re.match(r'(ERROR|NOTICE 00000 caught) (\w{5}) ', line)
+            if match and match.group(2) != '22P02':     # that of WRONG
+                return i, match.group(2)
+        return len(self.lines), ''
+
 
 class Differential:
     def __init__(self, seed):
@@ -1209,8 +1220,13 @@ SET jit = off;
         query('; '.join(['BEGIN', *case.before,
                          'SET LOCAL sw_guest_token.read_ahead = on']))
         for step in case.main:
-            for sql, params in ([(step, [])] if isinstance(step, str)
-                                else step[0]):
+            if '$do$' in step:
+                statements = [(sql, []) for sql in case.queries]
+            elif isinstance(step, str):
+                statements = [(step, [])]
+            else:
+                statements = step[0]
+            for sql, params in statements:
                 for i, param in enumerate(params):
                     sql = sql.replace('$%d' % (i + 1), "'%s'" % param)
                 is_plain = sql.startswith(('DEALLOCATE', 'PREPARE', 'SET'))
@@ -1233,6 +1249,13 @@ SET jit = off;
         # after a 401, what has not been sent is refused, too
         if off.refusals and not off.state:
             return ''
+        # a node that reads ahead of another raises the other's error when it
+        # reads the row, maybe before it has handed on a row that fails further
+        # up
+        i, state = on.first_error()
+        if on.lines != off.lines and on.lines[:i] == off.lines[:i] and \
+                state in RAISED and self.has_stacked_nodes(case):
+            return ''
         if off.state:
             # some of the rows before an error may be missing
             n = len(on.lines) - 1
@@ -1242,12 +1265,6 @@ SET jit = off;
                 # sending, and then a call that does not try fails with it,
                 # before the row that fails when all are sent
                 if on.state in off.refusals & on.refusals and is_prefix:
-                    return ''
-                # a node that reads ahead of another raises the other's error
-                # when it reads the row, maybe before it has handed on a row
-                # that fails further up
-                if on.state in RAISED and is_prefix and \
-                        self.has_stacked_nodes(case):
                     return ''
                 # rows that are read ahead may fail first: division by zero
                 return 'error' if on.state != '22012' else ''
