@@ -47,10 +47,12 @@
 /*
  * A long probe may wait for its whole timeout, so that an API that has become
  * slower is still found to work.  A transaction that has written may hold
- * locks for that long, so others go first, if there are any.
+ * locks for that long, so others go first, if there are any.  For a minute at
+ * most, nobody makes another: sessions with a long timeout must not pile up.
  */
 #define PROBES_PER_LONG		8
 #define PROBES_PER_LOCKING	(8 * PROBES_PER_LONG)
+#define MAX_LONG_PROBE_US	(60 * USECS_PER_SEC)
 
 /* The retry budget, a retry's cost, and what a token gives back, in tenths. */
 #define RETRY_BUDGET		100
@@ -168,13 +170,16 @@ sgt_delay_probe(Breaker *b, int64 retry_after_s, int64 now)
  * true if this one may wait for its whole timeout.
  */
 bool
-sgt_lease_probe(Breaker *b, int64 lease_us, bool has_written, int64 now)
+sgt_lease_probe(Breaker *b, int64 lease_us, int64 timeout_us, bool has_written,
+				int64 now)
 {
 	b->probe_us = now + lease_us;
 	b->n_short_probes++;
-	if (b->n_short_probes < (has_written ? PROBES_PER_LOCKING : PROBES_PER_LONG))
+	if (b->n_short_probes < (has_written ? PROBES_PER_LOCKING : PROBES_PER_LONG) ||
+		now < b->long_until_us)
 		return false;
 	b->n_short_probes = 0;
+	b->long_until_us = now + Min(timeout_us, MAX_LONG_PROBE_US);
 	return true;
 }
 

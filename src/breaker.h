@@ -37,6 +37,7 @@ typedef struct Breaker
 	int64		opened_us;
 	int64		probe_us;		/* when the next probe may go */
 	int			n_short_probes; /* since the last long one */
+	int64		long_until_us;	/* how long that may take */
 
 	int			spent_retries;	/* in tenths; see breaker.c */
 } Breaker;
@@ -59,8 +60,8 @@ extern bool sgt_note_good_answer(Breaker *b, bool is_token,
 extern bool sgt_note_failure(Breaker *b, BreakerCause cause, int status,
 							 int n, int64 now);
 extern void sgt_delay_probe(Breaker *b, int64 retry_after_s, int64 now);
-extern bool sgt_lease_probe(Breaker *b, int64 lease_us, bool has_written,
-							int64 now);
+extern bool sgt_lease_probe(Breaker *b, int64 lease_us, int64 timeout_us,
+							bool has_written, int64 now);
 extern bool sgt_spend_retry(Breaker *b);
 extern void sgt_get_breaker_state(const Breaker *b, int64 now,
 								  BreakerState *state);

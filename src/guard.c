@@ -16,7 +16,7 @@
  *
  * 1. One spinlock protects the area.  It is held for a few lines that cannot
  *    raise, take no other lock, and loop over nothing but the entries, the
- *    budgets, and the characters of a new target's URL.
+ *    budgets, an entry's wasters, and the characters of a new target's URL.
  * 2. A target keeps its entry until the server stops, so that a pointer to it
  *    stays valid.  A target that finds no entry is not guarded.
  * 3. A session keeps account of what it has added to "sessions" and "n_late",
@@ -46,6 +46,9 @@
 /* How long after a probe the next is due, if the probe has that much time. */
 #define LEASE_US			USECS_PER_SEC
 
+/* How many roles that waste probes are known at the same time. */
+#define N_WASTERS			8
+
 /* A target, as the sessions share it. */
 struct Guarded
 {
@@ -57,8 +60,8 @@ struct Guarded
 								 * sgt_silence_us() */
 
 	Breaker		breaker;
-	Oid			wasted_by;		/* the role of the last probe, if that gave no
-								 * result */
+	Oid			wasters[N_WASTERS]; /* roles whose last probe gave no result */
+	uint32		n_wasted;		/* how many of them were added */
 	GuardCounters counters;
 };
 
@@ -76,6 +79,8 @@ typedef struct OwnShare
 	int			n_batches;		/* they count as one session */
 	int			n_late;
 	int64		measured_us;	/* when an answer's time last went into srtt */
+	int64		wasted_us;		/* when the last probe gave no result; 0: it
+								 * gave one */
 } OwnShare;
 
 static GuardArea *area = NULL;
@@ -100,6 +105,9 @@ static OwnShare *find_own_share(const Guarded *g);
 static void lease_probe(Guarded *g, const Limits *limits, bool has_written,
 						int64 now, GuardWatch *watch);
 static bool is_probe(const GuardWatch *watch);
+static int64 how_much_later(Guarded *g, Oid role);
+static void note_waste(Guarded *g, int64 now);
+static Oid *find_waster(Guarded *g, Oid role);
 static void take_answer(Guarded *g, const Attempt *a);
 static void take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 						   AttemptEnd result, const GuardWatch *watch);
@@ -274,7 +282,7 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
 	bool		has_written = TransactionIdIsValid(GetTopTransactionIdIfAny());
 	Oid			role = GetAuthenticatedUserId();
 	bool		may_go = false;
-	int64		later_us = 0;
+	int64		later_us;
 	bool		is_open;
 
 	if (area == NULL)
@@ -282,13 +290,11 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
 	SpinLockAcquire(&area->mutex);
 	is_open = g && g->breaker.is_open && limits->breaker;
 
-	/* a role that has wasted a probe lets others go first, if there are any */
-	if (is_open && g->wasted_by == role)
-		later_us = LEASE_US;
+	later_us = is_open ? how_much_later(g, role) : 0;
 	if (is_open && now < g->breaker.probe_us + later_us)
 	{
 		*refusal = ATTEMPT_SUSPENDED;
-		/* "probe_in_us" tells when this role may probe */
+		/* "probe_in_us" tells when this session may probe */
 		sgt_get_breaker_state(&g->breaker, now - later_us, state);
 	}
 	else if (is_crowded)
@@ -315,14 +321,58 @@ static void
 lease_probe(Guarded *g, const Limits *limits, bool has_written, int64 now,
 			GuardWatch *watch)
 {
-	int64		lease_us = INT64CONST(1000) * Min(limits->timeout_ms,
-												  limits->connect_timeout_ms);
+	int64		timeout_us = limits->timeout_ms * INT64CONST(1000);
+	int64		connect_us = limits->connect_timeout_ms * INT64CONST(1000);
+	Oid		   *waster = find_waster(g, GetAuthenticatedUserId());
 
-	g->wasted_by = InvalidOid;
-	watch->role = sgt_lease_probe(&g->breaker, Min(LEASE_US, lease_us),
-								  has_written, now) ?
+	if (waster)
+		*waster = InvalidOid;
+	find_own_share(g)->wasted_us = 0;
+	watch->role = sgt_lease_probe(&g->breaker,
+								  Min(LEASE_US, Min(timeout_us, connect_us)),
+								  timeout_us, has_written, now) ?
 		GUARD_LONG_PROBE : GUARD_PROBE;
 	watch->leased_until_us = g->breaker.probe_us;
+}
+
+/*
+ * How much longer than others a session waits until it may probe: whoever has
+ * wasted a probe lets others go first, if there are any.  These are other
+ * roles, and then other sessions of the same role.
+ */
+static int64
+how_much_later(Guarded *g, Oid role)
+{
+	int64		later_us = 0;
+
+	if (find_waster(g, role))
+		later_us += LEASE_US;
+	if (find_own_share(g)->wasted_us > g->breaker.opened_us)
+		later_us += LEASE_US;
+	return later_us;
+}
+
+/* Notes that a probe of this session gave no result. */
+static void
+note_waste(Guarded *g, int64 now)
+{
+	Oid			role = GetAuthenticatedUserId();
+
+	find_own_share(g)->wasted_us = now;
+	if (!find_waster(g, role))
+		g->wasters[g->n_wasted++ % N_WASTERS] = role;
+}
+
+/* A role's place among those that have wasted a probe; NULL if it has none. */
+static Oid *
+find_waster(Guarded *g, Oid role)
+{
+	for (int i = 0; i < N_WASTERS; i++)
+	{
+		if (g->wasters[i] == role)
+			return &g->wasters[i];
+	}
+	return NULL;
 }
 
 static bool
@@ -396,7 +446,7 @@ sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
 	SpinLockAcquire(&area->mutex);
 	g->counters.requests += a->n_sent;
 	g->counters.retries += is_retry;
-	if (a->status != 0)
+	if (a->end == ATTEMPT_ANSWERED)
 		g->breaker.last_answer_us = Max(g->breaker.last_answer_us, a->ended_us);
 	if (result == ATTEMPT_ANSWERED && !sgt_is_failure(a->status))
 		take_answer(g, a);
@@ -430,22 +480,35 @@ static void
 take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 			   AttemptEnd result, const GuardWatch *watch)
 {
-	BreakerCause cause;
+	BreakerCause cause = CAUSE_STATUS;
+	bool		says_nothing = false;
 
-	if (result == ATTEMPT_ANSWERED && a->status != 500)
-		cause = CAUSE_STATUS;
-	else if (result == ATTEMPT_NOT_CONNECTED)
-		cause = CAUSE_NO_CONNECTION;
-	else if (result == ATTEMPT_BROKEN)
-		cause = CAUSE_BROKEN;
-	else if (result == ATTEMPT_TIMED_OUT || result == ATTEMPT_CONNECT_TIMED_OUT)
-		cause = CAUSE_TIMED_OUT;
-	else
-		return;
-	if (is_own_affair(g, limits, a))
+	switch (result)
+	{
+		case ATTEMPT_ANSWERED:
+			says_nothing = a->status == 500;
+			break;
+		case ATTEMPT_NOT_CONNECTED:
+			cause = CAUSE_NO_CONNECTION;
+			break;
+		case ATTEMPT_BROKEN:
+			cause = CAUSE_BROKEN;
+			break;
+		case ATTEMPT_TIMED_OUT:
+		case ATTEMPT_CONNECT_TIMED_OUT:
+			cause = CAUSE_TIMED_OUT;
+			break;
+		case ATTEMPT_SILENT:	/* it counted while it lasted */
+		case ATTEMPT_ABANDONED: /* it is repeated; or see sgt_end_watch() */
+			return;
+		default:
+			says_nothing = true;
+			break;
+	}
+	if (says_nothing || is_own_affair(g, limits, a))
 	{
 		if (is_probe(watch))
-			g->wasted_by = GetAuthenticatedUserId();
+			note_waste(g, a->ended_us);
 		return;
 	}
 
@@ -487,7 +550,7 @@ take_failure(Guarded *g, BreakerCause cause, int status, int n, int64 now)
 {
 	if (!sgt_note_failure(&g->breaker, cause, status, n, now))
 		return;
-	g->wasted_by = InvalidOid;
+	memset(g->wasters, 0, sizeof(g->wasters));
 	g->counters.opened++;
 	g->counters.last_opened = GetCurrentTimestamp();
 	note_change(g, now);
@@ -615,7 +678,7 @@ sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
 		/* unless there has been another probe since */
 		if (makes_way && g->breaker.probe_us == watch->leased_until_us)
 		{
-			g->wasted_by = GetAuthenticatedUserId();
+			note_waste(g, now);
 			g->breaker.probe_us = Min(g->breaker.probe_us, next_us);
 		}
 		else if (is_locking)

@@ -199,6 +199,13 @@ use_script('201,delay=900-then-201,delay=2300-then-' . repeated(15, '201,delay=3
 like(run_stopped(16, 2.95)->{out}, qr/^(?:token\n){16}\z/m, 'requests in flight together all get their answers');
 is(stat_of('opened || state'), '0closed', 'and suspend nothing, though the first were read late');
 
+# a response that does not get beyond its headers is no answer, even if the call is cancelled
+use_script('drip,ms=1,size=100000');
+$waiting = session($node, "SET sw_guest_token.base_url = '$url'", $batch =~ s/20/5/r);
+$session = calls(15, "SET statement_timeout = '700ms'");
+like($session->{err}, qr/57014.*are suspended/s, 'calls that are cancelled as they get an answer end no silence');
+$waiting->finish;
+
 # nor is the time that a long request takes to arrive
 my ($mute, $mute_port) = listen_dumbly();
 $url = "http://127.0.0.1:$mute_port";
@@ -319,21 +326,52 @@ $node->safe_psql('postgres',
 $waiting->finish;
 
 # ... or by doing so again and again: whoever has wasted a probe lets others go first
-use_script(repeated(5, '503') . '-then-hang-then-201');
 $node->safe_psql('postgres', <<"EOS");
+CREATE ROLE hasty LOGIN;
 CREATE ROLE patient LOGIN;
-ALTER ROLE patient SET sw_guest_token.base_url = '$url';
-GRANT EXECUTE ON FUNCTION sw_create_guest_token TO patient;
+GRANT EXECUTE ON FUNCTION sw_create_guest_token TO hasty, patient;
 EOS
-foreach my $limit ("SET sw_guest_token.timeout = '1ms'", "SET statement_timeout = '50ms'")
+
+# A call as a role.
+sub call_as
 {
-	$sandbox->reset;
+	my ($role, @settings) = @_;
+	my $out;
+
+	$node->safe_psql('postgres', "ALTER ROLE $role SET sw_guest_token.base_url = '$url'");
+	$node->psql('postgres', join('; ', @settings, $ONE), stdout => \$out, extra_params => [ '-U', $role ]);
+	return $out;
+}
+
+# extra_wait(SETTING...): how many seconds longer than others the next call must wait,
+# which is suspended.
+sub extra_wait
+{
+	my $session = run_sql(@_, $ONE,
+		"SELECT extract(epoch FROM next_probe - clock_timestamp()) FROM sw_guest_token_stat WHERE target = left('$url', 255)");
+	my @due = $session->{err} =~ /suspended\n.*due in (\d+\.\d) s\./g;
+	my ($others_due) = $session->{out} =~ /(-?\d+\.\d+)\n\z/;
+
+	return @due ? sprintf '%.0f', $due[-1] - $others_due : $session->{err};
+}
+
+foreach my $case (
+	[ 'hang', "SET sw_guest_token.timeout = '1ms'" ],
+	[ 'hang', "SET statement_timeout = '50ms'" ],
+	[ '500', 'SET sw_guest_token.max_retries = 0' ])
+{
+	my ($answer, $setting) = @$case;
+
+	use_script(join '-then-', repeated(5, '503'), $answer, $answer, '201');
 	calls(5);
 	wait_for_probe();
-	$session = run_sql($limit, $ONE, 'SELECT pg_sleep(0.02)', $ONE);
-	like($session->{err}, qr/(?:timed out|57014).*are suspended/s, "$limit: the role does not get the next probe");
+	is(extra_wait($setting, $ONE), 2, "$answer, $setting: the session waits, ...");
+	is(extra_wait(), 1, 'less long other sessions of the role, ...');
 	wait_for_probe();
-	is($node->safe_psql('postgres', $ONE, extra_params => [ '-U', 'patient' ]), 'token true', 'but another role does');
+	is(call_as('hasty', $setting), '', 'another role goes first');
+	is(extra_wait(), 1, 'if that wastes a probe, too, others still do');
+	wait_for_probe();
+	is(call_as('patient'), 'token true', 'until one is answered');
 	is(stat_of('state'), 'closed', 'which ends the suspension');
 }
 
@@ -397,6 +435,29 @@ is($sandbox->attempts, 13, 'after seven short ones');
 wait_for_probe();
 $session = calls(1, "SET sw_guest_token.timeout = '3s'");
 like($session->{err}, qr/No session has had an answer/, 'the ninth is short');
+
+# but not while the last one that does so may still be waiting
+use_script(repeated(12, '503') . '-then-hang-then-' . repeated(7, '503') . '-then-hang');
+calls(5);
+for (1 .. 7)
+{
+	wait_for_probe();
+	calls(1);
+}
+wait_for_probe();
+$waiting = session($node, "SET sw_guest_token.base_url = '$url'", "SET sw_guest_token.timeout = '1h'", $ONE);
+$sandbox->journal(13);
+for (1 .. 7)
+{
+	wait_for_probe();
+	calls(1);
+}
+wait_for_probe();
+$session = calls(1, "SET sw_guest_token.timeout = '3s'");
+like($session->{err}, qr/No session has had an answer/, 'sessions with a long timeout do not pile up');
+$node->safe_psql('postgres',
+	"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
+$waiting->finish;
 
 # ... unless it would hold locks for as long
 $node->safe_psql('postgres', 'CREATE TABLE written (n int)');
