@@ -202,7 +202,10 @@ sgt_submit_request(Batch *batch, const char *body, int tag, bool is_exam)
 	r->body = MemoryContextStrdup(batch->context, body);
 	r->tag = tag;
 	if (is_exam)
+	{
 		r->exam = MemoryContextAllocZero(batch->context, sizeof(AttemptExam));
+		batch->presence = PRESENCE_EXEMPT;
+	}
 	r->retry.is_fresh = is_exam;
 	r->batch = batch;
 	sgt_begin_outcome(&r->outcome);

@@ -47,8 +47,9 @@
 /*
  * A long probe may wait for its whole timeout, so that an API that has become
  * slower is still found to work.  A transaction that has written may hold
- * locks for that long, so others go first, if there are any.  For a minute at
- * most, nobody makes another: sessions with a long timeout must not pile up.
+ * locks for that long, so others go first, if there are any.  The next one
+ * takes its place, but not before its timeout or a minute is over: sessions
+ * with a long timeout must not pile up.
  */
 #define PROBES_PER_LONG		8
 #define PROBES_PER_LOCKING	(8 * PROBES_PER_LONG)

@@ -256,6 +256,11 @@ put_guard(ReturnSetInfo *result, const Target *target)
 						  sgt_describe_cause(state),
 						  Max(state->probe_in_us, 0) / 1000000.0),
 				 _("The suspension ends by itself as soon as a probe is answered."));
+	else if (snapshot.is_crowded)
+		put_step(result, "guard", false, 0,
+				 psprintf(_("SignalWire is slow, and \"sw_guest_token.max_sessions\" (%d) sessions wait for it."),
+						  sgt_get_limits()->max_sessions),
+				 _("Further sessions are turned away until one of these has its answer, or gives up."));
 	else
 		put_step(result, "guard", true, 0,
 				 _("Requests are not suspended."), NULL);

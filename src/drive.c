@@ -177,7 +177,7 @@ sgt_step_aside(Batch *batch)
 static void
 resume(Batch *batch)
 {
-	if (batch->presence != PRESENCE_INSIDE)
+	if (batch->presence != PRESENCE_INSIDE && batch->presence != PRESENCE_EXEMPT)
 		batch->presence = sgt_enter_guard(batch->guarded, &batch->limits,
 										  batch->presence == PRESENCE_ASIDE) ?
 			PRESENCE_INSIDE : PRESENCE_TURNED_AWAY;
@@ -244,8 +244,8 @@ sgt_take_back_request(Request *r)
  */
 
 /*
- * Serves interrupts.  Some raise errors, which a client may not read for a
- * long time: meanwhile the session does not wait for the API.
+ * Serves interrupts.  A client may not read for a long time what they say:
+ * meanwhile the session does not wait for the API.
  */
 void
 sgt_check_for_interrupts(void)
@@ -417,8 +417,10 @@ start_ready(int64 now)
 		{
 			r->state = REQUEST_RUNNING;
 			n_running++;
-			set_timer(r, Min(r->deadline_us,
-							 sgt_add_silence(r->batch->guarded, now)));
+			/* the doctor waits: it is there to find out */
+			set_timer(r, r->exam ? r->deadline_us :
+					  Min(r->deadline_us,
+						  sgt_add_silence(r->batch->guarded, now)));
 		}
 		else
 			finish(r, r->attempt ? r->attempt->end : ATTEMPT_NO_MEMORY);
@@ -459,7 +461,7 @@ is_let_through(Request *r, int64 now)
 			return false;
 		}
 	}
-	if (r->watch.role != GUARD_ORDINARY)
+	if (r->watch.is_probe)
 		batch->probing = r;
 	return true;
 }
@@ -543,6 +545,8 @@ expire_overdue(void)
 	/* the guard has to know of all answers before it judges silence */
 	driven_us = now = sgt_now_us();
 	settle_ended();
+	if (sgt_now_us() - now > MAX_GAP_US)
+		return;					/* the next turn goes on, and sees the gap */
 	sgt_begin_turn();
 	while (!dlist_is_empty(&overdue))
 	{
@@ -550,11 +554,9 @@ expire_overdue(void)
 		bool		is_timed_out = now >= r->deadline_us;
 		int64		look_us;
 
-		/* the doctor waits: it is there to find out */
 		if (!is_timed_out &&
-			(!sgt_look_at_guard(r->batch->guarded, &r->batch->limits,
-								r->attempt, &r->watch, now, &look_us) ||
-			 r->exam))
+			!sgt_look_at_guard(r->batch->guarded, &r->batch->limits,
+							   r->attempt, &r->watch, now, &look_us))
 		{
 			set_timer(r, Min(r->deadline_us, look_us));
 			continue;
@@ -601,9 +603,8 @@ settle_ended(void)
 }
 
 /*
- * Reports the attempt to the log, and to a client who has asked for that.  A
- * client may not read it for a long time: meanwhile the session does not wait
- * for the API.
+ * Reports the attempt to the log, and to a client who has asked for that, and
+ * who may not read it for a long time: meanwhile the session does not wait.
  */
 static void
 report(const Request *r)
@@ -708,7 +709,7 @@ time_to_go_on(Request *r)
 	}
 
 	tell_guard(r, r->outcome.result);
-	if (batch->is_stopped || r->exam || r->watch.role != GUARD_ORDINARY)
+	if (batch->is_stopped || r->exam || r->watch.is_probe)
 		return NEVER;
 	return sgt_time_to_retry(&r->retry, r->attempt, r->outcome.result,
 							 r->outcome.n_attempts, r->deadline_us,

@@ -57,7 +57,7 @@ typedef struct Request
 
 /*
  * Whether the guard counts a batch's session as inside a call.  A batch that
- * is used comes inside, unless it is turned away.
+ * is used comes inside, unless it is turned away, or is the doctor's.
  */
 typedef enum Presence
 {
@@ -66,7 +66,8 @@ typedef enum Presence
 	PRESENCE_ASIDE,				/* outside for a moment: it is not turned away
 								 * when it comes back */
 	PRESENCE_INSIDE,
-	PRESENCE_TURNED_AWAY		/* this session was one too many */
+	PRESENCE_TURNED_AWAY,		/* this session was one too many */
+	PRESENCE_EXEMPT				/* it always goes on, and keeps nobody out */
 } Presence;
 
 /* One caller's requests to one URL; batch.c owns it. */

@@ -102,9 +102,9 @@ static void request_area(void);
 static void start_area(void);
 static void take_back_shares(int code, Datum arg);
 static OwnShare *find_own_share(const Guarded *g);
+static bool is_crowded(const Guarded *g, const Limits *limits);
 static void lease_probe(Guarded *g, const Limits *limits, bool has_written,
 						int64 now, GuardWatch *watch);
-static bool is_probe(const GuardWatch *watch);
 static int64 how_much_later(Guarded *g, Oid role);
 static void note_waste(Guarded *g, int64 now);
 static Oid *find_waster(Guarded *g, Oid role);
@@ -207,20 +207,25 @@ sgt_find_guarded(const Target *target)
 bool
 sgt_enter_guard(Guarded *g, const Limits *limits, bool comes_back)
 {
-	bool		is_crowded;
+	bool		may_enter;
 
 	if (g == NULL || find_own_share(g)->n_batches++ > 0)
 		return true;
 	SpinLockAcquire(&area->mutex);
-	is_crowded = !comes_back && limits->max_sessions > 0 &&
-		g->sessions >= limits->max_sessions &&
-		(g->n_late > 0 || sgt_is_slow(&g->breaker));
-	g->sessions += !is_crowded;
-	g->n_late += is_crowded ? 0 : find_own_share(g)->n_late;
+	may_enter = comes_back || !is_crowded(g, limits);
+	g->sessions += may_enter;
+	g->n_late += may_enter ? find_own_share(g)->n_late : 0;
 	SpinLockRelease(&area->mutex);
-	if (is_crowded)
+	if (!may_enter)
 		find_own_share(g)->n_batches = 0;
-	return !is_crowded;
+	return may_enter;
+}
+
+static bool
+is_crowded(const Guarded *g, const Limits *limits)
+{
+	return limits->max_sessions > 0 && g->sessions >= limits->max_sessions &&
+		(g->n_late > 0 || sgt_is_slow(&g->breaker));
 }
 
 /*
@@ -276,7 +281,7 @@ take_back_shares(int code, Datum arg)
  * about a suspension.
  */
 bool
-sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
+sgt_ask_guard(Guarded *g, const Limits *limits, bool is_turned_away, int64 now,
 			  GuardWatch *watch, AttemptEnd *refusal, BreakerState *state)
 {
 	bool		has_written = TransactionIdIsValid(GetTopTransactionIdIfAny());
@@ -297,7 +302,7 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded, int64 now,
 		/* "probe_in_us" tells when this session may probe */
 		sgt_get_breaker_state(&g->breaker, now - later_us, state);
 	}
-	else if (is_crowded)
+	else if (is_turned_away && !is_open)	/* nobody keeps a probe from going */
 		*refusal = ATTEMPT_CROWDED;
 	else if (!sgt_spend(area->budgets, role, limits->tokens_per_minute, now))
 		*refusal = ATTEMPT_OVER_BUDGET;
@@ -328,10 +333,10 @@ lease_probe(Guarded *g, const Limits *limits, bool has_written, int64 now,
 	if (waster)
 		*waster = InvalidOid;
 	find_own_share(g)->wasted_us = 0;
-	watch->role = sgt_lease_probe(&g->breaker,
-								  Min(LEASE_US, Min(timeout_us, connect_us)),
-								  timeout_us, has_written, now) ?
-		GUARD_LONG_PROBE : GUARD_PROBE;
+	watch->is_probe = true;
+	if (sgt_lease_probe(&g->breaker, Min(LEASE_US, Min(timeout_us, connect_us)),
+						timeout_us, has_written, now))
+		watch->long_until_us = g->breaker.long_until_us;
 	watch->leased_until_us = g->breaker.probe_us;
 }
 
@@ -375,12 +380,6 @@ find_waster(Guarded *g, Oid role)
 	return NULL;
 }
 
-static bool
-is_probe(const GuardWatch *watch)
-{
-	return watch->role != GUARD_ORDINARY;
-}
-
 /*
  * Whether a request that was let through before may be sent again; otherwise
  * "state" tells why.
@@ -394,7 +393,7 @@ sgt_may_go_on(Guarded *g, const Limits *limits, const GuardWatch *watch,
 	if (g == NULL)
 		return true;
 	SpinLockAcquire(&area->mutex);
-	if (limits->breaker && !is_probe(watch))
+	if (limits->breaker && !watch->is_probe)
 	{
 		sgt_get_breaker_state(&g->breaker, now, state);
 		may_go = !state->is_open;
@@ -507,7 +506,7 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 	}
 	if (says_nothing || is_own_affair(g, limits, a))
 	{
-		if (is_probe(watch))
+		if (watch->is_probe)
 			note_waste(g, a->ended_us);
 		return;
 	}
@@ -648,7 +647,8 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 			take_failure(g, CAUSE_SILENCE, 0, n - watch->n_silences, now);
 		watch->n_silences = Max(n, watch->n_silences);
 		gives_up = n > 0 && limits->breaker && g->breaker.is_open &&
-			watch->role != GUARD_LONG_PROBE;
+			(watch->long_until_us == 0 ||
+			 watch->long_until_us != g->breaker.long_until_us);
 	}
 	SpinLockRelease(&area->mutex);
 	return gives_up;
@@ -664,7 +664,7 @@ void
 sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
 {
 	bool		is_locking = watch->locked_since_us != 0;
-	bool		makes_way = is_abandoned && is_probe(watch);
+	bool		makes_way = is_abandoned && watch->is_probe;
 
 	if (area && g && (watch->is_late || is_locking || makes_way))
 	{
@@ -773,6 +773,7 @@ sgt_take_snapshot(const Guarded *g, const Limits *limits,
 	sgt_get_breaker_state(&g->breaker, now, &snapshot->state);
 	snapshot->state.is_open &= limits->breaker;
 	snapshot->sessions = g->sessions;
+	snapshot->is_crowded = is_crowded(g, limits);
 	snapshot->counters = g->counters;
 	SpinLockRelease(&area->mutex);
 }

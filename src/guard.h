@@ -29,19 +29,13 @@
 /* A target, as the sessions share it; NULL: one that is not guarded. */
 typedef struct Guarded Guarded;
 
-/* What a request is to other sessions, once it may go. */
-typedef enum GuardRole
-{
-	GUARD_ORDINARY,
-	GUARD_PROBE,				/* goes while the others are refused */
-	GUARD_LONG_PROBE			/* and waits as long as it may */
-} GuardRole;
-
 /* What the guard keeps with a request, and below with its attempt. */
 typedef struct GuardWatch
 {
-	GuardRole	role;
+	bool		is_probe;		/* it goes while the others are refused */
 	int64		leased_until_us;	/* of a probe: when the next one is due */
+	int64		long_until_us;	/* of a long probe: until when it is the only
+								 * one; 0: it is none */
 
 	int64		locked_since_us;	/* of a probe whose transaction has
 									 * written: when it began; 0: it is none */
@@ -85,6 +79,7 @@ typedef struct GuardSnapshot
 	char		url[SGT_GUARDED_URL_SIZE];
 	BreakerState state;
 	int			sessions;
+	bool		is_crowded;		/* no more may come inside */
 	GuardCounters counters;
 } GuardSnapshot;
 
@@ -97,7 +92,7 @@ extern void sgt_report_guard(void);
 /* These raise nothing. */
 extern bool sgt_enter_guard(Guarded *g, const Limits *limits, bool comes_back);
 extern void sgt_leave_guard(Guarded *g);
-extern bool sgt_ask_guard(Guarded *g, const Limits *limits, bool is_crowded,
+extern bool sgt_ask_guard(Guarded *g, const Limits *limits, bool is_turned_away,
 						  int64 now, GuardWatch *watch, AttemptEnd *refusal,
 						  BreakerState *state);
 extern bool sgt_may_go_on(Guarded *g, const Limits *limits,

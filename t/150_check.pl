@@ -152,6 +152,18 @@ is_check('an API that limits the rate of everybody', [$limited],
 is_check('a proxy that is not there', [ "base_url = 'https://127.0.0.1:$dumb_port'", "proxy = 'http://127.0.0.1:1'" ],
 	'preload+ settings+ credentials+ resolve+ connect- guard+', qr/could not connect.*\n.*reach the proxy/);
 
+# a slow API, for which as many sessions wait as may
+$sandbox->reset;
+my $slow = "SET sw_guest_token.base_url = '" . $sandbox->script('201,delay=1500-then-hang-then-422') . "'";
+$node->append_conf('postgresql.conf', 'sw_guest_token.max_sessions = 1');
+$node->restart;
+run_session($node, $slow, $ONE);
+my $waiting = session($node, $slow, $ONE);
+$sandbox->journal(2);
+is_check('too many sessions', [ $slow =~ s/^SET sw_guest_token\.//r ],
+	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize+ guard-', qr/is slow.*turned away/s);
+$waiting->{process}->kill_kill;
+
 # without preloading
 my $bare = start_server('bare', "shared_preload_libraries = ''\n");
 use_sandbox($bare, $sandbox);

@@ -139,6 +139,25 @@ is( logged(sub {
 			run_session($node, "SELECT * FROM refresh($number)") }),
 	'no token', 'a function that finds the token in a table has it in no statement');
 
+# a statement in PL/pgSQL
+foreach my $case (
+	[ 'PERFORM sw_refresh_guest_token(TOKEN)', 'default', 'the token' ],
+	[ 'PERFORM sw_refresh_guest_token(TOKEN)', 'terse', 'no token' ],
+	[ 'DECLARE v text := TOKEN; BEGIN PERFORM sw_refresh_guest_token(v); END', 'default', 'no token' ],
+	[ q{EXECUTE format('SELECT sw_refresh_guest_token(%L)', TOKEN)}, 'default', 'the token' ],
+	[ q{EXECUTE 'SELECT sw_refresh_guest_token($1)' USING TOKEN}, 'default', 'no token' ])
+{
+	my ($statement, $verbosity, $expected) = @$case;
+
+	is( logged(
+			sub {
+				my $text = $statement =~ s/TOKEN/'$_[0]'/r;
+				run_session($node, $unfit, 'SET log_min_error_statement = panic', "SET log_error_verbosity = $verbosity", "DO \$\$ BEGIN $text; END \$\$");
+			}),
+		$expected,
+		"$statement, log_error_verbosity = $verbosity");
+}
+
 # a violated constraint
 $node->safe_psql('postgres', 'CREATE TABLE short (token text CHECK (length(token) < 10), note text)');
 my $store = 'INSERT INTO short SELECT refresh_token FROM guest WHERE refresh_token = (SELECT max(refresh_token) FROM guest)';

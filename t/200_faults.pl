@@ -185,16 +185,16 @@ foreach my $case (
 
 # while a process is stopped, its time to connect does not run
 my $slow = start_raw({ '*' => '', times => 0, handshake => 1 }, "$directory/cert.pem", "$directory/key.pem");
-my $stopped = session($node, 'SELECT pg_backend_pid()', "SET sw_guest_token.base_url = 'https://127.0.0.1:$slow->{port}'",
+my $paused = session($node, 'SELECT pg_backend_pid()', "SET sw_guest_token.base_url = 'https://127.0.0.1:$slow->{port}'",
 	"SET sw_guest_token.ca_file = '$directory/cert.pem'", "SET sw_guest_token.connect_timeout = '2s'",
 	'SET sw_guest_token.max_retries = 0', $ONE);
-my ($pid) = $stopped->wait_for(qr/^(\d+)\n/);
+my ($pid) = $paused->wait_for(qr/^(\d+)\n/);
 wait_for_call($node);
 kill 'STOP', $pid;
 sleep 4;
 kill 'CONT', $pid;
-$stopped->finish;
-is($stopped->{err} . $stopped->{out}, "$pid\ntoken true\n", 'a process that was stopped connects after all');
+$paused->finish;
+is($paused->{err} . $paused->{out}, "$pid\ntoken true\n", 'a process that was stopped connects after all');
 $slow->finish;
 
 # a connection that the server ends only in TLS looks like one that libcurl has closed;

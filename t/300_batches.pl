@@ -522,6 +522,22 @@ is(run_statements(
 	"1: answered, 201 after 1 / 2: answered, 201 after 1 / $CLEAN",
 	'a deadline does not count the time in which a client does not read');
 
+# nor if it has already passed: the process was stopped, and an answer is reported first
+# (over existing connections: on a new one, libcurl's own timer would reveal the stop)
+$sandbox->reset;
+my $stopped = begin_session(
+	"SET log_min_messages = 'debug1'", "SET sw_guest_token.timeout = '2s'", 'pg_backend_pid()', 'batch_hold_report(1, 4000)',
+	"send(3, '{31,32}', 'hold,n=2')", 'batch_wait(3, 31)', 'batch_wait(3, 32)', 'batch_end(3)',
+	"send(1, '{1}', '201,delay=1000'), send(2, '{2}', '201,delay=5000')",
+	'batch_wait(1, 1)', 'batch_wait(2, 2)', 'batch_end(1)', 'batch_end(2)', @epilogue);
+my ($stopped_pid) = $stopped->wait_for(qr/^(\d+)\n/);
+$sandbox->journal(4);
+kill 'STOP', $stopped_pid;
+select undef, undef, undef, 2.2;
+kill 'CONT', $stopped_pid;
+is(says($stopped), join(' / ', $stopped_pid, map({ "$_: answered, 201 after 1" } 31, 32, 1, 2), $CLEAN),
+	'nor does a deadline that has passed meanwhile');
+
 #
 # Stopping, and places
 #

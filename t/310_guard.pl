@@ -436,7 +436,18 @@ wait_for_probe();
 $session = calls(1, "SET sw_guest_token.timeout = '3s'");
 like($session->{err}, qr/No session has had an answer/, 'the ninth is short');
 
-# but not while the last one that does so may still be waiting
+# but not while the last one that does so may still be waiting; nor does that one keep
+# others from probing, though it is all that may wait
+sub set_max_sessions
+{
+	my ($n) = @_;
+
+	$node->append_conf('postgresql.conf', "sw_guest_token.max_sessions = $n");
+	$node->reload;
+	$node->poll_query_until('postgres', "SELECT current_setting('sw_guest_token.max_sessions') = '$n'");
+	return;
+}
+set_max_sessions(1);
 use_script(repeated(12, '503') . '-then-hang-then-' . repeated(7, '503') . '-then-hang');
 calls(5);
 for (1 .. 7)
@@ -455,6 +466,8 @@ for (1 .. 7)
 wait_for_probe();
 $session = calls(1, "SET sw_guest_token.timeout = '3s'");
 like($session->{err}, qr/No session has had an answer/, 'sessions with a long timeout do not pile up');
+is($sandbox->attempts, 21, 'and others go on probing');
+set_max_sessions(16);
 $node->safe_psql('postgres',
 	"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
 $waiting->finish;
@@ -544,9 +557,7 @@ $pausing->finish;
 # The crowd
 #
 
-$node->append_conf('postgresql.conf', 'sw_guest_token.max_sessions = 1');
-$node->reload;
-$node->poll_query_until('postgres', "SELECT current_setting('sw_guest_token.max_sessions') = '1'");
+set_max_sessions(1);
 use_script('201-then-201,delay=300-then-201,delay=400-then-hang-then-201');
 run_sql(busy_after_first(2, 1.5));
 $victim = session($node, "SET sw_guest_token.base_url = '$url'", $ONE);
@@ -558,6 +569,8 @@ is(sql_state($session->{err}), '53400', 'it may not when one is');
 like($session->{err},
 	qr/too many sessions wait for SignalWire\nDETAIL:  SignalWire is slow, and "sw_guest_token\.max_sessions" \(1\) sessions wait for it\.\nHINT:  Try again later\./,
 	'which says why');
+is(calls(0, "SELECT ok, detail FROM sw_guest_token_check() WHERE step = 'guard'")->{out},
+	qq{f|SignalWire is slow, and "sw_guest_token.max_sessions" (1) sessions wait for it.\n}, 'and so does the doctor');
 is(run_sql($batch =~ s/20/2/r)->{out}, "53400\n" x 2, 'a batch has rows');
 $node->safe_psql('postgres',
 	"CREATE FUNCTION pause(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN PERFORM pg_sleep(0.005) WHERE i = 3; RETURN i; END'");
@@ -571,6 +584,15 @@ $node->safe_psql('postgres',
 $victim->finish;
 is(stat_of('sessions || state || cancelled'), '0closed1', 'and forgets who was cancelled');
 is(calls(1)->{out}, "token true\n", 'who makes place');
+
+# the doctor keeps nobody out
+use_script('hang-then-201');
+$waiting = session($node, "SET sw_guest_token.base_url = '$url'", "SET sw_guest_token.timeout = '1h'", 'SELECT FROM sw_guest_token_check()');
+$sandbox->journal(1);
+is(run_sql(map { ($ONE, 'SELECT pg_sleep(0.1)') } 1 .. 15)->{out}, "token true\n\n" x 15, 'while the doctor waits, others may call');
+$node->safe_psql('postgres',
+	"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
+$waiting->finish;
 
 # a session that is inside a call stays inside, even if something interrupts the wait,
 # or an element is invalid (the breaker is still off)
