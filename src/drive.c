@@ -417,10 +417,8 @@ start_ready(int64 now)
 		{
 			r->state = REQUEST_RUNNING;
 			n_running++;
-			/* the doctor waits: it is there to find out */
-			set_timer(r, r->exam ? r->deadline_us :
-					  Min(r->deadline_us,
-						  sgt_add_silence(r->batch->guarded, now)));
+			set_timer(r, Min(r->deadline_us,
+							 sgt_add_silence(r->batch->guarded, now)));
 		}
 		else
 			finish(r, r->attempt ? r->attempt->end : ATTEMPT_NO_MEMORY);
@@ -552,11 +550,12 @@ expire_overdue(void)
 	{
 		Request    *r = dlist_head_element(Request, queue_node, &overdue);
 		bool		is_timed_out = now >= r->deadline_us;
-		int64		look_us;
+		int64		look_us = NEVER;
 
+		/* the doctor waits: it is there to find out */
 		if (!is_timed_out &&
-			!sgt_look_at_guard(r->batch->guarded, &r->batch->limits,
-							   r->attempt, &r->watch, now, &look_us))
+			(r->exam || !sgt_look_at_guard(r->batch->guarded, &r->batch->limits,
+										   r->attempt, &r->watch, now, &look_us)))
 		{
 			set_timer(r, Min(r->deadline_us, look_us));
 			continue;
