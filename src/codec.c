@@ -32,6 +32,9 @@
 /* Far beyond any real response, and shallow enough for json-c's recursion. */
 #define MAX_JSON_DEPTH		64
 
+/* Likewise.  json-c needs up to a kilobyte for a value of two bytes. */
+#define MAX_JSON_VALUES		10000
+
 #define ONE_IN_EACH_BYTE	UINT64_C(0x0101010101010101)
 
 /* How many entries of a 422 are shown. */
@@ -58,6 +61,7 @@ static bool is_named(const Piece *name, const char *wanted);
 static CodecStatus parse_token_pair(const char *body, size_t length,
 									CodecAlloc alloc, TokenPair *pair,
 									const char **problem);
+static bool has_too_many_values(const char *body, size_t length);
 static CodecStatus parse_object(const char *body, size_t length,
 								json_object **object);
 static const char *check_json(const char *body, size_t length,
@@ -315,6 +319,8 @@ parse_token_pair(const char *body, size_t length, CodecAlloc alloc,
 	CodecStatus status;
 
 	*problem = check_json(body, length, &n_members);
+	if (!*problem && has_too_many_values(body, length))
+		*problem = gettext_noop("The body has too many JSON values.");
 	if (*problem)
 		return CODEC_MALFORMED;
 
@@ -363,8 +369,11 @@ sgt_read_api_errors(const char *body, size_t length,
 	size_t		n = 0;
 	char	   *line;
 	char	   *end;
-	CodecStatus status = parse_object(body, length, &object);
+	CodecStatus status;
 
+	if (has_too_many_values(body, length))
+		return CODEC_MALFORMED;
+	status = parse_object(body, length, &object);
 	if (status != CODEC_OK)
 		return status == CODEC_NO_MEMORY ? status : CODEC_MALFORMED;
 
@@ -431,6 +440,20 @@ sgt_check_json_object(const char *str, size_t length)
 	if (status == CODEC_OK)
 		json_object_put(object);
 	return status;
+}
+
+/*
+ * Whether a response has more JSON values than any answer needs.  Marks in
+ * strings count as well, which does no harm.
+ */
+static bool
+has_too_many_values(const char *body, size_t length)
+{
+	size_t		n = 0;
+
+	for (size_t i = 0; i < length; i++)
+		n += body[i] == ',' || body[i] == '[' || body[i] == '{';
+	return n > MAX_JSON_VALUES;
 }
 
 /*
