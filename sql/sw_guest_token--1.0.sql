@@ -57,7 +57,7 @@ RETURNS internal
 AS 'MODULE_PATHNAME', 'sw_guest_token_support'
 LANGUAGE C STRICT;
 COMMENT ON FUNCTION sw_guest_token_support(internal) IS
-'Tells the planner about calls, so that queries can read ahead. Only PostgreSQL calls it.';
+'Tells the planner about calls, so that queries can read ahead and each row gets its own result. Only PostgreSQL calls it.';
 
 -- Functions that call the API cost more than PL/pgSQL's 100, so that cheap
 -- filters run first, but not so much that queries are compiled because of them.
@@ -101,7 +101,8 @@ RETURNS TABLE (
 	error_code text,
 	error text)
 AS 'MODULE_PATHNAME', 'sw_create_guest_tokens'
-LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000
+SUPPORT sw_guest_token_support;
 COMMENT ON FUNCTION sw_create_guest_tokens(sw_guest_token_request[]) IS
 'Asks SignalWire for many guest tokens at once.
 
@@ -111,7 +112,8 @@ CREATE FUNCTION sw_refresh_guest_token(
 	refresh_token text)
 RETURNS sw_guest_token
 AS 'MODULE_PATHNAME', 'sw_refresh_guest_token'
-LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000
+SUPPORT sw_guest_token_support;
 COMMENT ON FUNCTION sw_refresh_guest_token(text) IS
 'Trades a refresh token for a new guest token and a new refresh token.';
 

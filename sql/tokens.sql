@@ -29,6 +29,18 @@ FROM sw_create_guest_token(array_fill(:'address'::uuid, '{10}', '{7}'));
 -- every call issues a token of its own
 SELECT count(DISTINCT (t).token)
 FROM (SELECT sw_create_guest_token(ARRAY[:'address']::uuid[]) t FROM generate_series(1, 5) OFFSET 0) s;
+-- also where the planner would keep the results of others with the same arguments
+CREATE TEMP TABLE same AS
+SELECT ARRAY[:'address']::uuid[] AS addresses, ARRAY[ROW(ARRAY[:'address']::uuid[], NULL, NULL, NULL)::sw_guest_token_request] AS requests,
+	   (SELECT refresh_token FROM sw_create_guest_token(ARRAY[:'address']::uuid[])) AS refresh_token
+FROM generate_series(1, 20);
+ANALYZE same;
+SELECT count(DISTINCT t.token) FROM same s, LATERAL (SELECT * FROM sw_create_guest_token(s.addresses) LIMIT 1) t;
+SELECT count(DISTINCT t.token) FROM same s, LATERAL (SELECT * FROM sw_try_create_guest_token(s.addresses) LIMIT 1) t;
+SELECT count(DISTINCT t.token) FROM same s, sw_create_guest_tokens(s.requests) t;
+SELECT count(DISTINCT t.token) FROM same s, LATERAL (SELECT * FROM sw_refresh_guest_token(s.refresh_token) LIMIT 1) t;
+SHOW enable_memoize;
+DROP TABLE same;
 -- nothing is written to the database
 BEGIN READ ONLY;
 SELECT token IS NOT NULL AS ok FROM sw_create_guest_token(ARRAY[:'address']::uuid[]);

@@ -6,8 +6,12 @@
  * sw_try_create_guest_token() row by row, and the parent is sure to ask for
  * more than one row, rewrite.c puts the node of scan.c there instead.
  *
- * A support function of both functions notes that a query mentions them, so
- * that other queries pay only for a comparison.
+ * A support function notes that a query mentions such functions, so that other
+ * queries pay only for a comparison.
+ *
+ * It also keeps Memoize out of such queries.  The planner overlooks that a
+ * function in FROM is volatile, and would let rows with the same arguments
+ * share a token.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -17,6 +21,7 @@
 #include "nodes/parsenodes.h"
 #include "nodes/supportnodes.h"
 #include "optimizer/clauses.h"
+#include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/planner.h"
 
@@ -37,6 +42,7 @@ static planner_hook_type next_planner_hook = NULL;
 static PGFunction create_function = NULL;
 static PGFunction try_function = NULL;
 static Mentioned mentioned;
+static int	n_plannings = 0;	/* under way, one within the other */
 
 PG_FUNCTION_INFO_V1(sw_guest_token_support);
 
@@ -70,7 +76,8 @@ sgt_install_planner(PGFunction create, PGFunction try_create)
 /*
  * sw_guest_token_support(internal) returns internal
  *
- * The planner asks for a simpler form of each call in each query.
+ * The planner asks for a simpler form of each call in each query, and does so
+ * before it joins anything to it.
  */
 Datum
 sw_guest_token_support(PG_FUNCTION_ARGS)
@@ -86,6 +93,8 @@ sw_guest_token_support(PG_FUNCTION_ARGS)
 			i++;
 		if (i == mentioned.n && i < MAX_FUNCTIONS)
 			mentioned.functions[mentioned.n++] = function;
+		if (n_plannings > 0)	/* plan_query() restores it */
+			enable_memoize = false;
 	}
 	PG_RETURN_POINTER(NULL);
 }
@@ -96,9 +105,11 @@ plan_query(Query *parse, const char *query_string, int cursor_options,
 {
 	/* planning may run functions, which plan queries of their own */
 	Mentioned	outer = mentioned;
+	bool		memoize = enable_memoize;
 	PlannedStmt *stmt;
 
 	mentioned.n = 0;
+	n_plannings++;
 	PG_TRY();
 	{
 		stmt = next_planner_hook ?
@@ -112,6 +123,8 @@ plan_query(Query *parse, const char *query_string, int cursor_options,
 	{
 		/* a function may also catch the error of such a query */
 		mentioned = outer;
+		enable_memoize = memoize;
+		n_plannings--;
 	}
 	PG_END_TRY();
 	return stmt;

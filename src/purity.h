@@ -10,8 +10,8 @@
 
 #include "nodes/plannodes.h"
 
-/* A database has two such functions, unless somebody has made more of them. */
-#define MAX_FUNCTIONS	4
+/* A database has four such functions, unless somebody has made more of them. */
+#define MAX_FUNCTIONS	8
 
 /* Which functions the query that is being planned mentions */
 typedef struct Mentioned
