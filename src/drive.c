@@ -91,7 +91,7 @@ static int64 time_to_go_on(Request *r);
 static void tell_guard(Request *r, AttemptEnd result);
 static void make_ready(Request *r);
 static void finish(Request *r, AttemptEnd result);
-static void end_watch(Request *r, bool is_abandoned);
+static void end_watch(Request *r, bool gave_up);
 static void set_timer(Request *r, int64 wake_us);
 static void stop_timer(Request *r);
 static int64 next_wake(void);
@@ -588,7 +588,7 @@ settle_ended(void)
 		observe(r);
 		if (wait_for_descriptor(r, &has_dropped))
 			continue;
-		end_watch(r, false);
+		end_watch(r, r->outcome.result == ATTEMPT_CONNECT_TIMED_OUT);
 		resume_us = time_to_go_on(r);
 		if (resume_us == NEVER)
 			finish(r, r->outcome.result);
@@ -760,9 +760,9 @@ finish(Request *r, AttemptEnd result)
 
 /* From then on other sessions need not wait for a probe's answer. */
 static void
-end_watch(Request *r, bool is_abandoned)
+end_watch(Request *r, bool gave_up)
 {
-	sgt_end_watch(r->batch->guarded, &r->watch, is_abandoned);
+	sgt_end_watch(r->batch->guarded, &r->watch, gave_up);
 	if (r->batch->probing == r)
 		r->batch->probing = NULL;
 }

@@ -16,7 +16,7 @@
  *
  * 1. One spinlock protects the area.  It is held for a few lines that cannot
  *    raise, take no other lock, and loop over nothing but the entries, the
- *    budgets, an entry's wasters, and the characters of a new target's URL.
+ *    budgets, an entry's probers, and the characters of a new target's URL.
  * 2. A target keeps its entry until the server stops, so that a pointer to it
  *    stays valid.  A target that finds no entry is not guarded.
  * 3. A session keeps account of what it has added to "sessions" and "n_late",
@@ -39,15 +39,13 @@
 #include "clock.h"
 #include "guard.h"
 #include "messages.h"
+#include "probers.h"
 
 /* How often a waiting request looks at what other sessions know. */
 #define LOOK_US				(250 * 1000)
 
 /* How long after a probe the next is due, if the probe has that much time. */
 #define LEASE_US			USECS_PER_SEC
-
-/* How many roles that waste probes are known at the same time. */
-#define N_WASTERS			8
 
 /* A target, as the sessions share it. */
 struct Guarded
@@ -60,8 +58,7 @@ struct Guarded
 								 * sgt_silence_us() */
 
 	Breaker		breaker;
-	Oid			wasters[N_WASTERS]; /* roles whose last probe gave no result */
-	uint32		n_wasted;		/* how many of them were added */
+	Probers		probers;
 	GuardCounters counters;
 };
 
@@ -79,8 +76,7 @@ typedef struct OwnShare
 	int			n_batches;		/* they count as one session */
 	int			n_late;
 	int64		measured_us;	/* when an answer's time last went into srtt */
-	int64		wasted_us;		/* when the last probe gave no result; 0: it
-								 * gave one */
+	Loss		loss;			/* of the last probe */
 } OwnShare;
 
 static GuardArea *area = NULL;
@@ -105,9 +101,7 @@ static OwnShare *find_own_share(const Guarded *g);
 static bool is_crowded(const Guarded *g, const Limits *limits);
 static void lease_probe(Guarded *g, const Limits *limits, bool has_written,
 						int64 now, GuardWatch *watch);
-static int64 how_much_later(Guarded *g, Oid role);
-static void note_waste(Guarded *g, int64 now);
-static Oid *find_waster(Guarded *g, Oid role);
+static void note_loss(Guarded *g, bool is_failure, int64 now);
 static void take_answer(Guarded *g, const Attempt *a);
 static void take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 						   AttemptEnd result, const GuardWatch *watch);
@@ -287,7 +281,7 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_turned_away, int64 now,
 	bool		has_written = TransactionIdIsValid(GetTopTransactionIdIfAny());
 	Oid			role = GetAuthenticatedUserId();
 	bool		may_go = false;
-	int64		later_us;
+	int64		later_us = 0;
 	bool		is_open;
 
 	if (area == NULL)
@@ -295,12 +289,15 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_turned_away, int64 now,
 	SpinLockAcquire(&area->mutex);
 	is_open = g && g->breaker.is_open && limits->breaker;
 
-	later_us = is_open ? how_much_later(g, role) : 0;
+	if (is_open)
+		later_us = sgt_delay_prober(&g->probers, &find_own_share(g)->loss,
+									role, now);
 	if (is_open && now < g->breaker.probe_us + later_us)
 	{
 		*refusal = ATTEMPT_SUSPENDED;
 		/* "probe_in_us" tells when this session may probe */
 		sgt_get_breaker_state(&g->breaker, now - later_us, state);
+		sgt_note_refusal(&g->probers, &find_own_share(g)->loss, role, now);
 	}
 	else if (is_turned_away && !is_open)	/* nobody keeps a probe from going */
 		*refusal = ATTEMPT_CROWDED;
@@ -327,57 +324,22 @@ lease_probe(Guarded *g, const Limits *limits, bool has_written, int64 now,
 			GuardWatch *watch)
 {
 	int64		timeout_us = limits->timeout_ms * INT64CONST(1000);
-	int64		connect_us = limits->connect_timeout_ms * INT64CONST(1000);
-	Oid		   *waster = find_waster(g, GetAuthenticatedUserId());
 
-	if (waster)
-		*waster = InvalidOid;
-	find_own_share(g)->wasted_us = 0;
+	sgt_forget_loss(&g->probers, &find_own_share(g)->loss,
+					GetAuthenticatedUserId());
 	watch->is_probe = true;
-	if (sgt_lease_probe(&g->breaker, Min(LEASE_US, Min(timeout_us, connect_us)),
-						timeout_us, has_written, now))
+	if (sgt_lease_probe(&g->breaker, Min(LEASE_US, timeout_us), timeout_us,
+						has_written, now))
 		watch->long_until_us = g->breaker.long_until_us;
 	watch->leased_until_us = g->breaker.probe_us;
 }
 
-/*
- * How much longer than others a session waits until it may probe: whoever has
- * wasted a probe lets others go first, if there are any.  These are other
- * roles, and then other sessions of the same role.
- */
-static int64
-how_much_later(Guarded *g, Oid role)
-{
-	int64		later_us = 0;
-
-	if (find_waster(g, role))
-		later_us += LEASE_US;
-	if (find_own_share(g)->wasted_us > g->breaker.opened_us)
-		later_us += LEASE_US;
-	return later_us;
-}
-
-/* Notes that a probe of this session gave no result. */
+/* Notes that a probe of this session had no success. */
 static void
-note_waste(Guarded *g, int64 now)
+note_loss(Guarded *g, bool is_failure, int64 now)
 {
-	Oid			role = GetAuthenticatedUserId();
-
-	find_own_share(g)->wasted_us = now;
-	if (!find_waster(g, role))
-		g->wasters[g->n_wasted++ % N_WASTERS] = role;
-}
-
-/* A role's place among those that have wasted a probe; NULL if it has none. */
-static Oid *
-find_waster(Guarded *g, Oid role)
-{
-	for (int i = 0; i < N_WASTERS; i++)
-	{
-		if (g->wasters[i] == role)
-			return &g->wasters[i];
-	}
-	return NULL;
+	sgt_note_loss(&g->probers, &find_own_share(g)->loss,
+				  GetAuthenticatedUserId(), is_failure, now);
 }
 
 /*
@@ -470,6 +432,7 @@ take_answer(Guarded *g, const Attempt *a)
 		took_us = a->ended_us - a->sent_us;
 		own->measured_us = a->ended_us;
 	}
+	sgt_forget_loss(&g->probers, &own->loss, GetAuthenticatedUserId());
 	if (sgt_note_good_answer(&g->breaker, a->status == 201, a->started_us,
 							 took_us, a->ended_us))
 		note_change(g, a->ended_us);
@@ -498,25 +461,26 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 			cause = CAUSE_TIMED_OUT;
 			break;
 		case ATTEMPT_SILENT:	/* it counted while it lasted */
+			if (watch->is_probe)
+				note_loss(g, true, a->ended_us);
+			return;
 		case ATTEMPT_ABANDONED: /* it is repeated; or see sgt_end_watch() */
 			return;
 		default:
 			says_nothing = true;
 			break;
 	}
-	if (says_nothing || is_own_affair(g, limits, a))
-	{
-		if (watch->is_probe)
-			note_waste(g, a->ended_us);
-		return;
-	}
 
 	/*
 	 * while others are answered, timeouts may be due to one role's requests,
 	 * and refusals to how few the server takes at a time
 	 */
-	if ((cause == CAUSE_TIMED_OUT || a->ends_refused) &&
-		a->ended_us - g->breaker.last_answer_us < sgt_silence_us(&g->breaker, true))
+	says_nothing |= is_own_affair(g, limits, a) ||
+		((cause == CAUSE_TIMED_OUT || a->ends_refused) &&
+		 a->ended_us - g->breaker.last_answer_us < sgt_silence_us(&g->breaker, true));
+	if (watch->is_probe)
+		note_loss(g, !says_nothing, a->ended_us);
+	if (says_nothing)
 		return;
 
 	take_failure(g, cause, a->status, 1, a->ended_us);
@@ -549,7 +513,6 @@ take_failure(Guarded *g, BreakerCause cause, int status, int n, int64 now)
 {
 	if (!sgt_note_failure(&g->breaker, cause, status, n, now))
 		return;
-	memset(g->wasters, 0, sizeof(g->wasters));
 	g->counters.opened++;
 	g->counters.last_opened = GetCurrentTimestamp();
 	note_change(g, now);
@@ -658,13 +621,13 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
  * To be called when the attempt is no longer running.  After a probe that
  * held locks, the next one waits for as long as this one took, a second at
  * most, so that those who wait for the locks get their turn.  Otherwise, if a
- * probe was abandoned, the next one is due at once.
+ * probe gave up early, the next one is due at once.
  */
 void
-sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
+sgt_end_watch(Guarded *g, GuardWatch *watch, bool gave_up)
 {
 	bool		is_locking = watch->locked_since_us != 0;
-	bool		makes_way = is_abandoned && watch->is_probe;
+	bool		makes_way = gave_up && watch->is_probe;
 
 	if (area && g && (watch->is_late || is_locking || makes_way))
 	{
@@ -678,7 +641,7 @@ sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned)
 		/* unless there has been another probe since */
 		if (makes_way && g->breaker.probe_us == watch->leased_until_us)
 		{
-			note_waste(g, now);
+			note_loss(g, false, now);
 			g->breaker.probe_us = Min(g->breaker.probe_us, next_us);
 		}
 		else if (is_locking)

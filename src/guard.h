@@ -106,7 +106,7 @@ extern int64 sgt_add_silence(Guarded *g, int64 now);
 extern bool sgt_look_at_guard(Guarded *g, const Limits *limits,
 							  const Attempt *a, GuardWatch *watch, int64 now,
 							  int64 *look_us);
-extern void sgt_end_watch(Guarded *g, GuardWatch *watch, bool is_abandoned);
+extern void sgt_end_watch(Guarded *g, GuardWatch *watch, bool gave_up);
 
 extern void sgt_count_call(Guarded *g, AttemptEnd result, int status,
 						   int sqlstate, int64 time_us);

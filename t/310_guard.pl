@@ -385,6 +385,26 @@ is(extra_wait(), 1, 'if that gets no result, too, the first role still waits, ..
 wait_for_probe();
 is(call_as('patient'), 'token true', '... until somebody gets one');
 
+# a probe that failed may be due to what it asks for: others go first, if there are any
+use_script(repeated(7, '503') . '-then-201');
+calls(5);
+wait_for_probe();
+is(extra_wait($ONE), 0, 'after a failure, a session that is alone waits no longer than others');
+calls(1);
+wait_for_probe();
+is(extra_wait($ONE), 1, 'if another session was refused, that goes first');
+is($sandbox->attempts, 7, 'both probes have failed');
+use_script(repeated(6, '503') . '-then-201-then-503');
+calls(5);
+call_as('hasty');
+wait_for_probe();
+is(extra_wait($ONE), 2, 'and so does another role');
+wait_for_probe();
+is(call_as('hasty'), 'token true', 'which gets its token');
+calls(5);
+call_as('hasty');
+is(extra_wait(), 1, 'the role still gives way when requests are suspended again');
+
 # a session that does something else meanwhile does not make the API look broken
 sub busy_after_first
 {

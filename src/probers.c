@@ -1,0 +1,123 @@
+/*-------------------------------------------------------------------------
+ * probers.c
+ *		Who may probe next, while requests are suspended.
+ *
+ * Whoever comes first probes.  But if that always were the one who comes most
+ * often, a job that repeats a request which the API cannot process would take
+ * every probe, and everybody's requests would stay suspended.
+ *
+ * guard.c holds a spinlock while it calls these functions, so they must not
+ * raise or wait.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "miscadmin.h"
+
+#include "probers.h"
+
+/* How much later than others a role or a session probes. */
+#define DELAY_US			USECS_PER_SEC
+
+/* For how long somebody who was refused is expected to come again. */
+#define RECENT_US			(5 * USECS_PER_SEC)
+
+/*
+ * For how long a loss counts.  Closing the breaker ends none: the job might
+ * open it again before anybody else has had much of the API.
+ */
+#define LOSS_US				USECS_PER_MINUTE
+
+static Loss *find_loss(Probers *probers, Oid role);
+static bool counts(const Loss *loss, int64 now);
+static bool gives_way(const Loss *loss, const Waiting *waiting, Oid who,
+					  int64 now);
+
+/*
+ * How much later than others a session may probe.
+ *
+ * If its last probe had no success, that may be due to what it asks for: so
+ * other roles go first, and then other sessions of its role.
+ */
+int64
+sgt_delay_prober(Probers *probers, const Loss *own, Oid role, int64 now)
+{
+	return DELAY_US *
+		(gives_way(find_loss(probers, role), &probers->role, role, now) +
+		 gives_way(own, &probers->session, MyProcPid, now));
+}
+
+/*
+ * If the API has failed, nobody waits for others unless there are any: in an
+ * outage, a session that is alone probes as often as many.
+ */
+static bool
+gives_way(const Loss *loss, const Waiting *waiting, Oid who, int64 now)
+{
+	if (!counts(loss, now))
+		return false;
+	return !loss->is_failure ||
+		(waiting->who != who && now - waiting->refused_us < RECENT_US);
+}
+
+static bool
+counts(const Loss *loss, int64 now)
+{
+	return loss && loss->lost_us != 0 && now - loss->lost_us < LOSS_US;
+}
+
+/* Notes that a session was refused. */
+void
+sgt_note_refusal(Probers *probers, const Loss *own, Oid role, int64 now)
+{
+	if (!counts(find_loss(probers, role), now))
+		probers->role = (Waiting)
+	{
+		role, now
+	};
+	if (!counts(own, now))
+		probers->session = (Waiting)
+	{
+		MyProcPid, now
+	};
+}
+
+/* Notes that a session's probe had no success. */
+void
+sgt_note_loss(Probers *probers, Loss *own, Oid role, bool is_failure, int64 now)
+{
+	Loss	   *loss = find_loss(probers, role);
+
+	if (loss == NULL)
+		loss = &probers->losers[probers->n_lost++ % SGT_N_LOSERS];
+	*loss = *own = (Loss)
+	{
+		role, is_failure, now
+	};
+}
+
+/*
+ * To be called when a session gets a good answer, or another probe.
+ */
+void
+sgt_forget_loss(Probers *probers, Loss *own, Oid role)
+{
+	Loss	   *loss = find_loss(probers, role);
+
+	if (loss)
+		loss->role = InvalidOid;
+	own->lost_us = 0;
+}
+
+/* A role's loss; NULL if it has none. */
+static Loss *
+find_loss(Probers *probers, Oid role)
+{
+	for (int i = 0; i < SGT_N_LOSERS; i++)
+	{
+		if (probers->losers[i].role == role)
+			return &probers->losers[i];
+	}
+	return NULL;
+}
