@@ -29,7 +29,7 @@ FROM sw_create_guest_token(array_fill(:'address'::uuid, '{10}', '{7}'));
 -- every call issues a token of its own
 SELECT count(DISTINCT (t).token)
 FROM (SELECT sw_create_guest_token(ARRAY[:'address']::uuid[]) t FROM generate_series(1, 5) OFFSET 0) s;
--- also where the planner would keep the results of others with the same arguments
+-- even where the planner would use Memoize
 CREATE TEMP TABLE same AS
 SELECT ARRAY[:'address']::uuid[] AS addresses, ARRAY[ROW(ARRAY[:'address']::uuid[], NULL, NULL, NULL)::sw_guest_token_request] AS requests,
 	   (SELECT refresh_token FROM sw_create_guest_token(ARRAY[:'address']::uuid[])) AS refresh_token

@@ -11,8 +11,9 @@
  * loop.
  *
  * Nobody owns an open breaker.  A probe is a lease: whoever comes first after
- * the deadline moves the deadline on, and if that session is never heard of
- * again, the next one sends another probe.
+ * the deadline, of those whose turn it is (probers.c), moves the deadline on,
+ * and if that session is never heard of again, the next one sends another
+ * probe.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -47,9 +48,11 @@
 /*
  * A long probe may wait for its whole timeout, so that an API that has become
  * slower is still found to work.  A transaction that has written may hold
- * locks for that long, so others go first, if there are any.  The next one
- * takes its place, but not before its timeout or a minute is over: sessions
- * with a long timeout must not pile up.
+ * locks for that long, so others go first, if there are any.
+ *
+ * There is one long probe at a time.  Another may begin when that has ended, or
+ * when its timeout or a minute is over; then it gives up, too, so that sessions
+ * with a long timeout do not pile up.
  */
 #define PROBES_PER_LONG		8
 #define PROBES_PER_LOCKING	(8 * PROBES_PER_LONG)

@@ -37,7 +37,7 @@ typedef struct Breaker
 	int64		opened_us;
 	int64		probe_us;		/* when the next probe may go */
 	int			n_short_probes; /* since the last long one */
-	int64		long_until_us;	/* until when that is the only one */
+	int64		long_until_us;	/* until then there is no other; 0: it ended */
 
 	int			spent_retries;	/* in tenths; see breaker.c */
 } Breaker;

@@ -32,8 +32,11 @@
 /* Far beyond any real response, and shallow enough for json-c's recursion. */
 #define MAX_JSON_DEPTH		64
 
-/* Likewise.  json-c needs up to a kilobyte for a value of two bytes. */
-#define MAX_JSON_VALUES		10000
+/*
+ * Likewise, commas and opening brackets.  json-c needs up to a kilobyte for a
+ * value of two bytes.
+ */
+#define MAX_JSON_MARKS		10000
 
 #define ONE_IN_EACH_BYTE	UINT64_C(0x0101010101010101)
 
@@ -61,7 +64,7 @@ static bool is_named(const Piece *name, const char *wanted);
 static CodecStatus parse_token_pair(const char *body, size_t length,
 									CodecAlloc alloc, TokenPair *pair,
 									const char **problem);
-static bool has_too_many_values(const char *body, size_t length);
+static bool may_have_too_many_values(const char *body, size_t length);
 static CodecStatus parse_object(const char *body, size_t length,
 								json_object **object);
 static const char *check_json(const char *body, size_t length,
@@ -319,7 +322,7 @@ parse_token_pair(const char *body, size_t length, CodecAlloc alloc,
 	CodecStatus status;
 
 	*problem = check_json(body, length, &n_members);
-	if (!*problem && has_too_many_values(body, length))
+	if (!*problem && may_have_too_many_values(body, length))
 		*problem = gettext_noop("The body has too many JSON values.");
 	if (*problem)
 		return CODEC_MALFORMED;
@@ -371,7 +374,7 @@ sgt_read_api_errors(const char *body, size_t length,
 	char	   *end;
 	CodecStatus status;
 
-	if (has_too_many_values(body, length))
+	if (may_have_too_many_values(body, length))
 		return CODEC_MALFORMED;
 	status = parse_object(body, length, &object);
 	if (status != CODEC_OK)
@@ -443,17 +446,17 @@ sgt_check_json_object(const char *str, size_t length)
 }
 
 /*
- * Whether a response has more JSON values than any answer needs.  Marks in
- * strings count as well, which does no harm.
+ * Whether a response may have more JSON values than any answer needs.  There is
+ * at least one mark for each value but the first; those in strings count, too.
  */
 static bool
-has_too_many_values(const char *body, size_t length)
+may_have_too_many_values(const char *body, size_t length)
 {
 	size_t		n = 0;
 
 	for (size_t i = 0; i < length; i++)
 		n += body[i] == ',' || body[i] == '[' || body[i] == '{';
-	return n > MAX_JSON_VALUES;
+	return n > MAX_JSON_MARKS;
 }
 
 /*

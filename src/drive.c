@@ -244,8 +244,8 @@ sgt_take_back_request(Request *r)
  */
 
 /*
- * Serves interrupts.  A client may not read for a long time what they say:
- * meanwhile the session does not wait for the API.
+ * Serves interrupts.  They may say something to a client that does not read for
+ * a long time: meanwhile the session does not count as waiting for the API.
  */
 void
 sgt_check_for_interrupts(void)
@@ -750,7 +750,8 @@ static void
 finish(Request *r, AttemptEnd result)
 {
 	stop_timer(r);
-	end_watch(r, result == ATTEMPT_ABANDONED);
+	/* a probe that was not sent has given up, too */
+	end_watch(r, result == ATTEMPT_ABANDONED || r->state == REQUEST_READY);
 	r->outcome.result = result;
 	r->state = REQUEST_DONE;
 	n_pending--;

@@ -602,9 +602,9 @@ sgt_drop_idle_connections(void)
 
 /*
  * Sleeps until a socket is ready, the latch is set, or libcurl or the caller
- * wants to wake up; "wake_us" is when the caller wants to, and then when the
- * sleep was to end.  Returns true if sockets may be ready.  Interrupts are left
- * to the caller.
+ * wants to wake up.  "wake_us" is when the caller wants to, and afterwards when
+ * the sleep was due to end.  Returns true if sockets may be ready.  Interrupts
+ * are left to the caller.
  */
 bool
 sgt_wait_for_engine(int64 *wake_us)

@@ -16,7 +16,7 @@
  *
  * 1. One spinlock protects the area.  It is held for a few lines that cannot
  *    raise, take no other lock, and loop over nothing but the entries, the
- *    budgets, an entry's probers, and the characters of a new target's URL.
+ *    budgets, an entry's losers, and the characters of a new target's URL.
  * 2. A target keeps its entry until the server stops, so that a pointer to it
  *    stays valid.  A target that finds no entry is not guarded.
  * 3. A session keeps account of what it has added to "sessions" and "n_late",
@@ -76,7 +76,8 @@ typedef struct OwnShare
 	int			n_batches;		/* they count as one session */
 	int			n_late;
 	int64		measured_us;	/* when an answer's time last went into srtt */
-	Loss		loss;			/* of the last probe */
+	Loss		loss;			/* what the last probe left, if it had no
+								 * success */
 } OwnShare;
 
 static GuardArea *area = NULL;
@@ -102,6 +103,7 @@ static bool is_crowded(const Guarded *g, const Limits *limits);
 static void lease_probe(Guarded *g, const Limits *limits, bool has_written,
 						int64 now, GuardWatch *watch);
 static void note_loss(Guarded *g, bool is_failure, int64 now);
+static void end_long_probe(Guarded *g, const GuardWatch *watch);
 static void take_answer(Guarded *g, const Attempt *a);
 static void take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 						   AttemptEnd result, const GuardWatch *watch);
@@ -325,8 +327,8 @@ lease_probe(Guarded *g, const Limits *limits, bool has_written, int64 now,
 {
 	int64		timeout_us = limits->timeout_ms * INT64CONST(1000);
 
-	sgt_forget_loss(&g->probers, &find_own_share(g)->loss,
-					GetAuthenticatedUserId());
+	/* until it has success */
+	note_loss(g, true, now);
 	watch->is_probe = true;
 	if (sgt_lease_probe(&g->breaker, Min(LEASE_US, timeout_us), timeout_us,
 						has_written, now))
@@ -334,12 +336,20 @@ lease_probe(Guarded *g, const Limits *limits, bool has_written, int64 now,
 	watch->leased_until_us = g->breaker.probe_us;
 }
 
-/* Notes that a probe of this session had no success. */
+/* Notes that a probe of this session has no success. */
 static void
 note_loss(Guarded *g, bool is_failure, int64 now)
 {
 	sgt_note_loss(&g->probers, &find_own_share(g)->loss,
 				  GetAuthenticatedUserId(), is_failure, now);
+}
+
+/* From then on another probe may be a long one. */
+static void
+end_long_probe(Guarded *g, const GuardWatch *watch)
+{
+	if (watch->long_until_us == g->breaker.long_until_us)
+		g->breaker.long_until_us = 0;
 }
 
 /*
@@ -396,7 +406,7 @@ sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a)
  * Some ends say nothing about the API: a cancel, a fault on this side, a time
  * limit that is shorter than an answer usually takes, and whatever happened
  * while nobody drove.  A 500 says nothing either: it may be about the one
- * request.
+ * request.  But a probe that ends so has had its turn: see probers.c.
  */
 void
 sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
@@ -407,6 +417,8 @@ sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
 	SpinLockAcquire(&area->mutex);
 	g->counters.requests += a->n_sent;
 	g->counters.retries += is_retry;
+	if (result != ATTEMPT_ABANDONED)
+		end_long_probe(g, watch);
 	if (a->end == ATTEMPT_ANSWERED)
 		g->breaker.last_answer_us = Max(g->breaker.last_answer_us, a->ended_us);
 	if (result == ATTEMPT_ANSWERED && !sgt_is_failure(a->status))
@@ -461,9 +473,6 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 			cause = CAUSE_TIMED_OUT;
 			break;
 		case ATTEMPT_SILENT:	/* it counted while it lasted */
-			if (watch->is_probe)
-				note_loss(g, true, a->ended_us);
-			return;
 		case ATTEMPT_ABANDONED: /* it is repeated; or see sgt_end_watch() */
 			return;
 		default:
@@ -642,6 +651,7 @@ sgt_end_watch(Guarded *g, GuardWatch *watch, bool gave_up)
 		if (makes_way && g->breaker.probe_us == watch->leased_until_us)
 		{
 			note_loss(g, false, now);
+			end_long_probe(g, watch);
 			g->breaker.probe_us = Min(g->breaker.probe_us, next_us);
 		}
 		else if (is_locking)

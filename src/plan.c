@@ -6,8 +6,8 @@
  * sw_try_create_guest_token() row by row, and the parent is sure to ask for
  * more than one row, rewrite.c puts the node of scan.c there instead.
  *
- * A support function notes that a query mentions such functions, so that other
- * queries pay only for a comparison.
+ * A support function notes that a query mentions functions that issue tokens,
+ * so that other queries pay only for a comparison.
  *
  * It also keeps Memoize out of such queries.  The planner overlooks that a
  * function in FROM is volatile, and would let rows with the same arguments
@@ -42,7 +42,7 @@ static planner_hook_type next_planner_hook = NULL;
 static PGFunction create_function = NULL;
 static PGFunction try_function = NULL;
 static Mentioned mentioned;
-static int	n_plannings = 0;	/* under way, one within the other */
+static int	n_plannings = 0;	/* nested calls of plan_query() */
 
 PG_FUNCTION_INFO_V1(sw_guest_token_support);
 

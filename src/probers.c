@@ -2,7 +2,7 @@
  * probers.c
  *		Who may probe next, while requests are suspended.
  *
- * Whoever comes first probes.  But if that always were the one who comes most
+ * Whoever comes first probes.  But if that were always the one who comes most
  * often, a job that repeats a request which the API cannot process would take
  * every probe, and everybody's requests would stay suspended.
  *
@@ -31,14 +31,14 @@
 
 static Loss *find_loss(Probers *probers, Oid role);
 static bool counts(const Loss *loss, int64 now);
-static bool gives_way(const Loss *loss, const Waiting *waiting, Oid who,
+static bool gives_way(const Loss *loss, const Waiting *waiting, uint32 who,
 					  int64 now);
 
 /*
  * How much later than others a session may probe.
  *
  * If its last probe had no success, that may be due to what it asks for: so
- * other roles go first, and then other sessions of its role.
+ * other roles go first, and then other sessions.
  */
 int64
 sgt_delay_prober(Probers *probers, const Loss *own, Oid role, int64 now)
@@ -53,7 +53,7 @@ sgt_delay_prober(Probers *probers, const Loss *own, Oid role, int64 now)
  * outage, a session that is alone probes as often as many.
  */
 static bool
-gives_way(const Loss *loss, const Waiting *waiting, Oid who, int64 now)
+gives_way(const Loss *loss, const Waiting *waiting, uint32 who, int64 now)
 {
 	if (!counts(loss, now))
 		return false;
@@ -67,7 +67,7 @@ counts(const Loss *loss, int64 now)
 	return loss && loss->lost_us != 0 && now - loss->lost_us < LOSS_US;
 }
 
-/* Notes that a session was refused. */
+/* Notes who was refused, but for those who have a loss: nobody waits for them. */
 void
 sgt_note_refusal(Probers *probers, const Loss *own, Oid role, int64 now)
 {
@@ -83,12 +83,14 @@ sgt_note_refusal(Probers *probers, const Loss *own, Oid role, int64 now)
 	};
 }
 
-/* Notes that a session's probe had no success. */
+/* Notes that a session's probe has no success, or none yet. */
 void
 sgt_note_loss(Probers *probers, Loss *own, Oid role, bool is_failure, int64 now)
 {
 	Loss	   *loss = find_loss(probers, role);
 
+	if (loss == NULL)
+		loss = find_loss(probers, InvalidOid);	/* a free place */
 	if (loss == NULL)
 		loss = &probers->losers[probers->n_lost++ % SGT_N_LOSERS];
 	*loss = *own = (Loss)
@@ -97,9 +99,7 @@ sgt_note_loss(Probers *probers, Loss *own, Oid role, bool is_failure, int64 now)
 	};
 }
 
-/*
- * To be called when a session gets a good answer, or another probe.
- */
+/* To be called when a session gets a good answer. */
 void
 sgt_forget_loss(Probers *probers, Loss *own, Oid role)
 {

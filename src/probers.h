@@ -19,10 +19,10 @@ typedef struct Loss
 	int64		lost_us;
 } Loss;
 
-/* The last who was refused and has no loss: a role, or a session's process. */
+/* Who was refused last, of those without a loss. */
 typedef struct Waiting
 {
-	Oid			who;
+	uint32		who;			/* a role's OID, or a process's ID */
 	int64		refused_us;
 } Waiting;
 
@@ -30,7 +30,7 @@ typedef struct Waiting
 typedef struct Probers
 {
 	Loss		losers[SGT_N_LOSERS];	/* the roles' */
-	uint32		n_lost;			/* how many of them were added */
+	uint32		n_lost;			/* how many took another's place */
 	Waiting		role;
 	Waiting		session;
 } Probers;

@@ -117,8 +117,8 @@ my %raw = (
 	'hints first' => [ 'none', 1, "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n$head" . &$sized($good) ],
 	'no reason phrase' => [ 'none', 1, "HTTP/1.1 201\r\n$type" . &$sized($good) ],
 	'line feeds alone' => [ 'none', 1, "HTTP/1.1 201 Created\nContent-Type: application/json\nContent-Length: $length\n\n$good" ],
-	'a value too many' => [ '08P01', 1, $head . &$sized(qq({"token":"a","refresh_token":"b","x":[@{[ join ',', ('{}') x 5000 ]}]})) ],
-	'many values' => [ 'none', 1, $head . &$sized(qq({"token":"a","refresh_token":"b","x":[@{[ join ',', ('{}') x 4990 ]}]})) ],
+	'a comma too many' => [ '08P01', 1, $head . &$sized(qq({"token":"a","refresh_token":"b","x":[@{[ join ',', ('{}') x 4999 ]}]})) ],
+	'many values, with 10,000 marks' => [ 'none', 1, $head . &$sized(qq({"token":"a","refresh_token":"b","x":[1,@{[ join ',', ('{}') x 4998 ]}]})) ],
 	'more after the end' => [ 'none', 1, $head . &$sized($good) . "HTTP/1.1 500 Late\r\n\r\n" ]);
 
 # start_raw(ANSWERS, ARGUMENT...): a server that sends such bytes
