@@ -95,6 +95,17 @@ sgt_b64_decode(const char *src, int length, char *dst, int size)
 #define SGT_PLANNER_ARG
 #endif
 
+/*
+ * Keeps Memoize out of the query that is being planned.  Until 19 is the
+ * oldest: the planner looked at the setting, which the caller has to restore.
+ */
+#if PG_VERSION_NUM >= 190000
+#define SGT_FORBID_MEMOIZE(root) \
+	((root)->glob->default_pgs_mask &= ~PGS_NESTLOOP_MEMOIZE)
+#else
+#define SGT_FORBID_MEMOIZE(root) (enable_memoize = false)
+#endif
+
 /* Until 16 is the oldest: each kind of object had a function of its own. */
 #if PG_VERSION_NUM >= 160000
 #define SGT_FUNCTION_ACLCHECK(function, role, mode) \

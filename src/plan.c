@@ -19,6 +19,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "nodes/pathnodes.h"
 #include "nodes/supportnodes.h"
 #include "optimizer/clauses.h"
 #include "optimizer/cost.h"
@@ -87,14 +88,16 @@ sw_guest_token_support(PG_FUNCTION_ARGS)
 	if (IsA(request, SupportRequestSimplify))
 	{
 		Oid			function = ((SupportRequestSimplify *) request)->fcall->funcid;
+		PlannerInfo *root = ((SupportRequestSimplify *) request)->root;
 		int			i = 0;
 
 		while (i < mentioned.n && mentioned.functions[i] != function)
 			i++;
 		if (i == mentioned.n && i < MAX_FUNCTIONS)
 			mentioned.functions[mentioned.n++] = function;
-		if (n_plannings > 0)	/* plan_query() restores it */
-			enable_memoize = false;
+		/* plan_query() restores the setting */
+		if (root && n_plannings > 0)
+			SGT_FORBID_MEMOIZE(root);
 	}
 	PG_RETURN_POINTER(NULL);
 }
