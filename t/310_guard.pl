@@ -312,6 +312,16 @@ foreach my $limit ("SET sw_guest_token.timeout = '1ms'", "SET statement_timeout 
 	is(stat_of($soon), 't', 'and so it is with one that holds locks');
 }
 
+# nor does a short limit for connecting make probes follow each other faster
+use_script(repeated(5, '503') . '-then-hang');
+calls(5);
+wait_for_probe();
+$waiting = session($node, "SET sw_guest_token.base_url = '$url'", "SET sw_guest_token.connect_timeout = '500ms'", $ONE);
+$sandbox->journal(6);
+is(stat_of("next_probe > (SELECT query_start FROM pg_stat_activity WHERE application_name = 'victim') + interval '900 ms'"),
+	't', 'a probe that is connected waits longer than connect_timeout');
+$waiting->finish;
+
 # ... or by not waiting for the answer
 use_script(repeated(5, '503') . '-then-hang');
 calls(5);
