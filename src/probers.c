@@ -29,36 +29,39 @@
  */
 #define LOSS_US				USECS_PER_MINUTE
 
-static Loss *find_loss(Probers *probers, Oid role);
+static bool other_waits(const Waiting *waiting, uint32 who, int64 now);
 static bool counts(const Loss *loss, int64 now);
-static bool gives_way(const Loss *loss, const Waiting *waiting, uint32 who,
-					  int64 now);
+static Loss *find_loss(Probers *probers, Oid role);
+static void note_waiting(Waiting *waiting, uint32 who, int64 now);
 
 /*
  * How much later than others a session may probe.
  *
  * If its last probe had no success, that may be due to what it asks for: so
- * other roles go first, and then other sessions.
+ * other roles go first, and then other sessions, if there are any who ask.  In
+ * an outage, a session that is alone probes as often as many.  But after a
+ * probe without a result, a role waits in any case, because such probes may
+ * take no time, and the API would get too many.
  */
 int64
 sgt_delay_prober(Probers *probers, const Loss *own, Oid role, int64 now)
 {
-	return DELAY_US *
-		(gives_way(find_loss(probers, role), &probers->role, role, now) +
-		 gives_way(own, &probers->session, MyProcPid, now));
+	const Loss *loss = find_loss(probers, role);
+	int64		delay_us = 0;
+
+	if (counts(loss, now) &&
+		(!loss->is_failure || other_waits(&probers->role, role, now)))
+		delay_us += DELAY_US;
+	if (counts(own, now) && other_waits(&probers->session, MyProcPid, now))
+		delay_us += DELAY_US;
+	return delay_us;
 }
 
-/*
- * If the API has failed, nobody waits for others unless there are any: in an
- * outage, a session that is alone probes as often as many.
- */
+/* Whether somebody else was refused a moment ago. */
 static bool
-gives_way(const Loss *loss, const Waiting *waiting, uint32 who, int64 now)
+other_waits(const Waiting *waiting, uint32 who, int64 now)
 {
-	if (!counts(loss, now))
-		return false;
-	return !loss->is_failure ||
-		(waiting->who != who && now - waiting->refused_us < RECENT_US);
+	return waiting->who != who && now - waiting->refused_us < RECENT_US;
 }
 
 static bool
@@ -72,15 +75,16 @@ void
 sgt_note_refusal(Probers *probers, const Loss *own, Oid role, int64 now)
 {
 	if (!counts(find_loss(probers, role), now))
-		probers->role = (Waiting)
-	{
-		role, now
-	};
+		note_waiting(&probers->role, role, now);
 	if (!counts(own, now))
-		probers->session = (Waiting)
-	{
-		MyProcPid, now
-	};
+		note_waiting(&probers->session, MyProcPid, now);
+}
+
+static void
+note_waiting(Waiting *waiting, uint32 who, int64 now)
+{
+	waiting->who = who;
+	waiting->refused_us = now;
 }
 
 /* Notes that a session's probe has no success, or none yet. */
@@ -93,10 +97,10 @@ sgt_note_loss(Probers *probers, Loss *own, Oid role, bool is_failure, int64 now)
 		loss = find_loss(probers, InvalidOid);	/* a free place */
 	if (loss == NULL)
 		loss = &probers->losers[probers->n_lost++ % SGT_N_LOSERS];
-	*loss = *own = (Loss)
-	{
-		role, is_failure, now
-	};
+	own->role = role;
+	own->is_failure = is_failure;
+	own->lost_us = now;
+	*loss = *own;
 }
 
 /* To be called when a session gets a good answer. */
