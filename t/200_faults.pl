@@ -192,9 +192,7 @@ my $paused = session($node, 'SELECT pg_backend_pid()', "SET sw_guest_token.base_
 	'SET sw_guest_token.max_retries = 0', $ONE);
 my ($pid) = $paused->wait_for(qr/^(\d+)\n/);
 wait_for_call($node);
-kill 'STOP', $pid;
-sleep 4;
-kill 'CONT', $pid;
+stop_process($pid, 4);
 $paused->finish;
 is($paused->{err} . $paused->{out}, "$pid\ntoken true\n", 'a process that was stopped connects after all');
 $slow->finish;

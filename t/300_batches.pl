@@ -532,9 +532,7 @@ my $stopped = begin_session(
 	'batch_wait(1, 1)', 'batch_wait(2, 2)', 'batch_end(1)', 'batch_end(2)', @epilogue);
 my ($stopped_pid) = $stopped->wait_for(qr/^(\d+)\n/);
 $sandbox->journal(4);
-kill 'STOP', $stopped_pid;
-select undef, undef, undef, 2.2;
-kill 'CONT', $stopped_pid;
+stop_process($stopped_pid, 2.2);
 is(says($stopped), join(' / ', $stopped_pid, map({ "$_: answered, 201 after 1" } 31, 32, 1, 2), $CLEAN),
 	'nor does a deadline that has passed meanwhile');
 

@@ -17,7 +17,8 @@ use Test::More;
 
 our @EXPORT = qw(
   $ADDRESS $ONE start_server start_process start_sandbox use_sandbox session
-  run_session wait_for_call count_descriptors listen_dumbly make_certificate sql_state
+  run_session wait_for_call stop_process count_descriptors listen_dumbly make_certificate
+  sql_state
 );
 
 # An address, and the call that asks for a token for it.
@@ -134,6 +135,17 @@ SELECT count(*) > 0 FROM pg_stat_activity
 WHERE application_name = 'victim' AND wait_event_type = 'Extension'
 EOQ
 	  or die "the session does not wait";
+	return;
+}
+
+# stop_process(PID, SECONDS): a process gets no processor for that time.
+sub stop_process
+{
+	my ($pid, $seconds) = @_;
+
+	kill 'STOP', $pid;
+	select undef, undef, undef, $seconds;
+	kill 'CONT', $pid;
 	return;
 }
 
