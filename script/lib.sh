@@ -541,7 +541,8 @@ show_failures() {
         say "regression.diffs"
         head -n 200 regression.diffs
     fi
-    # prove writes down a test's name, and then whether it failed.
+    # prove writes down a test's name, and then whether it failed.  Of one that gave
+    # up (BAIL_OUT) it knows no end.
     while read -r test; do
         file=tmp_check/log/regress_log_$(basename "$test" .pl)
         if [ -f "$file" ]; then
@@ -549,8 +550,8 @@ show_failures() {
             say "The end of $file"
             tail -n 40 "$file"
         fi
-    done < <(awk '/^  [^ ]/ { name = $1 } /last_result: [^0]/ { sub(/:$/, "", name); print name }' \
-        "$work/prove" 2>/dev/null)
+    done < <(awk '/^  [^ ]/ { name = $1; sub(/:$/, "", name) }
+        /^    last_(result: [^0]|run_time: ~)/ { print name }' "$work/prove" 2>/dev/null)
     if [ -z "$shown" ] && [ ! -s regression.diffs ]; then
         say "The end of the server's log"
         tail -n 40 "$work/server.log"
