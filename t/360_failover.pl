@@ -82,7 +82,10 @@ is(state_of($second), '0 open, 50 issued', 'and issues what has lost its token')
 have_own_tokens($second, 50);
 
 # The first primary knows nothing about all that.  (Starting it also removes the
-# shared memory that the killed postmaster left behind.)
+# shared memory that the killed postmaster left behind.)  As long as nobody has reaped
+# that postmaster, the new one would take its lock files for some that are in use.
+is(unlink($primary->data_dir . '/postmaster.pid', $primary->host . '/.s.PGSQL.' . $primary->port . '.lock'),
+	2, 'the killed primary has left two lock files');
 $primary->start;
 is(state_of($primary), '15 open, 20 issued', 'an old primary that comes back as one would issue them again');
 
