@@ -14,6 +14,7 @@
 #include "common/base64.h"
 #include "fmgr.h"
 #include "storage/latch.h"
+#include "utils/guc_tables.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
@@ -105,6 +106,22 @@ sgt_b64_decode(const char *src, int length, char *dst, int size)
 #else
 #define SGT_FORBID_MEMOIZE(root) (enable_memoize = false)
 #endif
+
+/* Until 16 is the oldest: nothing found a setting by its name. */
+static inline const struct config_generic *
+sgt_find_setting(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return find_option(name, false, true, DEBUG5);
+#else
+	for (int i = 0; i < GetNumConfigOptions(); i++)
+	{
+		if (pg_strcasecmp(get_guc_variables()[i]->name, name) == 0)
+			return get_guc_variables()[i];
+	}
+	return NULL;
+#endif
+}
 
 /* Until 16 is the oldest: each kind of object had a function of its own. */
 #if PG_VERSION_NUM >= 160000

@@ -56,6 +56,9 @@ static char *proxy = NULL;
 static bool read_ahead;
 static Limits limits;
 
+/* A superuser's setting whose value was not accepted; NULL: none. */
+static const char *unaccepted = NULL;
+
 /* The target that was made from them, pinned; NULL: none yet. */
 static Target *current = NULL;
 static bool settings_changed = false;	/* since then */
@@ -82,11 +85,14 @@ static struct
 	struct stat file;
 }			trust;
 
+static bool is_given(const char *name);
+static void note_acceptance(const char *name, bool was_given);
 static bool check_api_token(char **newval, void **extra, GucSource source);
 static bool check_proxy(char **newval, void **extra, GucSource source);
 static bool is_stored_openly(GucSource source);
 static void note_change(const char *newval, void *extra);
 static void warn_of_placeholders(void);
+static void judge_session(void);
 static void refuse_autovacuum(void);
 static Target *make_target(bool with_credentials);
 static void make_route(Target *target);
@@ -182,16 +188,26 @@ sgt_define_settings(void)
 	is_preloaded = process_shared_preload_libraries_in_progress;
 
 	for (int i = 0; i < (int) lengthof(strings); i++)
+	{
+		bool		was_given = is_given(strings[i].name);
+
 		DefineCustomStringVariable(strings[i].name, strings[i].purpose,
 								   strings[i].note, strings[i].value, "",
 								   PGC_SUSET, strings[i].flags,
 								   strings[i].check, note_change, NULL);
+		note_acceptance(strings[i].name, was_given);
+	}
 	for (int i = 0; i < (int) lengthof(numbers); i++)
+	{
+		bool		was_given = is_given(numbers[i].name);
+
 		DefineCustomIntVariable(numbers[i].name, numbers[i].purpose,
 								numbers[i].note, numbers[i].value,
 								numbers[i].initial, numbers[i].min,
 								numbers[i].max, numbers[i].context,
 								numbers[i].flags, NULL, NULL, NULL);
+		note_acceptance(numbers[i].name, was_given);
+	}
 	DefineCustomBoolVariable(PREFIX ".read_ahead",
 							 "Makes queries read rows ahead, so that the calls of several are in flight.",
 							 NULL,
@@ -212,6 +228,29 @@ bool
 sgt_is_preloaded(void)
 {
 	return is_preloaded;
+}
+
+/*
+ * If the library is loaded late, a setting gets the value that it was given
+ * before.  If PostgreSQL does not accept that, the setting gets its default,
+ * and there is no more than a warning.  A role could use this to get rid of a
+ * superuser's value: an option of its connection first takes the place of that
+ * value, and is then not accepted.
+ */
+static void
+note_acceptance(const char *name, bool was_given)
+{
+	if (was_given && !is_given(name) &&
+		sgt_find_setting(name)->context == PGC_SUSET)
+		unaccepted = name + strlen(PREFIX ".");
+}
+
+static bool
+is_given(const char *name)
+{
+	const struct config_generic *setting = sgt_find_setting(name);
+
+	return setting && setting->source != PGC_S_DEFAULT;
 }
 
 /*
@@ -297,6 +336,22 @@ warn_of_placeholders(void)
  * Judgement
  */
 
+/* Judges what can be wrong with the session as a whole. */
+static void
+judge_session(void)
+{
+	refuse_autovacuum();
+	if (unaccepted)
+		refuse_setting(unaccepted,
+					   gettext_noop("The value that it had before the library was loaded was not accepted."),
+					   gettext_noop("Add \"sw_guest_token\" to \"shared_preload_libraries\", and restart the server."));
+	/* a limit that cannot be enforced must not appear to be */
+	if (limits.tokens_per_minute > 0 && !is_preloaded)
+		refuse_setting("tokens_per_minute",
+					   gettext_noop("The server has not preloaded the library."),
+					   gettext_noop("Add \"sw_guest_token\" to \"shared_preload_libraries\", and restart the server."));
+}
+
 /*
  * ANALYZE evaluates the expressions of indexes, as the table's owner.
  * Autovacuum does so for everybody, but has nobody's settings: an owner with
@@ -319,12 +374,7 @@ refuse_autovacuum(void)
 Target	   *
 sgt_load_target(void)
 {
-	refuse_autovacuum();
-	/* a limit that cannot be enforced must not appear to be */
-	if (limits.tokens_per_minute > 0 && !is_preloaded)
-		refuse_setting("tokens_per_minute",
-					   gettext_noop("The server has not preloaded the library."),
-					   gettext_noop("Add \"sw_guest_token\" to \"shared_preload_libraries\", and restart the server."));
+	judge_session();
 	check_token_file();
 	/* without TLS nobody needs the authorities, and looking takes 1 us */
 	if (current == NULL || settings_changed || current->is_https ||
@@ -358,7 +408,7 @@ sgt_check_target(SettingsPart part, CallError *error)
 	checked = NULL;
 	PG_TRY();
 	{
-		refuse_autovacuum();
+		judge_session();
 		if (part == SETTINGS_CREDENTIALS)
 			check_token_file();
 		check_trust();

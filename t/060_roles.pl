@@ -122,9 +122,28 @@ is($sandbox->attempts, 0, 'and nothing was sent');
 $session = run_session($node, $ONE);
 unlike($session->{err}, qr/WARNING/, 'without a secret there is nothing to warn of');
 
+# nor can an ordinary role get rid of what a superuser has set
+$node->safe_psql('postgres', "ALTER ROLE ordinary LOGIN; ALTER ROLE ordinary SET sw_guest_token.project_id = 'its own'; "
+	. 'GRANT EXECUTE ON FUNCTION sw_create_guest_token, sw_guest_token_check TO ordinary');
+sub connect_with
+{
+	my ($option) = @_;
+	local $ENV{PGOPTIONS} = "-c $option";
+	my (undef, undef, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$ONE", extra_params => [ '-U', 'ordinary' ]);
+	return $err;
+}
+my @options = ('base_url=', 'project_id=x', 'tokens_per_minute=0');
+foreach my $libraries ('', 'sw_guest_token')
+{
+	$node->append_conf('postgresql.conf', "session_preload_libraries = '$libraries'");
+	$node->restart;
+	like(connect_with("sw_guest_token.$_"),
+		qr/WARNING: .*ERROR:  55000: parameter "sw_guest_token\.@{[ s{=.*}{}r ]}" cannot be used\nDETAIL:  The value that it had before the library was loaded was not accepted\./s,
+		"an option of the connection cannot undo a superuser's setting: $_") foreach @options;
+	unlike(connect_with('sw_guest_token.timeout=5s'), qr/WARNING|not accepted/, 'other options are accepted');
+}
+
 # session_preload_libraries loads it before the first statement
-$node->append_conf('postgresql.conf', "session_preload_libraries = 'sw_guest_token'");
-$node->restart;
 $session = run_session($node, 'SET SESSION AUTHORIZATION ordinary',
 	"SET sw_guest_token.base_url = '$sandbox->{url}'");
 is(sql_state($session->{err}), '42501', 'session_preload_libraries leaves no time for placeholders');
