@@ -423,6 +423,8 @@ sgt_stop_attempt(Attempt *a, AttemptEnd end)
 
 	if (engine.stopping_us > MAX_STOPPING_US)
 		cut_connections();
+	/* or else HTTP/2 would keep even a connection that the network has lost */
+	curl_easy_setopt(a->easy, CURLOPT_FORBID_REUSE, 1L);
 	end_attempt(a, end, CURLE_OK);
 	engine.stopping_us += sgt_now_us() - start_us;
 }

@@ -185,6 +185,15 @@ foreach my $case (
 	is(() = $h2->{out} =~ /^\*$/mg, $sent, 'the server gets no more than it must') if defined $sent;
 }
 
+# a connection that the network has lost is not used again, although HTTP/2 can do without
+# one of its streams
+my $lossy = start_raw({ '*' => 'mute', spare => 1, times => 1 }, "$directory/cert.pem", "$directory/key.pem");
+my $lost = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$lossy->{port}'",
+	"SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_retries = 0',
+	$ONE, "SET sw_guest_token.timeout = '300ms'", $ONE, 'RESET sw_guest_token.timeout', $ONE);
+is($lost->{out} . sql_state($lost->{err}), "token true\n" x 2 . '08006', 'an HTTP/2 connection on which a request times out is closed');
+$lossy->finish;
+
 # while a process is stopped, its time to connect does not run
 my $slow = start_raw({ '*' => '', times => 0, handshake => 1 }, "$directory/cert.pem", "$directory/key.pem");
 my $paused = session($node, 'SELECT pg_backend_pid()', "SET sw_guest_token.base_url = 'https://127.0.0.1:$slow->{port}'",

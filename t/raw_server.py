@@ -196,6 +196,10 @@ def serve_http2(connection, answers):
             connection.sendall(frame('headers', 4, stream, b'\x08\x03201'))
             while True:
                 connection.sendall(frame('data', 0, stream) * 1000)
+        elif action == 'mute':
+            while connection.recv(65536):
+                pass
+            return
         elif action == 'eat':
             # close only after other requests had the time to arrive
             threading.Timer(0.25, finish, (connection, 'close')).start()
