@@ -58,6 +58,9 @@
 #define PROBES_PER_LOCKING	(8 * PROBES_PER_LONG)
 #define MAX_LONG_PROBE_US	(60 * USECS_PER_SEC)
 
+/* How long after a probe the next is due. */
+#define LEASE_US			USECS_PER_SEC
+
 /* The retry budget, a retry's cost, and what a token gives back, in tenths. */
 #define RETRY_BUDGET		100
 #define COST_OF_RETRY		10
@@ -170,14 +173,13 @@ sgt_delay_probe(Breaker *b, int64 retry_after_s, int64 now)
 }
 
 /*
- * Takes the probe that is due: the next one is due "lease_us" later.  Returns
- * true if this one may wait for its whole timeout.
+ * Takes the probe that is due: the next one is due a second later, no matter
+ * how this one ends.  Returns true if it may wait for its whole timeout.
  */
 bool
-sgt_lease_probe(Breaker *b, int64 lease_us, int64 timeout_us, bool has_written,
-				int64 now)
+sgt_lease_probe(Breaker *b, int64 timeout_us, bool has_written, int64 now)
 {
-	b->probe_us = now + lease_us;
+	b->probe_us = now + LEASE_US;
 	b->n_short_probes++;
 	if (b->n_short_probes < (has_written ? PROBES_PER_LOCKING : PROBES_PER_LONG) ||
 		now < b->long_until_us)
@@ -185,6 +187,24 @@ sgt_lease_probe(Breaker *b, int64 lease_us, int64 timeout_us, bool has_written,
 	b->n_short_probes = 0;
 	b->long_until_us = now + Min(timeout_us, MAX_LONG_PROBE_US);
 	return true;
+}
+
+/*
+ * To be called when a probe is no longer running.  If it held locks, since
+ * "locked_since_us", the next one waits for as long as this one took, a second
+ * at most, so that those who wait for the locks get their turn.  If it was a
+ * long one, which had until "long_until_us", another may follow.  Either may
+ * be 0.
+ */
+void
+sgt_end_probe(Breaker *b, int64 locked_since_us, int64 long_until_us,
+			  int64 now)
+{
+	if (locked_since_us != 0)
+		b->probe_us = Max(b->probe_us,
+						  now + Min(LEASE_US, now - locked_since_us));
+	if (b->long_until_us == long_until_us)
+		b->long_until_us = 0;
 }
 
 /*

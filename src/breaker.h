@@ -60,8 +60,10 @@ extern bool sgt_note_good_answer(Breaker *b, bool is_token,
 extern bool sgt_note_failure(Breaker *b, BreakerCause cause, int status,
 							 int n, int64 now);
 extern void sgt_delay_probe(Breaker *b, int64 retry_after_s, int64 now);
-extern bool sgt_lease_probe(Breaker *b, int64 lease_us, int64 timeout_us,
-							bool has_written, int64 now);
+extern bool sgt_lease_probe(Breaker *b, int64 timeout_us, bool has_written,
+							int64 now);
+extern void sgt_end_probe(Breaker *b, int64 locked_since_us,
+						  int64 long_until_us, int64 now);
 extern bool sgt_spend_retry(Breaker *b);
 extern void sgt_get_breaker_state(const Breaker *b, int64 now,
 								  BreakerState *state);

@@ -91,7 +91,6 @@ static int64 time_to_go_on(Request *r);
 static void tell_guard(Request *r, AttemptEnd result);
 static void make_ready(Request *r);
 static void finish(Request *r, AttemptEnd result);
-static void end_watch(Request *r, bool gave_up);
 static void set_timer(Request *r, int64 wake_us);
 static void stop_timer(Request *r);
 static int64 next_wake(void);
@@ -144,14 +143,11 @@ sgt_remove_batch(Batch *batch)
 
 /*
  * Tells the guard that this session does not wait for the API, until the
- * batch is used again.  Other sessions need not wait for a probe that nobody
- * drives, either.
+ * batch is used again.
  */
 void
 sgt_rest_batch(Batch *batch)
 {
-	if (batch->probing)
-		end_watch(batch->probing, true);
 	sgt_step_aside(batch);
 	if (batch->presence == PRESENCE_ASIDE)
 		batch->presence = PRESENCE_OUTSIDE;
@@ -159,7 +155,7 @@ sgt_rest_batch(Batch *batch)
 
 /*
  * The same for a moment, such as while something may raise: the batch is not
- * turned away when it comes back, and its probe keeps its lease.
+ * turned away when it comes back.
  */
 void
 sgt_step_aside(Batch *batch)
@@ -215,7 +211,7 @@ sgt_remove_request(Request *r)
 	if (r->state == REQUEST_READY || r->state == REQUEST_ENDED)
 		dlist_delete(&r->queue_node);
 	stop_timer(r);
-	end_watch(r, r->state != REQUEST_DONE);
+	sgt_end_watch(r->batch->guarded, &r->watch);
 }
 
 /*
@@ -459,8 +455,9 @@ is_let_through(Request *r, int64 now)
 			return false;
 		}
 	}
+	/* many an outage is that of connections alone */
 	if (r->watch.is_probe)
-		batch->probing = r;
+		r->retry.is_fresh = true;
 	return true;
 }
 
@@ -512,9 +509,6 @@ collect_ended(bool read_sockets)
 static void
 note_end(Request *r)
 {
-	/* a probe makes way for others only as long as it has no result */
-	if (r->batch->probing == r)
-		r->batch->probing = NULL;
 	stop_timer(r);
 	r->state = REQUEST_ENDED;
 	n_running--;
@@ -588,7 +582,7 @@ settle_ended(void)
 		observe(r);
 		if (wait_for_descriptor(r, &has_dropped))
 			continue;
-		end_watch(r, r->outcome.result == ATTEMPT_CONNECT_TIMED_OUT);
+		sgt_end_watch(r->batch->guarded, &r->watch);
 		resume_us = time_to_go_on(r);
 		if (resume_us == NEVER)
 			finish(r, r->outcome.result);
@@ -726,7 +720,7 @@ tell_guard(Request *r, AttemptEnd result)
 	bool		is_retry = r->outcome.n_attempts > 1 && !r->retry.is_repeat;
 
 	sgt_tell_guard(r->batch->guarded, &r->batch->limits, r->attempt, result,
-				   is_retry, &r->watch);
+				   is_retry);
 }
 
 /*
@@ -750,22 +744,12 @@ static void
 finish(Request *r, AttemptEnd result)
 {
 	stop_timer(r);
-	/* a probe that was not sent has given up, too */
-	end_watch(r, result == ATTEMPT_ABANDONED || r->state == REQUEST_READY);
+	sgt_end_watch(r->batch->guarded, &r->watch);
 	r->outcome.result = result;
 	r->state = REQUEST_DONE;
 	n_pending--;
 	dlist_delete(&r->node);
 	dlist_push_tail(&r->batch->done, &r->node);
-}
-
-/* From then on other sessions need not wait for a probe's answer. */
-static void
-end_watch(Request *r, bool gave_up)
-{
-	sgt_end_watch(r->batch->guarded, &r->watch, gave_up);
-	if (r->batch->probing == r)
-		r->batch->probing = NULL;
 }
 
 /*

@@ -80,8 +80,6 @@ typedef struct Batch
 	dlist_node	node;			/* in open_batches */
 	Target	   *target;			/* pinned */
 	Guarded    *guarded;		/* what all sessions know of it; NULL: nothing */
-	Request    *probing;		/* the last that went as the guard's probe;
-								 * NULL: it is done, or others may go */
 	Presence	presence;		/* in the guard */
 	Limits		limits;
 	const char *url;

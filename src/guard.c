@@ -44,9 +44,6 @@
 /* How often a waiting request looks at what other sessions know. */
 #define LOOK_US				(250 * 1000)
 
-/* How long after a probe the next is due, if the probe has that much time. */
-#define LEASE_US			USECS_PER_SEC
-
 /* A target, as the sessions share it. */
 struct Guarded
 {
@@ -76,8 +73,8 @@ typedef struct OwnShare
 	int			n_batches;		/* they count as one session */
 	int			n_late;
 	int64		measured_us;	/* when an answer's time last went into srtt */
-	Loss		loss;			/* what the last probe left, if it had no
-								 * success */
+	int64		lost_us;		/* when its last probe went, if that had no
+								 * success; otherwise 0 */
 } OwnShare;
 
 static GuardArea *area = NULL;
@@ -102,11 +99,9 @@ static OwnShare *find_own_share(const Guarded *g);
 static bool is_crowded(const Guarded *g, const Limits *limits);
 static void lease_probe(Guarded *g, const Limits *limits, bool has_written,
 						int64 now, GuardWatch *watch);
-static void note_loss(Guarded *g, bool is_failure, int64 now);
-static void end_long_probe(Guarded *g, const GuardWatch *watch);
 static void take_answer(Guarded *g, const Attempt *a);
 static void take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
-						   AttemptEnd result, const GuardWatch *watch);
+						   AttemptEnd result);
 static bool is_own_affair(const Guarded *g, const Limits *limits,
 						  const Attempt *a);
 static void take_failure(Guarded *g, BreakerCause cause, int status, int n,
@@ -292,14 +287,14 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_turned_away, int64 now,
 	is_open = g && g->breaker.is_open && limits->breaker;
 
 	if (is_open)
-		later_us = sgt_delay_prober(&g->probers, &find_own_share(g)->loss,
+		later_us = sgt_delay_prober(&g->probers, find_own_share(g)->lost_us,
 									role, now);
 	if (is_open && now < g->breaker.probe_us + later_us)
 	{
 		*refusal = ATTEMPT_SUSPENDED;
 		/* "probe_in_us" tells when this session may probe */
 		sgt_get_breaker_state(&g->breaker, now - later_us, state);
-		sgt_note_refusal(&g->probers, &find_own_share(g)->loss, role, now);
+		sgt_note_refusal(&g->probers, find_own_share(g)->lost_us, role, now);
 	}
 	else if (is_turned_away && !is_open)	/* nobody keeps a probe from going */
 		*refusal = ATTEMPT_CROWDED;
@@ -308,48 +303,24 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_turned_away, int64 now,
 	else
 		may_go = true;
 	if (may_go && is_open)
-	{
 		lease_probe(g, limits, has_written, now, watch);
-		watch->locked_since_us = has_written ? now : 0;
-	}
 	SpinLockRelease(&area->mutex);
 	return may_go;
 }
 
-/*
- * The next probe is due a second after this one, or sooner if this one is
- * given less time: otherwise a caller who tries often and gives up at once
- * could keep requests suspended.
- */
 static void
 lease_probe(Guarded *g, const Limits *limits, bool has_written, int64 now,
 			GuardWatch *watch)
 {
-	int64		timeout_us = limits->timeout_ms * INT64CONST(1000);
-
 	/* until it has success */
-	note_loss(g, true, now);
+	sgt_note_loss(&g->probers, GetAuthenticatedUserId(), now);
+	find_own_share(g)->lost_us = now;
+
 	watch->is_probe = true;
-	if (sgt_lease_probe(&g->breaker, Min(LEASE_US, timeout_us), timeout_us,
+	watch->locked_since_us = has_written ? now : 0;
+	if (sgt_lease_probe(&g->breaker, limits->timeout_ms * INT64CONST(1000),
 						has_written, now))
 		watch->long_until_us = g->breaker.long_until_us;
-	watch->leased_until_us = g->breaker.probe_us;
-}
-
-/* Notes that a probe of this session has no success. */
-static void
-note_loss(Guarded *g, bool is_failure, int64 now)
-{
-	sgt_note_loss(&g->probers, &find_own_share(g)->loss,
-				  GetAuthenticatedUserId(), is_failure, now);
-}
-
-/* From then on another probe may be a long one. */
-static void
-end_long_probe(Guarded *g, const GuardWatch *watch)
-{
-	if (watch->long_until_us == g->breaker.long_until_us)
-		g->breaker.long_until_us = 0;
 }
 
 /*
@@ -406,25 +377,23 @@ sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a)
  * Some ends say nothing about the API: a cancel, a fault on this side, a time
  * limit that is shorter than an answer usually takes, and whatever happened
  * while nobody drove.  A 500 says nothing either: it may be about the one
- * request.  But a probe that ends so has had its turn: see probers.c.
+ * request.
  */
 void
 sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
-			   AttemptEnd result, bool is_retry, const GuardWatch *watch)
+			   AttemptEnd result, bool is_retry)
 {
 	if (area == NULL || g == NULL)
 		return;
 	SpinLockAcquire(&area->mutex);
 	g->counters.requests += a->n_sent;
 	g->counters.retries += is_retry;
-	if (result != ATTEMPT_ABANDONED)
-		end_long_probe(g, watch);
 	if (a->end == ATTEMPT_ANSWERED)
 		g->breaker.last_answer_us = Max(g->breaker.last_answer_us, a->ended_us);
 	if (result == ATTEMPT_ANSWERED && !sgt_is_failure(a->status))
 		take_answer(g, a);
 	else if (limits->breaker)
-		take_other_end(g, limits, a, result, watch);
+		take_other_end(g, limits, a, result);
 	SpinLockRelease(&area->mutex);
 }
 
@@ -444,7 +413,8 @@ take_answer(Guarded *g, const Attempt *a)
 		took_us = a->ended_us - a->sent_us;
 		own->measured_us = a->ended_us;
 	}
-	sgt_forget_loss(&g->probers, &own->loss, GetAuthenticatedUserId());
+	sgt_forget_loss(&g->probers, GetAuthenticatedUserId());
+	own->lost_us = 0;
 	if (sgt_note_good_answer(&g->breaker, a->status == 201, a->started_us,
 							 took_us, a->ended_us))
 		note_change(g, a->ended_us);
@@ -452,7 +422,7 @@ take_answer(Guarded *g, const Attempt *a)
 
 static void
 take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
-			   AttemptEnd result, const GuardWatch *watch)
+			   AttemptEnd result)
 {
 	BreakerCause cause = CAUSE_STATUS;
 	bool		says_nothing = false;
@@ -473,7 +443,7 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 			cause = CAUSE_TIMED_OUT;
 			break;
 		case ATTEMPT_SILENT:	/* it counted while it lasted */
-		case ATTEMPT_ABANDONED: /* it is repeated; or see sgt_end_watch() */
+		case ATTEMPT_ABANDONED: /* it is repeated, or nobody waits for it */
 			return;
 		default:
 			says_nothing = true;
@@ -487,8 +457,6 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 	says_nothing |= is_own_affair(g, limits, a) ||
 		((cause == CAUSE_TIMED_OUT || a->ends_refused) &&
 		 a->ended_us - g->breaker.last_answer_us < sgt_silence_us(&g->breaker, true));
-	if (watch->is_probe)
-		note_loss(g, !says_nothing, a->ended_us);
 	if (says_nothing)
 		return;
 
@@ -626,41 +594,26 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 	return gives_up;
 }
 
-/*
- * To be called when the attempt is no longer running.  After a probe that
- * held locks, the next one waits for as long as this one took, a second at
- * most, so that those who wait for the locks get their turn.  Otherwise, if a
- * probe gave up early, the next one is due at once.
- */
+/* To be called when the attempt is no longer running. */
 void
-sgt_end_watch(Guarded *g, GuardWatch *watch, bool gave_up)
+sgt_end_watch(Guarded *g, GuardWatch *watch)
 {
-	bool		is_locking = watch->locked_since_us != 0;
-	bool		makes_way = gave_up && watch->is_probe;
-
-	if (area && g && (watch->is_late || is_locking || makes_way))
+	if (area && g &&
+		(watch->is_late || watch->locked_since_us != 0 || watch->long_until_us != 0))
 	{
 		int64		now = sgt_now_us();
-		int64		next_us = now + (is_locking ?
-									 Min(LEASE_US, now - watch->locked_since_us) : 0);
 
 		SpinLockAcquire(&area->mutex);
 		if (find_own_share(g)->n_batches > 0)
 			g->n_late -= watch->is_late;
-		/* unless there has been another probe since */
-		if (makes_way && g->breaker.probe_us == watch->leased_until_us)
-		{
-			note_loss(g, false, now);
-			end_long_probe(g, watch);
-			g->breaker.probe_us = Min(g->breaker.probe_us, next_us);
-		}
-		else if (is_locking)
-			g->breaker.probe_us = Max(g->breaker.probe_us, next_us);
+		sgt_end_probe(&g->breaker, watch->locked_since_us, watch->long_until_us,
+					  now);
 		SpinLockRelease(&area->mutex);
 		find_own_share(g)->n_late -= watch->is_late;
 	}
 	watch->is_late = false;
 	watch->locked_since_us = 0;
+	watch->long_until_us = 0;
 	watch->silent_since_us = 0;
 	watch->n_silences = 0;
 }

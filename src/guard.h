@@ -33,7 +33,6 @@ typedef struct Guarded Guarded;
 typedef struct GuardWatch
 {
 	bool		is_probe;		/* it goes while the others are refused */
-	int64		leased_until_us;	/* of a probe: when the next one is due */
 	int64		long_until_us;	/* of a long probe: until when it is the only
 								 * one; 0: it is none */
 
@@ -100,13 +99,12 @@ extern bool sgt_may_go_on(Guarded *g, const Limits *limits,
 						  BreakerState *state);
 extern bool sgt_may_retry(Guarded *g, const Limits *limits, const Attempt *a);
 extern void sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
-						   AttemptEnd result, bool is_retry,
-						   const GuardWatch *watch);
+						   AttemptEnd result, bool is_retry);
 extern int64 sgt_add_silence(Guarded *g, int64 now);
 extern bool sgt_look_at_guard(Guarded *g, const Limits *limits,
 							  const Attempt *a, GuardWatch *watch, int64 now,
 							  int64 *look_us);
-extern void sgt_end_watch(Guarded *g, GuardWatch *watch, bool gave_up);
+extern void sgt_end_watch(Guarded *g, GuardWatch *watch);
 
 extern void sgt_count_call(Guarded *g, AttemptEnd result, int status,
 						   int sqlstate, int64 time_us);

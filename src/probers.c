@@ -30,8 +30,9 @@
 #define LOSS_US				USECS_PER_MINUTE
 
 static bool other_waits(const Waiting *waiting, uint32 who, int64 now);
-static bool counts(const Loss *loss, int64 now);
-static Loss *find_loss(Probers *probers, Oid role);
+static bool counts(int64 lost_us, int64 now);
+static int64 get_loss(Probers *probers, Oid role);
+static Loser *find_loser(Probers *probers, Oid role);
 static void note_waiting(Waiting *waiting, uint32 who, int64 now);
 
 /*
@@ -39,20 +40,18 @@ static void note_waiting(Waiting *waiting, uint32 who, int64 now);
  *
  * If its last probe had no success, that may be due to what it asks for: so
  * other roles go first, and then other sessions, if there are any who ask.  In
- * an outage, a session that is alone probes as often as many.  But after a
- * probe without a result, a role waits in any case, because such probes may
- * take no time, and the API would get too many.
+ * an outage, a session that is alone probes as often as many.
  */
 int64
-sgt_delay_prober(Probers *probers, const Loss *own, Oid role, int64 now)
+sgt_delay_prober(Probers *probers, int64 own_lost_us, Oid role, int64 now)
 {
-	const Loss *loss = find_loss(probers, role);
 	int64		delay_us = 0;
 
-	if (counts(loss, now) &&
-		(!loss->is_failure || other_waits(&probers->role, role, now)))
+	if (counts(get_loss(probers, role), now) &&
+		other_waits(&probers->role, role, now))
 		delay_us += DELAY_US;
-	if (counts(own, now) && other_waits(&probers->session, MyProcPid, now))
+	if (counts(own_lost_us, now) &&
+		other_waits(&probers->session, MyProcPid, now))
 		delay_us += DELAY_US;
 	return delay_us;
 }
@@ -65,18 +64,18 @@ other_waits(const Waiting *waiting, uint32 who, int64 now)
 }
 
 static bool
-counts(const Loss *loss, int64 now)
+counts(int64 lost_us, int64 now)
 {
-	return loss && loss->lost_us != 0 && now - loss->lost_us < LOSS_US;
+	return lost_us != 0 && now - lost_us < LOSS_US;
 }
 
 /* Notes who was refused, but for those who have a loss: nobody waits for them. */
 void
-sgt_note_refusal(Probers *probers, const Loss *own, Oid role, int64 now)
+sgt_note_refusal(Probers *probers, int64 own_lost_us, Oid role, int64 now)
 {
-	if (!counts(find_loss(probers, role), now))
+	if (!counts(get_loss(probers, role), now))
 		note_waiting(&probers->role, role, now);
-	if (!counts(own, now))
+	if (!counts(own_lost_us, now))
 		note_waiting(&probers->session, MyProcPid, now);
 }
 
@@ -87,36 +86,49 @@ note_waiting(Waiting *waiting, uint32 who, int64 now)
 	waiting->refused_us = now;
 }
 
-/* Notes that a session's probe has no success, or none yet. */
+/*
+ * Notes that a role's probe has no success, or none yet.  If there is no place
+ * left, the oldest loss is forgotten.
+ */
 void
-sgt_note_loss(Probers *probers, Loss *own, Oid role, bool is_failure, int64 now)
+sgt_note_loss(Probers *probers, Oid role, int64 now)
 {
-	Loss	   *loss = find_loss(probers, role);
+	Loser	   *loser = find_loser(probers, role);
 
-	if (loss == NULL)
-		loss = find_loss(probers, InvalidOid);	/* a free place */
-	if (loss == NULL)
-		loss = &probers->losers[probers->n_lost++ % SGT_N_LOSERS];
-	own->role = role;
-	own->is_failure = is_failure;
-	own->lost_us = now;
-	*loss = *own;
+	if (loser == NULL)
+	{
+		loser = &probers->losers[0];
+		for (int i = 1; i < SGT_N_LOSERS; i++)
+		{
+			if (probers->losers[i].lost_us < loser->lost_us)
+				loser = &probers->losers[i];
+		}
+	}
+	loser->role = role;
+	loser->lost_us = now;
 }
 
-/* To be called when a session gets a good answer. */
+/* To be called when a role gets a good answer. */
 void
-sgt_forget_loss(Probers *probers, Loss *own, Oid role)
+sgt_forget_loss(Probers *probers, Oid role)
 {
-	Loss	   *loss = find_loss(probers, role);
+	Loser	   *loser = find_loser(probers, role);
 
-	if (loss)
-		loss->role = InvalidOid;
-	own->lost_us = 0;
+	if (loser)
+		loser->lost_us = 0;
 }
 
-/* A role's loss; NULL if it has none. */
-static Loss *
-find_loss(Probers *probers, Oid role)
+/* When a role's last probe went that had no success; 0 if that is not known. */
+static int64
+get_loss(Probers *probers, Oid role)
+{
+	const Loser *loser = find_loser(probers, role);
+
+	return loser ? loser->lost_us : 0;
+}
+
+static Loser *
+find_loser(Probers *probers, Oid role)
 {
 	for (int i = 0; i < SGT_N_LOSERS; i++)
 	{

@@ -11,13 +11,12 @@
 /* How many roles whose probes had no success are known at the same time. */
 #define SGT_N_LOSERS		8
 
-/* What the last probe of a role or a session has left, if it had no success. */
-typedef struct Loss
+/* A role whose last probe had no success. */
+typedef struct Loser
 {
 	Oid			role;
-	bool		is_failure;		/* the API failed; else it gave no result */
-	int64		lost_us;
-} Loss;
+	int64		lost_us;		/* when it probed; 0: a free place */
+} Loser;
 
 /* Who was refused last, of those without a loss. */
 typedef struct Waiting
@@ -29,19 +28,20 @@ typedef struct Waiting
 /* Who has probed and who waits, for one target; all zero when new. */
 typedef struct Probers
 {
-	Loss		losers[SGT_N_LOSERS];	/* the roles' */
-	uint32		n_lost;			/* how many took another's place */
+	Loser		losers[SGT_N_LOSERS];
 	Waiting		role;
 	Waiting		session;
 } Probers;
 
-/* "own" is the session's loss.  These raise nothing. */
-extern int64 sgt_delay_prober(Probers *probers, const Loss *own, Oid role,
+/*
+ * "own_lost_us" is when the session's last probe went, if it had no success;
+ * otherwise 0.  These raise nothing.
+ */
+extern int64 sgt_delay_prober(Probers *probers, int64 own_lost_us, Oid role,
 							  int64 now);
-extern void sgt_note_refusal(Probers *probers, const Loss *own, Oid role,
+extern void sgt_note_refusal(Probers *probers, int64 own_lost_us, Oid role,
 							 int64 now);
-extern void sgt_note_loss(Probers *probers, Loss *own, Oid role,
-						  bool is_failure, int64 now);
-extern void sgt_forget_loss(Probers *probers, Loss *own, Oid role);
+extern void sgt_note_loss(Probers *probers, Oid role, int64 now);
+extern void sgt_forget_loss(Probers *probers, Oid role);
 
 #endif							/* SGT_PROBERS_H */
