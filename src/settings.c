@@ -206,7 +206,8 @@ sgt_define_settings(void)
 								numbers[i].initial, numbers[i].min,
 								numbers[i].max, numbers[i].context,
 								numbers[i].flags, NULL, NULL, NULL);
-		note_acceptance(numbers[i].name, was_given);
+		if (numbers[i].context == PGC_SUSET)
+			note_acceptance(numbers[i].name, was_given);
 	}
 	DefineCustomBoolVariable(PREFIX ".read_ahead",
 							 "Makes queries read rows ahead, so that the calls of several are in flight.",
@@ -240,8 +241,7 @@ sgt_is_preloaded(void)
 static void
 note_acceptance(const char *name, bool was_given)
 {
-	if (was_given && !is_given(name) &&
-		sgt_find_setting(name)->context == PGC_SUSET)
+	if (!is_preloaded && was_given && !is_given(name))
 		unaccepted = name + strlen(PREFIX ".");
 }
 
@@ -250,7 +250,7 @@ is_given(const char *name)
 {
 	const struct config_generic *setting = sgt_find_setting(name);
 
-	return setting && setting->source != PGC_S_DEFAULT;
+	return setting && setting->reset_source != PGC_S_DEFAULT;
 }
 
 /*

@@ -127,23 +127,35 @@ $node->safe_psql('postgres', "ALTER ROLE ordinary LOGIN; ALTER ROLE ordinary SET
 	. 'GRANT EXECUTE ON FUNCTION sw_create_guest_token, sw_guest_token_check TO ordinary');
 sub connect_with
 {
-	my ($option) = @_;
+	my ($option, @params) = @_;
 	local $ENV{PGOPTIONS} = "-c $option";
-	my (undef, undef, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$ONE", extra_params => [ '-U', 'ordinary' ]);
+	my (undef, undef, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$ONE", extra_params => \@params);
 	return $err;
 }
+my @ordinary = ('-U', 'ordinary');
 my @options = ('base_url=', 'project_id=x', 'tokens_per_minute=0');
 foreach my $libraries ('', 'sw_guest_token')
 {
 	$node->append_conf('postgresql.conf', "session_preload_libraries = '$libraries'");
 	$node->restart;
-	like(connect_with("sw_guest_token.$_"),
+	like(connect_with("sw_guest_token.$_", @ordinary),
 		qr/WARNING: .*ERROR:  55000: parameter "sw_guest_token\.@{[ s{=.*}{}r ]}" cannot be used\nDETAIL:  The value that it had before the library was loaded was not accepted\./s,
 		"an option of the connection cannot undo a superuser's setting: $_") foreach @options;
-	unlike(connect_with('sw_guest_token.timeout=5s'), qr/WARNING|not accepted/, 'other options are accepted');
+	unlike(connect_with('sw_guest_token.timeout=5s', @ordinary), qr/WARNING|not accepted/, 'other options are accepted');
+	unlike(connect_with('sw_guest_token.base_url=x'), qr/WARNING|not accepted/, "and so are a superuser's");
 }
 
+# not even if a function that has a value of its own loads the library
+$node->append_conf('postgresql.conf', "session_preload_libraries = ''");
+$node->restart;
+$node->safe_psql('postgres', 'CREATE FUNCTION load_it() RETURNS bool LANGUAGE sql SECURITY DEFINER '
+	. "SET sw_guest_token.base_url = 'y' AS 'SELECT bool_and(ok) FROM sw_guest_token_check()'");
+like(connect_with('sw_guest_token.base_url=x', @ordinary, '-c', 'SELECT load_it()', '-c', $ONE),
+	qr/base_url" cannot be used\nDETAIL:  The value that it had before/, "nor does a superuser's function help");
+
 # session_preload_libraries loads it before the first statement
+$node->append_conf('postgresql.conf', "session_preload_libraries = 'sw_guest_token'");
+$node->restart;
 $session = run_session($node, 'SET SESSION AUTHORIZATION ordinary',
 	"SET sw_guest_token.base_url = '$sandbox->{url}'");
 is(sql_state($session->{err}), '42501', 'session_preload_libraries leaves no time for placeholders');
