@@ -5,7 +5,8 @@
  * libcurl chooses the connection: a new one, one that was kept alive, or over
  * HTTP/2 one that others use at the same time.  It also sends requests again
  * by itself.  This file notes its choice, and steps in where it would send
- * too often, wait too long, or mistake something else for an answer.
+ * too often, wait too long, use a connection that the network has lost, or
+ * mistake something else for an answer.
  *
  * Nothing here raises, because libcurl may be on the stack.
  *-------------------------------------------------------------------------
@@ -14,11 +15,70 @@
 
 #include <curl/curl.h>
 
+#include "datatype/timestamp.h"
+
 #include "clock.h"
 #include "connection.h"
 
+/* Connections made before are not to be used; 0: all may be. */
+static int64 distrust_us = 0;
+
+/* When an attempt was last answered. */
+static int64 answered_us = 0;
+
 static bool has_left(const Attempt *a);
 static int64 last_repeated_us(const Attempt *a);
+
+/*
+ * Makes later attempts use connections that are made later, too.
+ */
+void
+sgt_distrust_connections(void)
+{
+	distrust_us = sgt_now_us();
+}
+
+/*
+ * Keeps an attempt from connections that are not to be used; false if memory
+ * is short.
+ *
+ * libcurl knows how old an idle connection is, but only in seconds, so that
+ * one that was made up to two seconds too early may still be used.  Over
+ * HTTP/2 libcurl would also choose one that others use; as long as they may do
+ * so, the attempt makes a connection of its own.
+ */
+bool
+sgt_avoid_old_connections(const Attempt *a, dlist_head *running)
+{
+	long		age_s;
+	bool		is_fresh;
+
+	if (distrust_us == 0)
+		return true;
+	age_s = (long) ((sgt_now_us() - distrust_us) / USECS_PER_SEC) + 1;
+	is_fresh = !dlist_is_empty(running) &&
+		dlist_head_element(Attempt, node, running)->started_us <= distrust_us;
+	return curl_easy_setopt(a->easy, CURLOPT_MAXLIFETIME_CONN, age_s) == CURLE_OK &&
+		(!is_fresh ||
+		 curl_easy_setopt(a->easy, CURLOPT_FRESH_CONNECT, 1L) == CURLE_OK);
+}
+
+/*
+ * To be called before an attempt is taken away from libcurl that has no
+ * answer.
+ *
+ * Nothing says so if the network has lost connections.  So if no other attempt
+ * has been answered since the request was sent, all of them are suspect.
+ * Without the option, libcurl would keep the attempt's own one if it is
+ * HTTP/2.
+ */
+void
+sgt_note_unanswered(const Attempt *a)
+{
+	curl_easy_setopt(a->easy, CURLOPT_FORBID_REUSE, 1L);
+	if (a->is_sent && a->header_length == 0 && a->sent_us >= answered_us)
+		sgt_distrust_connections();
+}
 
 /*
  * Notes that the request is on its way; false if it must not be sent over this
@@ -84,6 +144,7 @@ sgt_note_kept_alive(const Attempt *a, SocketSet *sockets)
 {
 	long		version = 0;
 
+	answered_us = a->ended_us;
 	curl_easy_getinfo(a->easy, CURLINFO_HTTP_VERSION, &version);
 	if (version == CURL_HTTP_VERSION_1_0 || version == CURL_HTTP_VERSION_1_1)
 		sgt_note_idle(sockets, a->watched, a->local_port);

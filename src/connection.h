@@ -14,6 +14,9 @@
 #include "socketset.h"
 
 /* These raise nothing. */
+extern void sgt_distrust_connections(void);
+extern bool sgt_avoid_old_connections(const Attempt *a, dlist_head *running);
+extern void sgt_note_unanswered(const Attempt *a);
 extern bool sgt_may_send(Attempt *a, const SocketSet *sockets,
 						 int local_port);
 extern void sgt_note_kept_alive(const Attempt *a, SocketSet *sockets);

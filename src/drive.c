@@ -30,6 +30,7 @@
 #include "miscadmin.h"
 
 #include "clock.h"
+#include "connection.h"
 #include "drive.h"
 #include "engine.h"
 
@@ -455,9 +456,12 @@ is_let_through(Request *r, int64 now)
 			return false;
 		}
 	}
-	/* many an outage is that of connections alone */
 	if (r->watch.is_probe)
+	{
+		/* perhaps only the old connections do not work */
 		r->retry.is_fresh = true;
+		sgt_distrust_connections();
+	}
 	return true;
 }
 

@@ -378,6 +378,7 @@ sgt_start_attempt(Attempt *a, const AttemptOptions *options)
 	bool		is_fit = engine.is_ready && !engine.has_failed;
 
 	if (!is_fit || !sgt_prepare_attempt(a, options) ||
+		!sgt_avoid_old_connections(a, &engine.running) ||
 		(!a->is_adopted && !adopt(a)) ||
 		curl_multi_add_handle(engine.multi, a->easy) != CURLM_OK)
 	{
@@ -423,8 +424,7 @@ sgt_stop_attempt(Attempt *a, AttemptEnd end)
 
 	if (engine.stopping_us > MAX_STOPPING_US)
 		cut_connections();
-	/* or else HTTP/2 would keep even a connection that the network has lost */
-	curl_easy_setopt(a->easy, CURLOPT_FORBID_REUSE, 1L);
+	sgt_note_unanswered(a);
 	end_attempt(a, end, CURLE_OK);
 	engine.stopping_us += sgt_now_us() - start_us;
 }

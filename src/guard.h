@@ -33,9 +33,9 @@ typedef struct Guarded Guarded;
 typedef struct GuardWatch
 {
 	bool		is_probe;		/* it goes while the others are refused */
+
 	int64		long_until_us;	/* of a long probe: until when it is the only
 								 * one; 0: it is none */
-
 	int64		locked_since_us;	/* of a probe whose transaction has
 									 * written: when it began; 0: it is none */
 	bool		is_late;		/* it has waited for sgt_silence_us() */

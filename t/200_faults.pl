@@ -191,7 +191,25 @@ my $lossy = start_raw({ '*' => 'mute', spare => 1, times => 1 }, "$directory/cer
 my $lost = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$lossy->{port}'",
 	"SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_retries = 0',
 	$ONE, "SET sw_guest_token.timeout = '300ms'", $ONE, 'RESET sw_guest_token.timeout', $ONE);
-is($lost->{out} . sql_state($lost->{err}), "token true\n" x 2 . '08006', 'an HTTP/2 connection on which a request times out is closed');
+is($lost->{out} . sql_state($lost->{err}), "token true\n" x 2 . '08006', 'an HTTP/2 connection over which a request times out is closed');
+$lossy->finish;
+
+# nor are the others that are kept alive, or shared
+my $pair = '{"token":"a","refresh_token":"b"}';
+my $created = unpack 'H*', "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: " . length($pair) . "\r\n\r\n$pair";
+my $requests = sub { "array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{$_[0]}')" };
+$lossy = start_raw({ x => [ ({ bytes => $created, end => 'keep' }) x 8, ({ bytes => $created, end => 'next' }) x 3 ] });
+$lost = run_session($node, "SET sw_guest_token.base_url = 'http://127.0.0.1:$lossy->{port}/x'", 'SET sw_guest_token.max_retries = 0',
+	'SELECT count(token) FROM sw_create_guest_tokens(' . $requests->(8) . ')',
+	"SET sw_guest_token.timeout = '2s'", ($ONE) x 4);
+is($lost->{out} . sql_state($lost->{err}), "8\n" . "token true\n" x 3 . '08006', 'of many idle connections that the network has lost, one is tried');
+$lossy->finish;
+$lossy = start_raw({ '*' => 'mute', spare => 20, times => 1, pause => 0.02 }, "$directory/cert.pem", "$directory/key.pem");
+$lost = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$lossy->{port}'",
+	"SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_retries = 0',
+	"SET sw_guest_token.timeout = '3s'", 'SET sw_guest_token.max_concurrency = 4',
+	'SELECT count(token) >= 90 FROM sw_create_guest_tokens(' . $requests->(100) . ')');
+is($lost->{out}, "t\n", 'a batch does not go on using an HTTP/2 connection that the network has lost');
 $lossy->finish;
 
 # while a process is stopped, its time to connect does not run

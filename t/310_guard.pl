@@ -269,6 +269,31 @@ use_script(repeated(5, '503') . '-then-201');
 $session = run_sql(($ONE) x 5, 'SELECT pg_sleep(1.3)', $ONE, $ONE);
 is($session->{out} . $sandbox->journal->{connections}, "\ntoken true\ntoken true\n2", 'a probe uses a connection of its own');
 
+# ... and a session whose probe has success does not return to them; the server forgets its
+# first connection, and five requests of another session fail
+my $token = unpack 'H*', "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 33\r\n\r\n" . '{"token":"a","refresh_token":"b"}';
+my $failure = unpack 'H*', "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n";
+unlink "$directory/answers";
+append_to_file("$directory/answers", '{"x": ['
+	  . join(', ', qq({"bytes": "$token", "end": "keep"}), (qq({"bytes": "$failure", "end": "next"})) x 5, (qq({"bytes": "$token", "end": "next"})) x 2) . ']}');
+$raw = start_process([ 't/raw_server.py', "$directory/answers" ]);
+$url = 'http://127.0.0.1:' . ($raw->wait_for(qr/^(\d+)\n/))[0] . '/x';
+$waiting = session($node, "SET sw_guest_token.base_url = '$url'", $ONE, <<"EOQ", ($ONE) x 2);
+DO \$\$
+BEGIN
+	WHILE (SELECT next_probe > clock_timestamp() IS NOT FALSE FROM sw_guest_token_stat WHERE target = '$url') LOOP
+		PERFORM pg_sleep(0.1);
+	END LOOP;
+	PERFORM pg_sleep(2);	-- libcurl counts in seconds
+END
+\$\$
+EOQ
+$waiting->wait_for(qr/^(token true)\n/);
+calls(5);
+$waiting->finish;
+is($waiting->{out}, "token true\n" x 3, 'nor do later calls use the old ones');
+$raw->finish;
+
 # a probe that dies
 use_script(repeated(5, '503') . '-then-hang-then-201');
 calls(5);

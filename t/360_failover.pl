@@ -83,7 +83,7 @@ have_own_tokens($second, 50);
 
 # The first primary knows nothing about all that.  (Starting it also removes the
 # shared memory that the killed postmaster left behind.)  As long as nobody has reaped
-# that postmaster, the new one would take its lock files for some that are in use.
+# that postmaster, the new one would think that its lock files are still in use.
 is(unlink($primary->data_dir . '/postmaster.pid', $primary->host . '/.s.PGSQL.' . $primary->port . '.lock'),
 	2, 'the killed primary has left two lock files');
 $primary->start;

@@ -19,7 +19,8 @@
         done to every stream; see serve_http2().  With "times", it is done
         only to that many streams, and all others get a pair of tokens.  With
         "spare": N, the first N streams get that, too.  With "stray", these
-        bytes follow each pair, as above.
+        bytes follow each pair, as above.  With "pause", each pair comes that
+        many seconds after the last.
         With "http1", it is HTTP/1.1 over TLS, as above.  If the member "hang"
         is N, the handshakes of all connections after the first N hang.
         With "handshake", each handshake takes that many seconds more.
@@ -150,6 +151,7 @@ def serve_http2(connection, answers):
             if 'stray' in answers:
                 answers['strays'].append((connection,
                                           bytes.fromhex(answers['stray'])))
+            time.sleep(answers.get('pause', 0))
             # :status 201 is not in the static table, the name content-type is
             connection.sendall(
                 frame('headers', 4, stream,
