@@ -68,15 +68,19 @@ sgt_avoid_old_connections(const Attempt *a, dlist_head *running)
  * answer.
  *
  * Nothing says so if the network has lost connections.  So if no other attempt
- * has been answered since the request was sent, all of them are suspect.
+ * was answered in the second half of the time that this one has waited, all of
+ * them are suspect.  (In the first half, the network may still have worked.)
  * Without the option, libcurl would keep the attempt's own one if it is
  * HTTP/2.
  */
 void
 sgt_note_unanswered(const Attempt *a)
 {
+	int64		now = sgt_now_us();
+
 	curl_easy_setopt(a->easy, CURLOPT_FORBID_REUSE, 1L);
-	if (a->is_sent && a->header_length == 0 && a->sent_us >= answered_us)
+	if (a->is_sent && a->header_length == 0 &&
+		2 * (now - answered_us) > now - a->sent_us)
 		sgt_distrust_connections();
 }
 

@@ -208,7 +208,7 @@ $lossy = start_raw({ '*' => 'mute', spare => 20, times => 1, pause => 0.02 }, "$
 $lost = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$lossy->{port}'",
 	"SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_retries = 0',
 	"SET sw_guest_token.timeout = '3s'", 'SET sw_guest_token.max_concurrency = 4',
-	'SELECT count(token) >= 90 FROM sw_create_guest_tokens(' . $requests->(100) . ')');
+	'SELECT count(token) >= 96 FROM sw_create_guest_tokens(' . $requests->(100) . ')');
 is($lost->{out}, "t\n", 'a batch does not go on using an HTTP/2 connection that the network has lost');
 $lossy->finish;
 
