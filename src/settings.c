@@ -340,16 +340,18 @@ warn_of_placeholders(void)
 static void
 judge_session(void)
 {
+	const char *hint = gettext_noop("Add \"sw_guest_token\" to \"shared_preload_libraries\", and restart the server.");
+
 	refuse_autovacuum();
 	if (unaccepted)
 		refuse_setting(unaccepted,
 					   gettext_noop("The value that it had before the library was loaded was not accepted."),
-					   gettext_noop("Add \"sw_guest_token\" to \"shared_preload_libraries\", and restart the server."));
+					   hint);
 	/* a limit that cannot be enforced must not appear to be */
 	if (limits.tokens_per_minute > 0 && !is_preloaded)
 		refuse_setting("tokens_per_minute",
 					   gettext_noop("The server has not preloaded the library."),
-					   gettext_noop("Add \"sw_guest_token\" to \"shared_preload_libraries\", and restart the server."));
+					   hint);
 }
 
 /*
