@@ -328,10 +328,10 @@ use_script(repeated(5, '503') . '-then-hang');
 calls(5);
 my $locking = "WITH w AS (INSERT INTO w VALUES (1) RETURNING n) SELECT token FROM w, sw_create_guest_token('{$ADDRESS}')";
 foreach (
-	[ 'has little time', "SET sw_guest_token.timeout = '1ms'", $ONE ],
-	[ 'is cancelled', "SET statement_timeout = '100ms'", $ONE ],
+	[ 'has little time', "SET sw_guest_token.timeout = '300ms'", $ONE ],
+	[ 'is cancelled', "SET statement_timeout = '300ms'", $ONE ],
 	[ 'may not take long to connect', "SET sw_guest_token.connect_timeout = '500ms'", $ONE ],
-	[ 'holds locks', "SET sw_guest_token.timeout = '1ms'", 'CREATE TEMP TABLE w (n int)', $locking ])
+	[ 'holds locks', "SET sw_guest_token.timeout = '300ms'", 'CREATE TEMP TABLE w (n int)', $locking ])
 {
 	my ($name, @statements) = @$_;
 	my $n = $sandbox->attempts;
