@@ -232,17 +232,18 @@ sgt_is_preloaded(void)
 }
 
 /*
- * If the library is loaded late, a setting gets the value that it was given
+ * When the library is loaded, a setting gets the value that it was given
  * before.  If PostgreSQL does not accept that, the setting gets its default,
- * and there is no more than a warning.  A role could use this to get rid of a
- * superuser's value: an option of its connection first takes the place of that
- * value, and is then not accepted.
+ * and there is no more than a warning.  So a mistake in the configuration file
+ * would mean no limit.  And if the library is loaded late, a role could get rid
+ * of a superuser's value: an option of its connection first takes the place of
+ * that value, and is then not accepted.
  */
 static void
 note_acceptance(const char *name, bool was_given)
 {
-	if (!is_preloaded && was_given && !is_given(name))
-		unaccepted = name + strlen(PREFIX ".");
+	if (was_given && !is_given(name))
+		unaccepted = name;
 }
 
 static bool
@@ -343,10 +344,12 @@ judge_session(void)
 	const char *hint = gettext_noop("Add \"sw_guest_token\" to \"shared_preload_libraries\", and restart the server.");
 
 	refuse_autovacuum();
-	if (unaccepted)
-		refuse_setting(unaccepted,
+	/* after a late load, what it has now may not be what it should have */
+	if (unaccepted && !(is_preloaded && is_given(unaccepted)))
+		refuse_setting(unaccepted + strlen(PREFIX "."),
 					   gettext_noop("The value that it had before the library was loaded was not accepted."),
-					   hint);
+					   is_preloaded ?
+					   gettext_noop("Set the parameter in the configuration file.") : hint);
 	/* a limit that cannot be enforced must not appear to be */
 	if (limits.tokens_per_minute > 0 && !is_preloaded)
 		refuse_setting("tokens_per_minute",

@@ -949,8 +949,21 @@ is($node->safe_psql('postgres', 'SELECT count(*) FROM sw_guest_token_stat'), 1, 
 calls(1, "SET sw_guest_token.project_id = 'another'");
 is($node->safe_psql('postgres', 'SELECT count(*) FROM sw_guest_token_stat'), 2, 'a project does');
 
+# a limit that PostgreSQL does not accept is not taken for none
+$node->append_conf('postgresql.conf', "sw_guest_token.tokens_per_minute = '5/min'");
+$node->restart;
+$session = run_sql($ONE, $ONE);
+like($session->{err},
+	qr/ERROR:  55000: parameter "sw_guest_token\.tokens_per_minute" cannot be used\nDETAIL:  The value that it had before .*\nHINT:  Set the parameter in the configuration file\./,
+	'after a limit that is not accepted, calls fail');
+$node->append_conf('postgresql.conf', 'sw_guest_token.tokens_per_minute = 1');
+$node->reload;
+$node->poll_query_until('postgres', q{SELECT current_setting('sw_guest_token.tokens_per_minute') = '1'});
+$session = run_sql($ONE, $ONE);
+is("$session->{out}" . sql_state($session->{err}), "token true\n53400", 'until it is corrected, and then it counts');
+
 # without preloading
-$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->append_conf('postgresql.conf', "sw_guest_token.tokens_per_minute = 0\nshared_preload_libraries = ''");
 $node->restart;
 $session = run_sql('SELECT * FROM sw_guest_token_stat', 'SELECT * FROM sw_guest_token_latency',
 	'SELECT sw_guest_token_stat_reset()', ($ONE) x 2,
