@@ -6,7 +6,6 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
-use JSON::PP;
 use PostgreSQL::Test::Utils;
 use SwTest;
 use Test::More;
@@ -21,7 +20,6 @@ sw_guest_token.max_retries = 1
 EOC
 my $sandbox = start_sandbox();
 use_sandbox($node, $sandbox);
-my $directory = PostgreSQL::Test::Utils::tempdir;
 
 # For servers that answer never or too slowly, which shows as 08006 after one attempt.
 my @impatience = ("timeout = '3s'");
@@ -68,11 +66,10 @@ foreach my $case (@scripted)
 }
 
 # Bytes, name => [SQLSTATE, attempts, bytes, end].
-my $good = '{"token":"a","refresh_token":"b"}';
-my $length = length $good;
+my $length = length $PAIR;
 my $type = "Content-Type: application/json\r\n";
 my $head = "HTTP/1.1 201 Created\r\n$type";
-my $chunk = sprintf "%x\r\n%s\r\n", $length, $good;
+my $chunk = sprintf "%x\r\n%s\r\n", $length, $PAIR;
 my $gzip = pack 'H*', '1f8b08000000000000ffab562ac9cf4ecd53b2524a54d2512a4a4d2b4a2dce8897284b523254d2514aaa05008cf3f1f122000000';
 my $sized = sub { sprintf "Content-Length: %d\r\n\r\n%s", length $_[0], $_[0] };
 my %raw = (
@@ -82,57 +79,44 @@ my %raw = (
 	'half a status line' => [ '08006', 2, 'HTTP/1.1 20' ],
 	'a reset in the middle of the headers' => [ '08006', 2, "HTTP/1.1 201 Created\r\nContent-", 'reset' ],
 	'no empty line after the headers' => [ '08006', 2, $head ],
-	'a body that is too short' => [ '08006', 2, "${head}Content-Length: 1000\r\n\r\n$good" ],
-	'a reset in the middle of the body' => [ '08006', 2, "${head}Content-Length: 1000\r\n\r\n$good", 'reset' ],
-	'a body that stalls' => [ '08006', 1, "${head}Content-Length: 1000\r\n\r\n$good", 'keep' ],
+	'a body that is too short' => [ '08006', 2, "${head}Content-Length: 1000\r\n\r\n$PAIR" ],
+	'a reset in the middle of the body' => [ '08006', 2, "${head}Content-Length: 1000\r\n\r\n$PAIR", 'reset' ],
+	'a body that stalls' => [ '08006', 1, "${head}Content-Length: 1000\r\n\r\n$PAIR", 'keep' ],
 	'headers that stall' => [ '08006', 1, "HTTP/1.1 201 Created\r\nContent-", 'keep' ],
 	'chunks that stop' => [ '08006', 2, "${head}Transfer-Encoding: chunked\r\n\r\n$chunk" ],
-	'a chunk of a bad size' => [ '08P01', 1, "${head}Transfer-Encoding: chunked\r\n\r\nxyz\r\n$good\r\n0\r\n\r\n" ],
-	'an unknown transfer encoding' => [ '08P01', 1, "${head}Transfer-Encoding: rot13\r\n\r\n$good" ],
+	'a chunk of a bad size' => [ '08P01', 1, "${head}Transfer-Encoding: chunked\r\n\r\nxyz\r\n$PAIR\r\n0\r\n\r\n" ],
+	'an unknown transfer encoding' => [ '08P01', 1, "${head}Transfer-Encoding: rot13\r\n\r\n$PAIR" ],
 	'compression that was not asked for' => [ '08P01', 1, "${head}Content-Encoding: gzip\r\n" . &$sized($gzip) ],
-	'a Content-Length that is too small' => [ '08P01', 1, "${head}Content-Length: 10\r\n\r\n$good" ],
-	'a negative Content-Length' => [ '08P01', 1, "${head}Content-Length: -1\r\n\r\n$good" ],
-	'a Content-Length that is no number' => [ '08P01', 1, "${head}Content-Length: x\r\n\r\n$good" ],
+	'a Content-Length that is too small' => [ '08P01', 1, "${head}Content-Length: 10\r\n\r\n$PAIR" ],
+	'a negative Content-Length' => [ '08P01', 1, "${head}Content-Length: -1\r\n\r\n$PAIR" ],
+	'a Content-Length that is no number' => [ '08P01', 1, "${head}Content-Length: x\r\n\r\n$PAIR" ],
 	'no body' => [ '08P01', 1, "$head\r\n" ],
 	'only a 100' => [ '08006', 2, "HTTP/1.1 100 Continue\r\n\r\n" ],
 	'a 101' => [ '08P01', 1, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", 'keep' ],
 	'a status that is a word' => [ '08P01', 1, "HTTP/1.1 abc Created\r\n\r\n" ],
-	'a status of two digits' => [ '08P01', 1, "HTTP/1.1 20 Created\r\n$type" . &$sized($good) ],
-	'an unknown version of HTTP' => [ '08P01', 1, "HTTP/9.9 201 Created\r\n$type" . &$sized($good) ],
-	'another protocol that looks like HTTP' => [ '08P01', 1, "ICY 201 OK\r\n$type" . &$sized($good) ],
+	'a status of two digits' => [ '08P01', 1, "HTTP/1.1 20 Created\r\n$type" . &$sized($PAIR) ],
+	'an unknown version of HTTP' => [ '08P01', 1, "HTTP/9.9 201 Created\r\n$type" . &$sized($PAIR) ],
+	'another protocol that looks like HTTP' => [ '08P01', 1, "ICY 201 OK\r\n$type" . &$sized($PAIR) ],
 	'an SMTP greeting' => [ '08P01', 1, "220 example.com ESMTP\r\n" ],
 	'a TLS alert in clear' => [ '08P01', 1, "\x15\x03\x01\x00\x02\x02\x28" ],
 	'all bytes that there are' => [ '08P01', 1, join '', map { chr } 0 .. 255 ],
-	'empty lines first' => [ '08P01', 1, "\r\n\r\n$head" . &$sized($good) ],
-	'a header without a colon' => [ '08P01', 1, "HTTP/1.1 201 Created\r\nwhat is this\r\n$type" . &$sized($good) ],
-	'a NUL in a header' => [ '08P01', 1, "HTTP/1.1 201 Created\r\nX: \0\r\n$type" . &$sized($good) ],
+	'empty lines first' => [ '08P01', 1, "\r\n\r\n$head" . &$sized($PAIR) ],
+	'a header without a colon' => [ '08P01', 1, "HTTP/1.1 201 Created\r\nwhat is this\r\n$type" . &$sized($PAIR) ],
+	'a NUL in a header' => [ '08P01', 1, "HTTP/1.1 201 Created\r\nX: \0\r\n$type" . &$sized($PAIR) ],
 	'a 401 that wants digests' => [ '28000', 1, qq{HTTP/1.1 401 No\r\nWWW-Authenticate: Digest realm="a", nonce="b"\r\n} . &$sized('') ],
 	'a 407' => [ '08P01', 1, qq{HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm="a"\r\n} . &$sized('') ],
 	'chunks' => [ 'none', 1, "${head}Transfer-Encoding: chunked\r\n\r\n${chunk}0\r\n\r\n" ],
 	'a trailer without a colon' => [ '08P01', 1, "${head}Transfer-Encoding: chunked\r\n\r\n${chunk}0\r\nwhat is this\r\n\r\n" ],
 	'chunks and a trailer' => [ 'none', 1, "${head}Transfer-Encoding: chunked\r\n\r\n${chunk}0\r\nX: y\r\n\r\n" ],
-	'a body that ends with the connection' => [ 'none', 1, "$head\r\n$good" ],
-	'HTTP/1.0' => [ 'none', 1, "HTTP/1.0 201 Created\r\n$type\r\n$good" ],
-	'a 100 that was not asked for' => [ 'none', 1, "HTTP/1.1 100 Continue\r\n\r\n$head" . &$sized($good) ],
-	'hints first' => [ 'none', 1, "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n$head" . &$sized($good) ],
-	'no reason phrase' => [ 'none', 1, "HTTP/1.1 201\r\n$type" . &$sized($good) ],
-	'line feeds alone' => [ 'none', 1, "HTTP/1.1 201 Created\nContent-Type: application/json\nContent-Length: $length\n\n$good" ],
+	'a body that ends with the connection' => [ 'none', 1, "$head\r\n$PAIR" ],
+	'HTTP/1.0' => [ 'none', 1, "HTTP/1.0 201 Created\r\n$type\r\n$PAIR" ],
+	'a 100 that was not asked for' => [ 'none', 1, "HTTP/1.1 100 Continue\r\n\r\n$head" . &$sized($PAIR) ],
+	'hints first' => [ 'none', 1, "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n$head" . &$sized($PAIR) ],
+	'no reason phrase' => [ 'none', 1, "HTTP/1.1 201\r\n$type" . &$sized($PAIR) ],
+	'line feeds alone' => [ 'none', 1, "HTTP/1.1 201 Created\nContent-Type: application/json\nContent-Length: $length\n\n$PAIR" ],
 	'a comma too many' => [ '08P01', 1, $head . &$sized(qq({"token":"a","refresh_token":"b","x":[@{[ join ',', ('{}') x 4999 ]}]})) ],
 	'many values, with 10,000 marks' => [ 'none', 1, $head . &$sized(qq({"token":"a","refresh_token":"b","x":[1,@{[ join ',', ('{}') x 4998 ]}]})) ],
-	'more after the end' => [ 'none', 1, $head . &$sized($good) . "HTTP/1.1 500 Late\r\n\r\n" ]);
-
-# start_raw(ANSWERS, ARGUMENT...): a server that sends such bytes
-sub start_raw
-{
-	my ($answers, @arguments) = @_;
-
-	open my $handle, '>', "$directory/answers.json" or die $!;
-	print $handle encode_json($answers);
-	close $handle;
-	my $self = start_process([ 't/raw_server.py', "$directory/answers.json", @arguments ]);
-	($self->{port}) = $self->wait_for(qr/^(\d+)\n/);
-	return $self;
-}
+	'more after the end' => [ 'none', 1, $head . &$sized($PAIR) . "HTTP/1.1 500 Late\r\n\r\n" ]);
 
 my @names = sort keys %raw;
 my $server = start_raw(
@@ -144,7 +128,7 @@ my $server = start_raw(
 foreach my $i (0 .. $#names)
 {
 	my ($state, $attempts) = @{ $raw{ $names[$i] } };
-	my $outcome = outcome("http://127.0.0.1:$server->{port}/case$i", "$state $attempts" eq '08006 1' ? @impatience : ());
+	my $outcome = outcome("$server->{url}/case$i", "$state $attempts" eq '08006 1' ? @impatience : ());
 
 	# the server names the case before it answers
 	$server->{timer}->start;
@@ -155,15 +139,16 @@ foreach my $i (0 .. $#names)
 $server->finish;
 
 # HTTP/2
-make_certificate($directory);
+my @files = make_certificate(PostgreSQL::Test::Utils::tempdir);
+my $use_certificate = "SET sw_guest_token.ca_file = '$files[0]'";
 foreach my $case (
 	[ 'rst_stream', '08006' ], [ 'refused_stream', '08006' ], [ 'goaway', '08006' ],
 	[ 'close', '08006' ], [ 'cut', '08006' ], [ 'rst_in_body', '08006' ])
 {
 	my ($action, $state) = @$case;
-	my $h2 = start_raw({ '*' => $action }, "$directory/cert.pem", "$directory/key.pem");
+	my $h2 = start_raw({ '*' => $action }, @files);
 
-	is(outcome("https://127.0.0.1:$h2->{port}", "ca_file = '$directory/cert.pem'"),
+	is(outcome($h2->{url}, "ca_file = '$files[0]'"),
 		$state, "in HTTP/2 the server does $action");
 	$h2->finish;
 }
@@ -175,47 +160,46 @@ foreach my $case (
 	[ 'refused_stream', 1000, 1, '0|08006', 48, 2 ], [ 'rst_stream', 1000, 20, '0|08006', 20 ], [ 'turn_away', 4, 1, '1|', 5 ], [ 'turn_away', 1000, 1, '0|08006' ])
 {
 	my ($action, $times, $n, $issued, $sent, $retries) = @$case;
-	my $h2 = start_raw({ '*' => $action, times => $times }, "$directory/cert.pem", "$directory/key.pem");
-	my $session = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$h2->{port}'",
-		"SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_retries = ' . ($retries // 0), "SET sw_guest_token.timeout = '1min'",
+	my $h2 = start_raw({ '*' => $action, times => $times }, @files);
+	my $session = run_session($node, "SET sw_guest_token.base_url = '$h2->{url}'",
+		$use_certificate, 'SET sw_guest_token.max_retries = ' . ($retries // 0), "SET sw_guest_token.timeout = '1min'",
 		"SELECT count(token), min(error_code) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{$n}'))");
 
 	is($session->{err} . $session->{out}, "$issued\n", "$n requests, with $times times $action");
-	$h2->{process}->finish;
+	$h2->finish;
 	is(() = $h2->{out} =~ /^\*$/mg, $sent, 'the server gets no more than it must') if defined $sent;
 }
 
 # a connection that the network has lost is not used again, although HTTP/2 can do without
 # one of its streams
-my $lossy = start_raw({ '*' => 'mute', spare => 1, times => 1 }, "$directory/cert.pem", "$directory/key.pem");
-my $lost = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$lossy->{port}'",
-	"SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_retries = 0',
+my $lossy = start_raw({ '*' => 'mute', spare => 1, times => 1 }, @files);
+my $lost = run_session($node, "SET sw_guest_token.base_url = '$lossy->{url}'",
+	$use_certificate, 'SET sw_guest_token.max_retries = 0',
 	$ONE, "SET sw_guest_token.timeout = '300ms'", $ONE, 'RESET sw_guest_token.timeout', $ONE);
 is($lost->{out} . sql_state($lost->{err}), "token true\n" x 2 . '08006', 'an HTTP/2 connection over which a request times out is closed');
 $lossy->finish;
 
 # nor are the others that are kept alive, or shared
-my $pair = '{"token":"a","refresh_token":"b"}';
-my $created = unpack 'H*', "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: " . length($pair) . "\r\n\r\n$pair";
+my $created = raw_response('201 Created', $PAIR);
 my $requests = sub { "array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{$_[0]}')" };
 $lossy = start_raw({ x => [ ({ bytes => $created, end => 'keep' }) x 8, ({ bytes => $created, end => 'next' }) x 3 ] });
-$lost = run_session($node, "SET sw_guest_token.base_url = 'http://127.0.0.1:$lossy->{port}/x'", 'SET sw_guest_token.max_retries = 0',
+$lost = run_session($node, "SET sw_guest_token.base_url = '$lossy->{url}/x'", 'SET sw_guest_token.max_retries = 0',
 	'SELECT count(token) FROM sw_create_guest_tokens(' . $requests->(8) . ')',
 	"SET sw_guest_token.timeout = '2s'", ($ONE) x 4);
 is($lost->{out} . sql_state($lost->{err}), "8\n" . "token true\n" x 3 . '08006', 'of many idle connections that the network has lost, one is tried');
 $lossy->finish;
-$lossy = start_raw({ '*' => 'mute', spare => 20, times => 1, pause => 0.02 }, "$directory/cert.pem", "$directory/key.pem");
-$lost = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$lossy->{port}'",
-	"SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_retries = 0',
+$lossy = start_raw({ '*' => 'mute', spare => 20, times => 1, pause => 0.02 }, @files);
+$lost = run_session($node, "SET sw_guest_token.base_url = '$lossy->{url}'",
+	$use_certificate, 'SET sw_guest_token.max_retries = 0',
 	"SET sw_guest_token.timeout = '3s'", 'SET sw_guest_token.max_concurrency = 4',
 	'SELECT count(token) >= 96 FROM sw_create_guest_tokens(' . $requests->(100) . ')');
 is($lost->{out}, "t\n", 'a batch does not go on using an HTTP/2 connection that the network has lost');
 $lossy->finish;
 
 # while a process is stopped, its time to connect does not run
-my $slow = start_raw({ '*' => '', times => 0, handshake => 1 }, "$directory/cert.pem", "$directory/key.pem");
-my $paused = session($node, 'SELECT pg_backend_pid()', "SET sw_guest_token.base_url = 'https://127.0.0.1:$slow->{port}'",
-	"SET sw_guest_token.ca_file = '$directory/cert.pem'", "SET sw_guest_token.connect_timeout = '2s'",
+my $slow = start_raw({ '*' => '', times => 0, handshake => 1 }, @files);
+my $paused = session($node, 'SELECT pg_backend_pid()', "SET sw_guest_token.base_url = '$slow->{url}'",
+	$use_certificate, "SET sw_guest_token.connect_timeout = '2s'",
 	'SET sw_guest_token.max_retries = 0', $ONE);
 my ($pid) = $paused->wait_for(qr/^(\d+)\n/);
 wait_for_call($node);
@@ -227,13 +211,13 @@ $slow->finish;
 # a connection that the server ends only in TLS looks like one that libcurl has closed;
 # and while its first answer is due, a batch makes the connections that it needs
 my $tls = start_raw(
-	{ http1 => 1, fill => { bytes => unpack('H*', $head . &$sized($good)), end => 'next', after => 12 },
+	{ http1 => 1, fill => { bytes => $created, end => 'next', after => 12 },
 		notify => { bytes => '', end => 'notify' } },
-	"$directory/cert.pem", "$directory/key.pem");
-my $filled = run_session($node, "SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_retries = 0',
-	"SET sw_guest_token.base_url = 'https://127.0.0.1:$tls->{port}/fill'",
+	@files);
+my $filled = run_session($node, $use_certificate, 'SET sw_guest_token.max_retries = 0',
+	"SET sw_guest_token.base_url = '$tls->{url}/fill'",
 	"SELECT count(token) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{12}'))",
-	"SET sw_guest_token.base_url = 'https://127.0.0.1:$tls->{port}/notify'", $ONE);
+	"SET sw_guest_token.base_url = '$tls->{url}/notify'", $ONE);
 is($filled->{out} . sql_state($filled->{err}), "12\n08006", 'a server that takes a request and ends TLS, after a batch');
 $tls->{process}->pump_nb;
 cmp_ok(scalar(() = $tls->{out} =~ /^notify$/mg), '<=', 2, 'gets it twice at most');
@@ -241,9 +225,7 @@ $tls->finish;
 
 # what arrives on an idle connection is not taken for the answer to the next request:
 # some proxies, for example, close it with a 408; but HTTP/2 has frames of its own
-my $answer = { bytes => unpack('H*', $head . &$sized($good)), end => 'next',
-	stray => unpack('H*', "HTTP/1.1 408 Late\r\nConnection: close\r\n$type" . &$sized('{}')) };
-my @files = ("$directory/cert.pem", "$directory/key.pem");
+my $answer = { bytes => $created, end => 'next', stray => raw_response('408 Late', '{}', 'Connection: close') };
 
 # stray(SERVER): a statement that makes the server send it
 sub stray
@@ -255,14 +237,14 @@ sub stray
 }
 
 foreach my $case (
-	[ 'HTTP', 'http', { x => $answer }, [], 2 ],
-	[ 'HTTP over TLS', 'https', { x => $answer, http1 => 1 }, \@files, 2 ],
-	[ 'HTTP/2', 'https', { '*' => '', times => 0, stray => '0000080600' . '0' x 24 }, \@files, 1 ])
+	[ 'HTTP', { x => $answer }, [], 2 ],
+	[ 'HTTP over TLS', { x => $answer, http1 => 1 }, \@files, 2 ],
+	[ 'HTTP/2', { '*' => '', times => 0, stray => '0000080600' . '0' x 24 }, \@files, 1 ])
 {
-	my ($protocol, $scheme, $answers, $arguments, $n) = @$case;
-	my $server = start_raw($answers, @$arguments);
-	my $session = run_session($node, "SET sw_guest_token.base_url = '$scheme://127.0.0.1:$server->{port}/x'",
-		"SET sw_guest_token.ca_file = '$files[0]'", 'SET sw_guest_token.max_retries = 0', 'SET client_min_messages = debug1',
+	my ($protocol, $answers, $files, $n) = @$case;
+	my $server = start_raw($answers, @$files);
+	my $session = run_session($node, "SET sw_guest_token.base_url = '$server->{url}/x'",
+		$use_certificate, 'SET sw_guest_token.max_retries = 0', 'SET client_min_messages = debug1',
 		$ONE, stray($server), $ONE, $ONE);
 
 	is($session->{out}, "token true\n" x 3, "$protocol: something arrives between two requests");
@@ -272,7 +254,7 @@ foreach my $case (
 
 # a request that was not sent over such a connection has made no attempt
 $server = start_raw({ x => $answer, deaf => 1 });
-my $refused = run_session($node, "SET sw_guest_token.base_url = 'http://127.0.0.1:$server->{port}/x'", 'SET sw_guest_token.max_retries = 0',
+my $refused = run_session($node, "SET sw_guest_token.base_url = '$server->{url}/x'", 'SET sw_guest_token.max_retries = 0',
 	$ONE, stray($server), $ONE);
 is($refused->{out} . sql_state($refused->{err}), "token true\n08001", 'if the new connection is refused, that is the error');
 $server->finish;
@@ -280,11 +262,11 @@ my $plain = { %$answer, after => 4 };
 delete $plain->{stray};
 $server = start_raw(
 	{   http1 => 1, hang => 4,
-		x => [ ({ %$answer, after => 4 }) x 3, $plain, { bytes => unpack('H*', "HTTP/1.1 401 No\r\n$type" . &$sized('{}')), end => 'close' } ] },
+		x => [ ({ %$answer, after => 4 }) x 3, $plain, { bytes => raw_response('401 No', '{}'), end => 'close' } ] },
 	@files);
 my $four = "SELECT error_code, count(*) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{4}')) GROUP BY 1";
-my $stopped = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$server->{port}/x'",
-	"SET sw_guest_token.ca_file = '$files[0]'", 'SET sw_guest_token.max_retries = 0', $four, stray($server), $four);
+my $stopped = run_session($node, "SET sw_guest_token.base_url = '$server->{url}/x'",
+	$use_certificate, 'SET sw_guest_token.max_retries = 0', $four, stray($server), $four);
 is($stopped->{err} . $stopped->{out}, "|4\n28000|4\n", 'if another is refused meanwhile, it is not sent');
 $server->finish;
 
@@ -295,9 +277,9 @@ $node->restart;
 $server = start_raw({
 	x => { %$answer, after => 12 }, y => { %$plain, after => 0, together => 3 } });
 my $many = "SELECT error_code, count(*) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{%d}')) GROUP BY 1";
-my $short = run_session($node, "SET sw_guest_token.base_url = 'http://127.0.0.1:$server->{port}/x'",
+my $short = run_session($node, "SET sw_guest_token.base_url = '$server->{url}/x'",
 	'SET sw_guest_token.max_concurrency = 64', 'SET sw_guest_token.max_retries = 0', sprintf($many, 12), stray($server),
-	"SET sw_guest_token.base_url = 'http://127.0.0.1:$server->{port}/y'", sprintf($many, 60));
+	"SET sw_guest_token.base_url = '$server->{url}/y'", sprintf($many, 60));
 is($short->{err} . $short->{out}, "|12\n|60\n", 'where descriptors are short, as many requests run as before');
 $server->finish;
 $node->append_conf('postgresql.conf', 'max_files_per_process = 1000');

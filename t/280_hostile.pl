@@ -7,7 +7,6 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 use IO::Socket::INET;
-use JSON::PP;
 use PostgreSQL::Test::Utils;
 use SwTest;
 use Test::More;
@@ -93,44 +92,40 @@ EOQ
 	is($sandbox->journal->{connections}, 1, 'and no connection that is kept alive');
 }
 
+my @files = make_certificate(PostgreSQL::Test::Utils::tempdir);
+my $use_certificate = "SET sw_guest_token.ca_file = '$files[0]'";
+
 # HTTP/2: servers that never end an answer, that make libcurl ask for turn after turn,
 # and that take requests without answering
 foreach my $case ([ 'empty_data', 1, 1 ], [ 'window_0', 1, 1 ], [ 'eat', 16, 32 ], [ 'refuse_then_eat', 1, 4 ])
 {
 	my ($action, $n, $max_sent) = @$case;
-	my $directory = PostgreSQL::Test::Utils::tempdir;
-	my ($in, $out) = ('', '');
-
-	make_certificate($directory);
-	append_to_file("$directory/answers", JSON::PP::encode_json({ '*' => $action }));
-	my $server = IPC::Run::start([ 't/raw_server.py', "$directory/answers", "$directory/cert.pem", "$directory/key.pem" ],
-		'<', \$in, '>', \$out);
-	$server->pump until $out =~ /^(\d+)\n/;
-	my @use_server = ("SET sw_guest_token.base_url = 'https://127.0.0.1:$1'", "SET sw_guest_token.ca_file = '$directory/cert.pem'");
+	my $server = start_raw({ '*' => $action }, @files);
+	my @use_server = ("SET sw_guest_token.base_url = '$server->{url}'", $use_certificate);
 
 	$session = run_session($node, @use_server, "SET sw_guest_token.timeout = '3s'",
 		"SELECT count(error_code), min(error_code) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{$n}'))",
 		"SELECT 'ticks ' || split_part(stat, ' ', 14)::int + split_part(stat, ' ', 15)::int FROM pg_read_file('/proc/self/stat') stat",
 		'RESET ALL', $ONE);
 	like($session->{err} . $session->{out}, qr/^$n\|08006\nticks \d+\ntoken true\n\z/, "HTTP/2, $action: the call ends");
-	$server->pump_nb;
-	cmp_ok(scalar(() = $out =~ /^\*$/mg), '<=', $max_sent, 'and no request is sent more often than once more');
+	$server->{process}->pump_nb;
+	cmp_ok(scalar(() = $server->{out} =~ /^\*$/mg), '<=', $max_sent, 'and no request is sent more often than once more');
 	my ($ticks) = $session->{out} =~ /ticks (\d+)/;
 	cmp_ok($ticks, '<', 150, 'whoever waits leaves the processor to others') if $action eq 'window_0' && $^O eq 'linux';
 
 	$session = session($node, @use_server, "SET sw_guest_token.timeout = '100s'", "SET statement_timeout = '300ms'", $ONE);
 	$session->finish;
 	like(sql_state($session->{err}), $action eq 'window_0' ? qr/^57014$/ : qr/^(57014|08006)$/, 'it can be interrupted');
-	$server->kill_kill;
+	$server->finish;
 }
 
 # HTTP/1.1: encodings that nobody has asked for are not decoded
 foreach my $encoding ('gzip, gzip, gzip', 'chunked, gzip', 'deflate', 'x')
 {
 	my $answer = unpack 'H*', "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\ntransfer-encoding:$encoding\r\n\r\n";
-	my ($server, $url) = start_raw({ x => { bytes => $answer, end => 'keep' } });
+	my $server = start_raw({ x => { bytes => $answer, end => 'keep' } });
 
-	$session = run_session($node, "SET sw_guest_token.base_url = '$url/x'", $ONE);
+	$session = run_session($node, "SET sw_guest_token.base_url = '$server->{url}/x'", $ONE);
 	# from 8.1 on, libcurl refuses them by itself
 	like($session->{err}, qr/08P01: response from SignalWire is not valid\nDETAIL:  Attempt 1: .*transfer.encoding/i, "encoding $encoding");
 	$server->finish;
@@ -140,9 +135,9 @@ foreach my $encoding ('gzip, gzip, gzip', 'chunked, gzip', 'deflate', 'x')
 foreach my $status (401, 429, 503)
 {
 	my $answer = unpack 'H*', "HTTP/1.1 $status X\r\nTransfer-Encoding: identity\r\n\r\nx";
-	my ($server, $url) = start_raw({ x => { bytes => $answer, end => 'keep' } });
+	my $server = start_raw({ x => { bytes => $answer, end => 'keep' } });
 
-	$session = run_session($node, "SET sw_guest_token.base_url = '$url/x'", $ONE);
+	$session = run_session($node, "SET sw_guest_token.base_url = '$server->{url}/x'", $ONE);
 	is(sql_state($session->{err}), { 401 => '28000', 429 => '53400', 503 => '58000' }->{$status}, "status $status with an encoding");
 	$server->finish;
 }
@@ -150,26 +145,19 @@ foreach my $status (401, 429, 503)
 # a request that was delivered is not a failure to connect, even if the next connection
 # fails
 {
-	my $pair = '{"token":"a","refresh_token":"b"}';
-	my $answer = unpack 'H*', "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: " . length($pair) . "\r\n\r\n$pair";
-	my ($server, $url) = start_raw({ x => [ { bytes => $answer, end => 'next' }, { bytes => '', end => 'leave' } ] });
+	my $server = start_raw({ x => [ { bytes => raw_response('201 Created', $PAIR), end => 'next' }, { bytes => '', end => 'leave' } ] });
 
-	$session = run_session($node, "SET sw_guest_token.base_url = '$url/x'", $ONE, $ONE);
+	$session = run_session($node, "SET sw_guest_token.base_url = '$server->{url}/x'", $ONE, $ONE);
 	is($session->{out} . sql_state($session->{err}), "token true\n08006", 'what was sent and not answered is a connection that broke');
 	$server->finish;
 }
 
 # closing connections takes no longer if a server has sent much that is for TLS alone
 {
-	my $directory = PostgreSQL::Test::Utils::tempdir;
-	my $pair = '{"token":"a","refresh_token":"b"}';
-	my $answer = unpack 'H*', "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: " . length($pair) . "\r\n\r\n$pair";
 	my $ticks = q{SELECT 'ticks ' || split_part(stat, ' ', 14)::int + split_part(stat, ' ', 15)::int FROM pg_read_file('/proc/self/stat') stat};
+	my $server = start_raw({ http1 => 1, x => { bytes => raw_response('201 Created', $PAIR), end => 4000, after => 16 } }, @files);
 
-	make_certificate($directory);
-	my ($server, $url) = start_raw({ http1 => 1, x => { bytes => $answer, end => 4000, after => 16 } },
-		"$directory/cert.pem", "$directory/key.pem");
-	$session = run_session($node, "SET sw_guest_token.base_url = '$url/x'", "SET sw_guest_token.ca_file = '$directory/cert.pem'",
+	$session = run_session($node, "SET sw_guest_token.base_url = '$server->{url}/x'", $use_certificate,
 		"SELECT count(token) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{16}'))",
 		'SELECT pg_sleep(2)', $^O eq 'linux' ? $ticks : "SELECT 'ticks 0'",
 		'RESET sw_guest_token.ca_file', 'RESET sw_guest_token.base_url', $ONE, $^O eq 'linux' ? $ticks : "SELECT 'ticks 0'");
@@ -182,20 +170,15 @@ foreach my $status (401, 429, 503)
 
 # a retry that is taken back has the status of the attempt before, not its body
 {
-	my $directory = PostgreSQL::Test::Utils::tempdir;
-	my ($in, $out) = ('', '');
-	my $answer = sub { unpack 'H*', "HTTP/1.1 $_[0] No\r\nContent-Length: " . length($_[1]) . "\r\nConnection: close\r\n\r\n$_[1]" };
-
-	make_certificate($directory);
-	append_to_file("$directory/answers", JSON::PP::encode_json({
+	my $server = start_raw({
 		http1 => 1,
 		hang => 2,
-		x => [ { bytes => &$answer(503, 'x' x 300000), end => 'close' }, { bytes => &$answer(401, ''), end => 'close', after => 3 } ] }));
-	my $server = IPC::Run::start([ 't/raw_server.py', "$directory/answers", "$directory/cert.pem", "$directory/key.pem" ],
-		'<', \$in, '>', \$out);
-	$server->pump until $out =~ /^(\d+)\n/;
-	$session = run_session($node, "SET sw_guest_token.base_url = 'https://127.0.0.1:$1/x'",
-		"SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_retries = 1', 'SET sw_guest_token.max_concurrency = 2',
+		x => [
+			{ bytes => raw_response('503 No', 'x' x 300000, 'Connection: close'), end => 'close' },
+			{ bytes => raw_response('401 No', '', 'Connection: close'), end => 'close', after => 3 } ] }, @files);
+
+	$session = run_session($node, "SET sw_guest_token.base_url = '$server->{url}/x'",
+		$use_certificate, 'SET sw_guest_token.max_retries = 1', 'SET sw_guest_token.max_concurrency = 2',
 		"SELECT error_code, error FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{2}')) ORDER BY 1");
 	is($session->{err} . $session->{out},
 		"28000|SignalWire did not accept the credentials\n58000|SignalWire failed to process the request\n",
@@ -204,18 +187,6 @@ foreach my $status (401, 429, 503)
 }
 
 done_testing();
-
-# A raw server: its process, which ends with its standard input, and its URL.
-sub start_raw
-{
-	my ($answers, @files) = @_;
-	my $directory = PostgreSQL::Test::Utils::tempdir;
-
-	append_to_file("$directory/answers", JSON::PP::encode_json($answers));
-	my $server = start_process([ 't/raw_server.py', "$directory/answers", @files ]);
-	my ($port) = $server->wait_for(qr/^(\d+)\n/) or die $server->{err};
-	return ($server, (@files ? 'https' : 'http') . "://127.0.0.1:$port");
-}
 
 # A server that answers each request with this 422: its port and process.
 sub answer_with

@@ -556,13 +556,13 @@ is(run_statements(
 
 # a request that has been sent, with or without an answer, counts as sent
 {
-	my $answer = unpack 'H*', "HTTP/1.1 503 No\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
-	append_to_file("$directory/answers", qq({"http1": true, "hang": 1, "script": {"bytes": "$answer", "end": "close"}}));
-	my $raw = start_process([ 't/raw_server.py', "$directory/answers", $good, $key ]);
-	my ($raw_port) = $raw->wait_for(qr/^(\d+)\n/);
+	my $raw = start_raw({
+			http1 => 1, hang => 1,
+			script => { bytes => raw_response('503 No', '', 'Retry-After: 1', 'Connection: close'), end => 'close' } },
+		$good, $key);
 
 	is(run_statements(
-			"SET sw_guest_token.base_url = 'https://127.0.0.1:$raw_port'", "SET sw_guest_token.ca_file = '$good'",
+			"SET sw_guest_token.base_url = '$raw->{url}'", "SET sw_guest_token.ca_file = '$good'",
 			"send(1, '{1}', 'x'), drive_until(1, 1, 'paused'), drive_until(1, 1, 'connected')",
 			'RESET sw_guest_token.ca_file', $use_sandbox,
 			'batch_stop(1)', 'batch_wait(1, 1)', 'batch_end(1)', @epilogue),

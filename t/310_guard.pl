@@ -211,31 +211,21 @@ $session = run_sql("SET sw_guest_token.timeout = '2s'", $batch =~ s/20/8/r =~ s/
 is($session->{out} . stat_of('opened || state'), ("08006\n" x 8) . '0closed', 'long requests that do not arrive suspend nothing');
 
 # connecting may take longer than answering
-my $directory = PostgreSQL::Test::Utils::tempdir;
-make_certificate($directory);
-
-# start_raw(ANSWERS): an HTTP/2 server, which $url then names
-sub start_raw
-{
-	my ($answers) = @_;
-
-	unlink "$directory/answers";
-	append_to_file("$directory/answers", $answers);
-	my $raw = start_process([ 't/raw_server.py', "$directory/answers", "$directory/cert.pem", "$directory/key.pem" ]);
-	$url = 'https://127.0.0.1:' . ($raw->wait_for(qr/^(\d+)\n/))[0];
-	return $raw;
-}
-my $raw = start_raw('{"*": "none", "times": 0, "handshake": 1.5}');
-$session = run_sql("SET sw_guest_token.ca_file = '$directory/cert.pem'", $batch =~ s/20/8/r);
+my @files = make_certificate(PostgreSQL::Test::Utils::tempdir);
+my $use_certificate = "SET sw_guest_token.ca_file = '$files[0]'";
+my $raw = start_raw({ '*' => 'none', times => 0, handshake => 1.5 }, @files);
+$url = $raw->{url};
+$session = run_sql($use_certificate, $batch =~ s/20/8/r);
 is($session->{out} . stat_of('opened || state'), ("token\n" x 8) . '0closed', 'a slow handshake is no silence');
 $raw->finish;
 
 # refused requests suspend nothing while others are answered
-$raw = start_raw('{"*": "refused_stream", "spare": 1}');
-$session = run_sql("SET sw_guest_token.ca_file = '$directory/cert.pem'", "SET sw_guest_token.timeout = '300ms'", $ONE,
+$raw = start_raw({ '*' => 'refused_stream', spare => 1 }, @files);
+$url = $raw->{url};
+$session = run_sql($use_certificate, "SET sw_guest_token.timeout = '300ms'", $ONE,
 	'SET sw_guest_token.max_concurrency = 20', $batch);
 is($session->{out} . stat_of('opened || state'), "token true\n" . ("08006\n" x 20) . '0closed', 'requests that a server has no room for');
-$session = calls(8, "SET sw_guest_token.ca_file = '$directory/cert.pem'");
+$session = calls(8, $use_certificate);
 is(stat_of('opened || state'), '1open', 'a server that goes on refusing does not work');
 $raw->finish;
 
@@ -271,13 +261,13 @@ is($session->{out} . $sandbox->journal->{connections}, "\ntoken true\ntoken true
 
 # ... and a session whose probe has success does not return to them; the server forgets its
 # first connection, and five requests of another session fail
-my $token = unpack 'H*', "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 33\r\n\r\n" . '{"token":"a","refresh_token":"b"}';
-my $failure = unpack 'H*', "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n";
-unlink "$directory/answers";
-append_to_file("$directory/answers", '{"x": ['
-	  . join(', ', qq({"bytes": "$token", "end": "keep"}), (qq({"bytes": "$failure", "end": "next"})) x 5, (qq({"bytes": "$token", "end": "next"})) x 2) . ']}');
-$raw = start_process([ 't/raw_server.py', "$directory/answers" ]);
-$url = 'http://127.0.0.1:' . ($raw->wait_for(qr/^(\d+)\n/))[0] . '/x';
+my $token = raw_response('201 Created', $PAIR);
+$raw = start_raw({
+	x => [
+		{ bytes => $token, end => 'keep' },
+		({ bytes => raw_response('503 No', ''), end => 'next' }) x 5,
+		({ bytes => $token, end => 'next' }) x 2 ] });
+$url = "$raw->{url}/x";
 $waiting = session($node, "SET sw_guest_token.base_url = '$url'", $ONE, <<"EOQ", ($ONE) x 2);
 DO \$\$
 BEGIN

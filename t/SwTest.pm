@@ -18,7 +18,7 @@ use Test::More;
 our @EXPORT = qw(
   $ADDRESS $ONE start_server start_process start_sandbox use_sandbox session
   run_session wait_for_call stop_process count_descriptors listen_dumbly make_certificate
-  sql_state
+  $PAIR raw_response start_raw sql_state
 );
 
 # An address, and the call that asks for a token for it.
@@ -180,6 +180,33 @@ sub make_certificate
 			'-addext', 'subjectAltName = IP:127.0.0.1, DNS:two.example', '-out', $files[0], '-keyout', $files[1] ],
 		'>', \$out, '2>', \$err) or die $err;
 	return @files;
+}
+
+# The body of a good answer.
+our $PAIR = '{"token":"a","refresh_token":"b"}';
+
+# raw_response(STATUS, BODY, [HEADER...]): a response over HTTP/1.1, in hexadecimal.
+sub raw_response
+{
+	my ($status, $body, @headers) = @_;
+
+	return unpack 'H*', join "\r\n", "HTTP/1.1 $status", 'Content-Type: application/json',
+	  'Content-Length: ' . length $body, @headers, '', $body;
+}
+
+# start_raw(ANSWERS, [CERTIFICATE, KEY]): a running t/raw_server.py, and its {url}.
+sub start_raw
+{
+	my ($answers, @files) = @_;
+	my $file = File::Temp->new;
+	print $file encode_json($answers);
+	$file->flush;
+	my $self = start_process([ 't/raw_server.py', "$file", @files ]);
+
+	($self->{port}) = $self->wait_for(qr/^(\d+)\n/)
+	  or BAIL_OUT("the raw server did not start: $self->{err}");
+	$self->{url} = (@files ? 'https' : 'http') . "://127.0.0.1:$self->{port}";
+	return $self;
 }
 
 # The SQLSTATEs of psql's verbose errors, in order.
