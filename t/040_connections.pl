@@ -45,7 +45,7 @@ is($session->{err} . $session->{out}, "token true\n" x 2,
 $sandbox->reset;
 $session = run_session($node, 'SET sw_guest_token.max_retries = 0',
 	&$use('hold,n=12'),
-	"SELECT count(token) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{12}'))",
+	'SELECT count(token) FROM ' . batch_of(12),
 	"SET sw_guest_token.base_url = '" . $sandbox->script('close,id=x-then-201') . "'", $ONE,
 	"SET sw_guest_token.base_url = '" . $sandbox->script('close,id=y') . "'", $ONE);
 is("$session->{out}" . sql_state($session->{err}), "12\ntoken true\n08006",

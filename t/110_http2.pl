@@ -114,7 +114,7 @@ sub count
 
 sub batch
 {
-	return "SELECT count(token), min(error_code) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{$_[0]}'))";
+	return 'SELECT count(token), min(error_code) FROM ' . batch_of($_[0]);
 }
 
 my ($session, $connections, $kinds) = count($h2, 'ok', ($ONE) x 5);

@@ -14,8 +14,7 @@ use Test::More;
 my $primary = start_server('primary', "sw_guest_token.breaker = on\n", allows_streaming => 1);
 my $sandbox = start_sandbox();
 use_sandbox($primary, $sandbox);
-my $many =
-  "SELECT count(token) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{20}'))";
+my $many = 'SELECT count(token) FROM ' . batch_of(20);
 
 my $session = run_session($primary, 'BEGIN READ ONLY', $ONE, $many, 'COMMIT');
 is($session->{err} . $session->{out}, "token true\n20\n", 'in a read-only transaction');

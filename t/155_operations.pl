@@ -86,10 +86,7 @@ is($node->safe_psql('postgres', 'SELECT token > $$$$ FROM guest'), 't', 'and get
 # While the first request of a batch is held, the file is moved away; then another
 # session sends the request that the sandbox is waiting for.
 my $held = 'SET sw_guest_token.base_url = \'' . $sandbox->script('hold') . "'";
-my $batch = session($node, $held, 'SET sw_guest_token.max_concurrency = 1', <<"EOQ");
-SELECT count(token) FROM sw_create_guest_tokens(
-	array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{3}'))
-EOQ
+my $batch = session($node, $held, 'SET sw_guest_token.max_concurrency = 1', 'SELECT count(token) FROM ' . batch_of(3));
 
 wait_for_call($node);
 rename $file, "$file.off" or die "could not rename $file: $!";

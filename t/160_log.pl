@@ -36,7 +36,7 @@ is(lines('SET client_min_messages = debug1', "SET sw_guest_token.base_url = '" .
 is(lines('SET client_min_messages = debug1', 'SET sw_guest_token.max_retries = 0', "SET sw_guest_token.base_url = 'http://127.0.0.1:1'", $ONE),
 	'0 1 0 no nothing 7', 'and those that come to nothing');
 is(lines('SET client_min_messages = debug1', 'SET sw_guest_token.max_concurrency = 1',
-		"SELECT count(*) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{2}'))"),
+		'SELECT count(*) FROM ' . batch_of(2)),
 	'1 1 201 a new bytes 0, 2 1 201 a kept-alive bytes 0', 'in a batch the number of the request is told');
 is(lines('SET client_min_messages = log', $ONE), '', 'and nothing above DEBUG1');
 

@@ -260,7 +260,7 @@ foreach my $verbosity ('default', 'terse')
 
 $node->append_conf('postgresql.conf', "sw_guest_token.base_url = '$sandbox->{url}'");
 $node->restart;
-my $batch = "sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{200}'))";
+my $batch = batch_of(200);
 my $session = run_session($node, "SET work_mem = '64kB'", "SET temp_file_limit = '64kB'", "SELECT count(*) FROM $batch");
 is($session->{out} . sql_state($session->{err}), '53400', 'a full temp_file_limit discards the rows of a batch');
 cmp_ok($sandbox->attempts, '>', 1, 'of which some were issued');

@@ -163,7 +163,7 @@ foreach my $case (
 	my $h2 = start_raw({ '*' => $action, times => $times }, @files);
 	my $session = run_session($node, "SET sw_guest_token.base_url = '$h2->{url}'",
 		$use_certificate, 'SET sw_guest_token.max_retries = ' . ($retries // 0), "SET sw_guest_token.timeout = '1min'",
-		"SELECT count(token), min(error_code) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{$n}'))");
+		'SELECT count(token), min(error_code) FROM ' . batch_of($n));
 
 	is($session->{err} . $session->{out}, "$issued\n", "$n requests, with $times times $action");
 	$h2->finish;
@@ -181,10 +181,9 @@ $lossy->finish;
 
 # nor are the others that are kept alive, or shared
 my $created = raw_response('201 Created', $PAIR);
-my $requests = sub { "array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{$_[0]}')" };
 $lossy = start_raw({ x => [ ({ bytes => $created, end => 'keep' }) x 8, ({ bytes => $created, end => 'next' }) x 3 ] });
 $lost = run_session($node, "SET sw_guest_token.base_url = '$lossy->{url}/x'", 'SET sw_guest_token.max_retries = 0',
-	'SELECT count(token) FROM sw_create_guest_tokens(' . $requests->(8) . ')',
+	'SELECT count(token) FROM ' . batch_of(8),
 	"SET sw_guest_token.timeout = '2s'", ($ONE) x 4);
 is($lost->{out} . sql_state($lost->{err}), "8\n" . "token true\n" x 3 . '08006', 'of many idle connections that the network has lost, one is tried');
 $lossy->finish;
@@ -192,7 +191,7 @@ $lossy = start_raw({ '*' => 'mute', spare => 20, times => 1, pause => 0.02 }, @f
 $lost = run_session($node, "SET sw_guest_token.base_url = '$lossy->{url}'",
 	$use_certificate, 'SET sw_guest_token.max_retries = 0',
 	"SET sw_guest_token.timeout = '3s'", 'SET sw_guest_token.max_concurrency = 4',
-	'SELECT count(token) >= 96 FROM sw_create_guest_tokens(' . $requests->(100) . ')');
+	'SELECT count(token) >= 96 FROM ' . batch_of(100));
 is($lost->{out}, "t\n", 'a batch does not go on using an HTTP/2 connection that the network has lost');
 $lossy->finish;
 
@@ -216,7 +215,7 @@ my $tls = start_raw(
 	@files);
 my $filled = run_session($node, $use_certificate, 'SET sw_guest_token.max_retries = 0',
 	"SET sw_guest_token.base_url = '$tls->{url}/fill'",
-	"SELECT count(token) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{12}'))",
+	'SELECT count(token) FROM ' . batch_of(12),
 	"SET sw_guest_token.base_url = '$tls->{url}/notify'", $ONE);
 is($filled->{out} . sql_state($filled->{err}), "12\n08006", 'a server that takes a request and ends TLS, after a batch');
 $tls->{process}->pump_nb;
@@ -264,7 +263,7 @@ $server = start_raw(
 	{   http1 => 1, hang => 4,
 		x => [ ({ %$answer, after => 4 }) x 3, $plain, { bytes => raw_response('401 No', '{}'), end => 'close' } ] },
 	@files);
-my $four = "SELECT error_code, count(*) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{4}')) GROUP BY 1";
+my $four = 'SELECT error_code, count(*) FROM ' . batch_of(4) . ' GROUP BY 1';
 my $stopped = run_session($node, "SET sw_guest_token.base_url = '$server->{url}/x'",
 	$use_certificate, 'SET sw_guest_token.max_retries = 0', $four, stray($server), $four);
 is($stopped->{err} . $stopped->{out}, "|4\n28000|4\n", 'if another is refused meanwhile, it is not sent');
@@ -276,10 +275,10 @@ $node->append_conf('postgresql.conf', 'max_files_per_process = 100');
 $node->restart;
 $server = start_raw({
 	x => { %$answer, after => 12 }, y => { %$plain, after => 0, together => 3 } });
-my $many = "SELECT error_code, count(*) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{%d}')) GROUP BY 1";
+my $many = sub { 'SELECT error_code, count(*) FROM ' . batch_of($_[0]) . ' GROUP BY 1' };
 my $short = run_session($node, "SET sw_guest_token.base_url = '$server->{url}/x'",
-	'SET sw_guest_token.max_concurrency = 64', 'SET sw_guest_token.max_retries = 0', sprintf($many, 12), stray($server),
-	"SET sw_guest_token.base_url = '$server->{url}/y'", sprintf($many, 60));
+	'SET sw_guest_token.max_concurrency = 64', 'SET sw_guest_token.max_retries = 0', &$many(12), stray($server),
+	"SET sw_guest_token.base_url = '$server->{url}/y'", &$many(60));
 is($short->{err} . $short->{out}, "|12\n|60\n", 'where descriptors are short, as many requests run as before');
 $server->finish;
 $node->append_conf('postgresql.conf', 'max_files_per_process = 1000');

@@ -34,7 +34,7 @@ my $journal = "$directory/journal";
 my $sandbox = start_sandbox('--tls-cert', $certificate[0], '--tls-key', $certificate[1], '--journal', $journal);
 use_sandbox($node, $sandbox);
 my $proxy_credentials = encode_base64('user:pa/ss', '');
-my $batch = "SELECT count(token) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{40}'))";
+my $batch = 'SELECT count(token) FROM ' . batch_of(40);
 
 # start_tunnel(ARGUMENT...): a proxy, its port, and what clients said to it
 sub start_tunnel

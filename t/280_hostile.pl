@@ -53,7 +53,7 @@ waitpid $raw, 0;
 # a call that fails in a cursor leaves nothing behind, though the cursor lives on
 my $slow = "SET LOCAL sw_guest_token.base_url = '" . $sandbox->script('201,delay=1500') . "'";
 foreach my $call ('sw_guest_token_check()', "sw_create_guest_token('{$ADDRESS}')",
-	"sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{3}'))")
+	batch_of(3))
 {
 	$sandbox->reset;
 	$session = run_session($node, 'BEGIN', $slow, "DECLARE c CURSOR FOR SELECT * FROM $call", 'SAVEPOINT s',
@@ -104,7 +104,7 @@ foreach my $case ([ 'empty_data', 1, 1 ], [ 'window_0', 1, 1 ], [ 'eat', 16, 32 
 	my @use_server = ("SET sw_guest_token.base_url = '$server->{url}'", $use_certificate);
 
 	$session = run_session($node, @use_server, "SET sw_guest_token.timeout = '3s'",
-		"SELECT count(error_code), min(error_code) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{$n}'))",
+		'SELECT count(error_code), min(error_code) FROM ' . batch_of($n),
 		"SELECT 'ticks ' || split_part(stat, ' ', 14)::int + split_part(stat, ' ', 15)::int FROM pg_read_file('/proc/self/stat') stat",
 		'RESET ALL', $ONE);
 	like($session->{err} . $session->{out}, qr/^$n\|08006\nticks \d+\ntoken true\n\z/, "HTTP/2, $action: the call ends");
@@ -158,7 +158,7 @@ foreach my $status (401, 429, 503)
 	my $server = start_raw({ http1 => 1, x => { bytes => raw_response('201 Created', $PAIR), end => 4000, after => 16 } }, @files);
 
 	$session = run_session($node, "SET sw_guest_token.base_url = '$server->{url}/x'", $use_certificate,
-		"SELECT count(token) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{16}'))",
+		'SELECT count(token) FROM ' . batch_of(16),
 		'SELECT pg_sleep(2)', $^O eq 'linux' ? $ticks : "SELECT 'ticks 0'",
 		'RESET sw_guest_token.ca_file', 'RESET sw_guest_token.base_url', $ONE, $^O eq 'linux' ? $ticks : "SELECT 'ticks 0'");
 	my $seen = qr/\A16\n\nticks (\d+)\ntoken true\nticks (\d+)\n\z/;
@@ -179,7 +179,7 @@ foreach my $status (401, 429, 503)
 
 	$session = run_session($node, "SET sw_guest_token.base_url = '$server->{url}/x'",
 		$use_certificate, 'SET sw_guest_token.max_retries = 1', 'SET sw_guest_token.max_concurrency = 2',
-		"SELECT error_code, error FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{2}')) ORDER BY 1");
+		'SELECT error_code, error FROM ' . batch_of(2) . ' ORDER BY 1');
 	is($session->{err} . $session->{out},
 		"28000|SignalWire did not accept the credentials\n58000|SignalWire failed to process the request\n",
 		'a 401 takes back the retry of a request whose answer was long');

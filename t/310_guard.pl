@@ -43,6 +43,12 @@ sub calls
 	return run_sql(@settings, ($ONE) x $n);
 }
 
+# What becomes of a batch of N.
+sub outcomes_of
+{
+	return "SELECT coalesce(error_code, 'token') FROM " . batch_of($_[0]) . ' ORDER BY 1';
+}
+
 sub stat_of
 {
 	my ($column) = @_;
@@ -114,7 +120,7 @@ calls(10);
 is(stat_of("next_probe BETWEEN now() + interval '30 s' AND now() + interval '61 s'"),
 	't', 'for a minute at most');
 use_script(repeated(15, '429,retry-after=30') . '-then-429,retry-after=1,delay=500');
-run_sql("SELECT count(*) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, ARRAY[16]))");
+run_sql('SELECT count(*) FROM ' . batch_of(16));
 is(stat_of("next_probe > now() + interval '15 s'"), 't', 'and if several ask, the longest counts');
 use_script('503,retry-after=30');
 calls(5);
@@ -149,9 +155,7 @@ is($sandbox->attempts . stat_of('state'), '6open', 'a 500 does not');
 #
 
 use_script('hang');
-my $batch = "SELECT coalesce(error_code, 'token') FROM sw_create_guest_tokens("
-  . "array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, ARRAY[20])) ORDER BY 1";
-$session = run_sql($batch);
+$session = run_sql(outcomes_of(20));
 is($session->{out}, ("08006\n" x 16) . ("58000\n" x 4),
 	'silence opens it, and what waits gives up; the rest of a batch is rows');
 is(stat_of('timed_out || state || suspended'), '16open4', 'which count as timed out');
@@ -165,7 +169,7 @@ like($session->{err},
 # answers to other sessions end a silence
 use_script(repeated(4, 'hang') . '-then-201');
 my $waiting = session($node, "SET sw_guest_token.base_url = '$url'", "SET sw_guest_token.timeout = '4s'",
-	$batch =~ s/20/4/r);
+	outcomes_of(4));
 $sandbox->journal(4);
 run_sql(map { ($ONE, 'SELECT pg_sleep(0.1)') } 1 .. 45);
 $waiting->finish;
@@ -178,7 +182,7 @@ is(stat_of('timed_out'), 4, 'and those who wait go on waiting');
 sub run_stopped
 {
 	my ($n, $seconds) = @_;
-	my $session = session($node, "SET sw_guest_token.base_url = '$url'", $ONE, 'SELECT pg_backend_pid()', $batch =~ s/20/$n/r);
+	my $session = session($node, "SET sw_guest_token.base_url = '$url'", $ONE, 'SELECT pg_backend_pid()', outcomes_of($n));
 	my ($pid) = $session->wait_for(qr/^(\d+)\n/m);
 
 	$sandbox->journal($n + 1);
@@ -199,7 +203,7 @@ is(stat_of('opened || state'), '0closed', 'and suspend nothing, though the first
 
 # a response that does not get beyond its headers is no answer, even if the call is cancelled
 use_script('drip,ms=1,size=100000');
-$waiting = session($node, "SET sw_guest_token.base_url = '$url'", $batch =~ s/20/5/r);
+$waiting = session($node, "SET sw_guest_token.base_url = '$url'", outcomes_of(5));
 $session = calls(15, "SET statement_timeout = '700ms'");
 like($session->{err}, qr/57014.*are suspended/s, 'calls that are cancelled as they get an answer end no silence');
 $waiting->finish;
@@ -207,7 +211,7 @@ $waiting->finish;
 # nor is the time that a long request takes to arrive
 my ($mute, $mute_port) = listen_dumbly();
 $url = "http://127.0.0.1:$mute_port";
-$session = run_sql("SET sw_guest_token.timeout = '2s'", $batch =~ s/20/8/r =~ s/NULL, NULL, NULL/NULL, repeat(chr(1), 65536), repeat(chr(1), 65536)/r);
+$session = run_sql("SET sw_guest_token.timeout = '2s'", outcomes_of(8) =~ s/NULL, NULL, NULL/NULL, repeat(chr(1), 65536), repeat(chr(1), 65536)/r);
 is($session->{out} . stat_of('opened || state'), ("08006\n" x 8) . '0closed', 'long requests that do not arrive suspend nothing');
 
 # connecting may take longer than answering
@@ -215,7 +219,7 @@ my @files = make_certificate(PostgreSQL::Test::Utils::tempdir);
 my $use_certificate = "SET sw_guest_token.ca_file = '$files[0]'";
 my $raw = start_raw({ '*' => 'none', times => 0, handshake => 1.5 }, @files);
 $url = $raw->{url};
-$session = run_sql($use_certificate, $batch =~ s/20/8/r);
+$session = run_sql($use_certificate, outcomes_of(8));
 is($session->{out} . stat_of('opened || state'), ("token\n" x 8) . '0closed', 'a slow handshake is no silence');
 $raw->finish;
 
@@ -223,7 +227,7 @@ $raw->finish;
 $raw = start_raw({ '*' => 'refused_stream', spare => 1 }, @files);
 $url = $raw->{url};
 $session = run_sql($use_certificate, "SET sw_guest_token.timeout = '300ms'", $ONE,
-	'SET sw_guest_token.max_concurrency = 20', $batch);
+	'SET sw_guest_token.max_concurrency = 20', outcomes_of(20));
 is($session->{out} . stat_of('opened || state'), "token true\n" . ("08006\n" x 20) . '0closed', 'requests that a server has no room for');
 $session = calls(8, $use_certificate);
 is(stat_of('opened || state'), '1open', 'a server that goes on refusing does not work');
@@ -420,7 +424,7 @@ use_script(repeated(6, '503') . '-then-201-then-503');
 calls(5);
 call_as('hasty');
 wait_for_probe();
-is(extra_wait($batch), 2, 'and so does another role, even if a batch was refused meanwhile');
+is(extra_wait(outcomes_of(20)), 2, 'and so does another role, even if a batch was refused meanwhile');
 wait_for_probe();
 is(call_as('hasty'), 'token true', 'which gets its token');
 calls(5);
@@ -453,7 +457,7 @@ close $deaf;
 use_script(repeated(4, '201,delay=900') . '-then-' . repeated(6, 'hang') . '-then-201');
 calls(4);						# as above
 $victim = session($node, "SET sw_guest_token.base_url = '$url'", "SET sw_guest_token.timeout = '4s'",
-	"SELECT count(error_code) FROM sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{6}'))");
+	'SELECT count(error_code) FROM ' . batch_of(6));
 my $n_failed = 0;
 $sandbox->journal(10);
 while (stat_of('timed_out') < 6)
@@ -623,7 +627,7 @@ like($session->{err},
 	'which says why');
 is(calls(0, "SELECT ok, detail FROM sw_guest_token_check() WHERE step = 'guard'")->{out},
 	qq{f|SignalWire is slow, and "sw_guest_token.max_sessions" (1) sessions wait for it.\n}, 'and so does the doctor');
-is(run_sql($batch =~ s/20/2/r)->{out}, "53400\n" x 2, 'a batch has rows');
+is(run_sql(outcomes_of(2))->{out}, "53400\n" x 2, 'a batch has rows');
 $node->safe_psql('postgres',
 	"CREATE FUNCTION pause(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN PERFORM pg_sleep(0.005) WHERE i = 3; RETURN i; END'");
 is( run_sql('SET sw_guest_token.read_ahead = on',
@@ -650,7 +654,7 @@ $waiting->finish;
 # or an element is invalid (the breaker is still off)
 use_script('hang-then-hang-then-201');
 $victim = session($node, "SET sw_guest_token.base_url = '$url'", 'SET sw_guest_token.max_concurrency = 1',
-	"SET sw_guest_token.timeout = '4s'", $batch =~ s/20/1/r =~ s/(array_fill\(.*?\[1\]\))/$1 || NULL::sw_guest_token_request || $1/r =~ s/1$/ordinality/r);
+	"SET sw_guest_token.timeout = '4s'", outcomes_of(1) =~ s/(array_fill\(.*?'\{1\}'\))/$1 || NULL::sw_guest_token_request || $1/r =~ s/1$/ordinality/r);
 $sandbox->journal(1);
 my $late = session($node, "SET application_name = 'late'", "SET sw_guest_token.base_url = '$url'", $ONE);
 $sandbox->journal(2);
@@ -796,7 +800,7 @@ sub as_app
 
 (my $rc, $out, my $err) = as_app($ONE, "SET ROLE other; $ONE", "SELECT 'token ' || (as_owner() IS NOT NULL)");
 is($out, "token true\n" x 2 . 'token true', 'three of four tokens, in every way');
-($rc, $out, $err) = as_app(($ONE) x 2, "SET ROLE other; $ONE", 'SELECT as_owner()', $batch =~ s/20/1/r);
+($rc, $out, $err) = as_app(($ONE) x 2, "SET ROLE other; $ONE", 'SELECT as_owner()', outcomes_of(1));
 is($out, "token true\n53400", 'the fourth, in another session, is the last');
 is(sql_state($err), '53400 53400 53400', 'and neither SET ROLE nor SECURITY DEFINER gives more');
 like($err,

@@ -16,7 +16,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(
-  $ADDRESS $ONE start_server start_process start_sandbox use_sandbox session
+  $ADDRESS $ONE batch_of start_server start_process start_sandbox use_sandbox session
   run_session wait_for_call stop_process count_descriptors listen_dumbly make_certificate
   $PAIR raw_response start_raw sql_state
 );
@@ -25,6 +25,12 @@ our @EXPORT = qw(
 our $ADDRESS = '11111111-1111-1111-1111-111111111111';
 our $ONE =
   "SELECT 'token ' || (token IS NOT NULL) FROM sw_create_guest_token('{$ADDRESS}')";
+
+# batch_of(N): N such calls as one, to select from.
+sub batch_of
+{
+	return "sw_create_guest_tokens(array_fill(ROW('{$ADDRESS}', NULL, NULL, NULL)::sw_guest_token_request, '{$_[0]}'))";
+}
 
 # Nothing in the environment may lead the calls elsewhere; each server has its own
 # settings.
