@@ -313,7 +313,7 @@ lease_probe(Guarded *g, const Limits *limits, bool has_written, int64 now,
 			GuardWatch *watch)
 {
 	/* until it has success */
-	sgt_note_loss(&g->probers, GetAuthenticatedUserId(), now);
+	sgt_note_probe(&g->probers, GetAuthenticatedUserId(), now);
 	find_own_share(g)->lost_us = now;
 
 	watch->is_probe = true;

@@ -20,8 +20,12 @@
 /* How much later than others a role or a session probes. */
 #define DELAY_US			USECS_PER_SEC
 
-/* For how long somebody who was refused is expected to come again. */
-#define RECENT_US			(5 * USECS_PER_SEC)
+/*
+ * For how long somebody who was refused is expected to come again: a role that
+ * serves few visitors may not call often, but a session that waits will.
+ */
+#define ROLE_WAITS_US		USECS_PER_MINUTE
+#define SESSION_WAITS_US	(5 * USECS_PER_SEC)
 
 /*
  * For how long a loss counts.  Closing the breaker ends none: the job might
@@ -29,7 +33,7 @@
  */
 #define LOSS_US				USECS_PER_MINUTE
 
-static bool other_waits(const Waiting *waiting, uint32 who, int64 now);
+static bool other_waits(const Waiting *waiting, uint32 who, int64 since_us);
 static bool counts(int64 lost_us, int64 now);
 static int64 get_loss(Probers *probers, Oid role);
 static Loser *find_loser(Probers *probers, Oid role);
@@ -48,19 +52,20 @@ sgt_delay_prober(Probers *probers, int64 own_lost_us, Oid role, int64 now)
 	int64		delay_us = 0;
 
 	if (counts(get_loss(probers, role), now) &&
-		other_waits(&probers->role, role, now))
+		other_waits(&probers->role, role, now - ROLE_WAITS_US))
 		delay_us += DELAY_US;
 	if (counts(own_lost_us, now) &&
-		other_waits(&probers->session, MyProcPid, now))
+		other_waits(&probers->session, MyProcPid, now - SESSION_WAITS_US))
 		delay_us += DELAY_US;
 	return delay_us;
 }
 
-/* Whether somebody else was refused a moment ago. */
+/* Whether somebody else has been refused since then, and has not probed. */
 static bool
-other_waits(const Waiting *waiting, uint32 who, int64 now)
+other_waits(const Waiting *waiting, uint32 who, int64 since_us)
 {
-	return waiting->who != who && now - waiting->refused_us < RECENT_US;
+	return waiting->who != 0 && waiting->who != who &&
+		waiting->refused_us > since_us;
 }
 
 static bool
@@ -87,14 +92,18 @@ note_waiting(Waiting *waiting, uint32 who, int64 now)
 }
 
 /*
- * Notes that a role's probe has no success, or none yet.  If there is no place
- * left, the oldest loss is forgotten.
+ * Notes that a session probes, and so waits no longer.  Until it has success,
+ * that is a loss.  If there is no place left for it, the oldest is forgotten.
  */
 void
-sgt_note_loss(Probers *probers, Oid role, int64 now)
+sgt_note_probe(Probers *probers, Oid role, int64 now)
 {
 	Loser	   *loser = find_loser(probers, role);
 
+	if (probers->role.who == role)
+		probers->role.who = 0;
+	if (probers->session.who == (uint32) MyProcPid)
+		probers->session.who = 0;
 	if (loser == NULL)
 	{
 		loser = &probers->losers[0];

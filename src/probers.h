@@ -21,7 +21,7 @@ typedef struct Loser
 /* Who was refused last, of those without a loss. */
 typedef struct Waiting
 {
-	uint32		who;			/* a role's OID, or a process's ID */
+	uint32		who;			/* a role's OID, or a process's ID; 0: nobody */
 	int64		refused_us;
 } Waiting;
 
@@ -41,7 +41,7 @@ extern int64 sgt_delay_prober(Probers *probers, int64 own_lost_us, Oid role,
 							  int64 now);
 extern void sgt_note_refusal(Probers *probers, int64 own_lost_us, Oid role,
 							 int64 now);
-extern void sgt_note_loss(Probers *probers, Oid role, int64 now);
+extern void sgt_note_probe(Probers *probers, Oid role, int64 now);
 extern void sgt_forget_loss(Probers *probers, Oid role);
 
 #endif							/* SGT_PROBERS_H */

@@ -407,6 +407,16 @@ foreach my $limit ("SET sw_guest_token.timeout = '1ms'", "SET statement_timeout 
 	is(call_as('patient'), 'token true', 'which another role does');
 	is(stat_of('state'), 'closed', 'and ends the suspension');
 }
+use_script(repeated(8, '503'));
+calls(5);
+call_as('patient');
+wait_for_probe();
+sleep 6;						# a session that was refused is forgotten by now
+is(extra_wait($ONE), 1, 'even a role that does not call often');
+wait_for_probe();
+call_as('patient');
+wait_for_probe();
+is(extra_wait($ONE), 0, 'but only once');
 use_script(repeated(5, '503') . '-then-500-then-500-then-201');
 calls(5);
 call_as('patient');
