@@ -148,6 +148,15 @@ sgt_waiting_since_us(const Attempt *a)
 	return Max(since_us, a->gap_us);
 }
 
+/*
+ * Whether the attempt waits for another's connection, which may be HTTP/2.
+ */
+static inline bool
+sgt_waits_for_another(const Attempt *a)
+{
+	return !a->is_sent && !a->has_looked_up && a->n_sockets == 0;
+}
+
 /* These raise nothing. */
 extern void sgt_free_attempt(Attempt *a);
 extern bool sgt_prepare_attempt(Attempt *a, const AttemptOptions *options);

@@ -253,8 +253,7 @@ sgt_restart_waiting(dlist_head *running, const Target *target, CURLM *multi)
 	{
 		Attempt    *a = dlist_container(Attempt, node, iter.cur);
 
-		if (a->target != target || a->is_sent || a->has_looked_up ||
-			a->n_sockets > 0)
+		if (a->target != target || !sgt_waits_for_another(a))
 			continue;
 		curl_multi_remove_handle(multi, a->easy);
 		curl_easy_setopt(a->easy, CURLOPT_PIPEWAIT, 0L);

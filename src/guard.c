@@ -551,7 +551,8 @@ sgt_add_silence(Guarded *g, int64 now)
  *
  * The first timeouts come late; silence is noticed sooner.  It counts only if
  * no session has had an answer, and once for every sgt_silence_us() that it
- * lasts: if calls queue for a lock, only one at a time waits for the API.
+ * lasts: if calls queue for a lock, only one at a time waits for the API.  Of
+ * requests that wait for one connection to be made, one counts.
  */
 bool
 sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
@@ -583,7 +584,7 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 			watch->n_silences = 0;
 		watch->silent_since_us = since_us;
 		n = (int) ((now - since_us) / silence_us);
-		if (n > watch->n_silences && limits->breaker)
+		if (n > watch->n_silences && limits->breaker && !sgt_waits_for_another(a))
 			take_failure(g, CAUSE_SILENCE, 0, n - watch->n_silences, now);
 		watch->n_silences = Max(n, watch->n_silences);
 		gives_up = n > 0 && limits->breaker && g->breaker.is_open &&

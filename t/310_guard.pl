@@ -18,14 +18,20 @@ use_sandbox($node, $sandbox);
 my $tests = 0;
 my $url;
 
-# A script with an id of its own is a target of its own.  The server has places for
-# 16; a restart frees them.
+# The server has places for 16 targets; a restart frees them.
+sub use_url
+{
+	$node->restart if $tests++ && $tests % 12 == 0;
+	($url) = @_;
+	return;
+}
+
+# A script with an id of its own is a target of its own.
 sub use_script
 {
 	my ($script) = @_;
 
-	$node->restart if $tests++ && $tests % 12 == 0;
-	$url = $sandbox->script(join '-then-', map { "$_,id=$tests" } split /-then-/, $script);
+	use_url($sandbox->script(join '-then-', map { "$_,id=$tests" } split /-then-/, $script));
 	$sandbox->reset;
 	return;
 }
@@ -130,7 +136,7 @@ use_script('close');
 calls(5);
 is(stat_of('state'), 'open', 'connections that break open it');
 
-$url = 'http://127.0.0.1:1';
+use_url('http://127.0.0.1:1');
 calls(6);
 is(stat_of("state || ' ' || last_error"), 'open 08001', 'and so do refused ones, which remain the last error');
 
@@ -210,7 +216,7 @@ $waiting->finish;
 
 # nor is the time that a long request takes to arrive
 my ($mute, $mute_port) = listen_dumbly();
-$url = "http://127.0.0.1:$mute_port";
+use_url("http://127.0.0.1:$mute_port");
 $session = run_sql("SET sw_guest_token.timeout = '2s'", outcomes_of(8) =~ s/NULL, NULL, NULL/NULL, repeat(chr(1), 65536), repeat(chr(1), 65536)/r);
 is($session->{out} . stat_of('opened || state'), ("08006\n" x 8) . '0closed', 'long requests that do not arrive suspend nothing');
 
@@ -218,14 +224,19 @@ is($session->{out} . stat_of('opened || state'), ("08006\n" x 8) . '0closed', 'l
 my @files = make_certificate(PostgreSQL::Test::Utils::tempdir);
 my $use_certificate = "SET sw_guest_token.ca_file = '$files[0]'";
 my $raw = start_raw({ '*' => 'none', times => 0, handshake => 1.5 }, @files);
-$url = $raw->{url};
+use_url($raw->{url});
 $session = run_sql($use_certificate, outcomes_of(8));
 is($session->{out} . stat_of('opened || state'), ("token\n" x 8) . '0closed', 'a slow handshake is no silence');
+$raw->finish;
+$raw = start_raw({ '*' => 'none', times => 0, hang => -1 }, @files);
+use_url($raw->{url});
+$session = run_sql($use_certificate, "SET sw_guest_token.connect_timeout = '4s'", 'SET sw_guest_token.max_retries = 1', outcomes_of(8));
+is($session->{out} . stat_of('opened || state'), ("token\n" x 8) . '0closed', 'requests that wait for one connection count as one');
 $raw->finish;
 
 # refused requests suspend nothing while others are answered
 $raw = start_raw({ '*' => 'refused_stream', spare => 1 }, @files);
-$url = $raw->{url};
+use_url($raw->{url});
 $session = run_sql($use_certificate, "SET sw_guest_token.timeout = '300ms'", $ONE,
 	'SET sw_guest_token.max_concurrency = 20', outcomes_of(20));
 is($session->{out} . stat_of('opened || state'), "token true\n" . ("08006\n" x 20) . '0closed', 'requests that a server has no room for');
@@ -271,7 +282,7 @@ $raw = start_raw({
 		{ bytes => $token, end => 'keep' },
 		({ bytes => raw_response('503 No', ''), end => 'next' }) x 5,
 		({ bytes => $token, end => 'next' }) x 2 ] });
-$url = "$raw->{url}/x";
+use_url("$raw->{url}/x");
 $waiting = session($node, "SET sw_guest_token.base_url = '$url'", $ONE, <<"EOQ", ($ONE) x 2);
 DO \$\$
 BEGIN
@@ -458,7 +469,7 @@ $session = run_sql(busy_after_first(6, 4));
 is($session->{out}, "token true\ntoken|f\n" . "08006|t\n" x 5, 'connections that break while nobody looks');
 is(stat_of('failed || state'), '5closed', 'are no failures of the API');
 my ($deaf, $deaf_port) = listen_dumbly();
-$url = "https://127.0.0.1:$deaf_port";
+use_url("https://127.0.0.1:$deaf_port");
 calls(6, "SET sw_guest_token.connect_timeout = '60ms'");
 is(stat_of('timed_out || state'), '6closed', 'nor are connections that take longer than a short limit');
 close $deaf;
@@ -582,7 +593,7 @@ is(stat_of("retries || ' ' || retries_denied"), '11 1',
 	'ten retries, and one more for ten successes');
 
 my ($dumb, $dumb_port) = listen_dumbly();
-$url = "https://127.0.0.1:$dumb_port";
+use_url("https://127.0.0.1:$dumb_port");
 run_sql('SET sw_guest_token.max_retries = 15', "SET sw_guest_token.connect_timeout = '20ms'", $ONE);
 is(stat_of("retries || ' ' || retries_denied"), '15 0', 'a time limit of one\'s own spends nothing of it');
 close $dumb;

@@ -20,10 +20,12 @@
         only to that many streams, and all others get a pair of tokens.  With
         "spare": N, the first N streams get that, too.  With "stray", these
         bytes follow each pair, as above.  With "pause", each pair comes that
-        many seconds after the last.
+        many seconds after the last.  With "streams": N, a connection may
+        have N streams at a time.
         With "http1", it is HTTP/1.1 over TLS, as above.  If the member "hang"
-        is N, the handshakes of all connections after the first N hang.
-        With "handshake", each handshake takes that many seconds more.
+        is N, the handshakes of all connections after the first N hang; if it
+        is -N, those of the first N do.  With "handshake", each handshake takes
+        that many seconds more.
 
 Prints its port, then one line for each request.  Ends with its standard
 input.
@@ -240,9 +242,10 @@ def main():
     listener = socket.create_server(('127.0.0.1', 0), backlog=100)
     answers['listener'] = listener
 
-    def serve(connection):
+    def serve(connection, number):
         try:
-            if answers['connections'] > answers.get('hang', 10 ** 9):
+            hang = answers.get('hang', 10 ** 9)
+            if number > hang >= 0 or number <= -hang:
                 time.sleep(3600)
             time.sleep(answers.get('handshake', 0))
             if context:
