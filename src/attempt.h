@@ -104,6 +104,7 @@ typedef struct Attempt
 	int			local_port;		/* of the connection that it went over */
 	bool		is_new;			/* the connection was made for it */
 	bool		is_shared;		/* others went over it, too: HTTP/2 */
+	int64		other_answered_us;	/* when one of them was last answered */
 	bool		is_hung_up;		/* the other side has ended it since */
 	bool		is_refused;		/* HTTP/2: a stream was left unprocessed */
 	bool		has_strayed;	/* something else had come over its connection */

@@ -153,6 +153,8 @@ sgt_note_failure(Breaker *b, BreakerCause cause, int status, int n, int64 now)
 	b->is_open = true;
 	b->by_limit = is_limit;
 	b->opened_us = now;
+	if (cause != CAUSE_STATUS)
+		b->suspect_us = now;
 	b->probe_us = now + pg_prng_uint64_range(&pg_global_prng_state,
 											 MIN_OPEN_US, MAX_OPEN_US);
 	b->n_short_probes = 0;

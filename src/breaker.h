@@ -35,6 +35,8 @@ typedef struct Breaker
 	BreakerCause cause;			/* of the last failure */
 	int			status;			/* with CAUSE_STATUS */
 	int64		opened_us;
+	int64		suspect_us;		/* when it last opened for a reason that may
+								 * lie with connections that were made before */
 	int64		probe_us;		/* when the next probe may go */
 	int			n_short_probes; /* since the last long one */
 	int64		long_until_us;	/* until then there is no other; 0: it ended */

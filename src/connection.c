@@ -20,6 +20,9 @@
 #include "clock.h"
 #include "connection.h"
 
+/* libcurl's default. */
+#define MAX_STREAMS			100
+
 /* Connections made before are not to be used; 0: all may be. */
 static int64 distrust_us = 0;
 
@@ -30,12 +33,12 @@ static bool has_left(const Attempt *a);
 static int64 last_repeated_us(const Attempt *a);
 
 /*
- * Makes later attempts use connections that are made later, too.
+ * Keeps later attempts from connections that were made before a certain time.
  */
 void
-sgt_distrust_connections(void)
+sgt_distrust_connections(int64 suspect_us)
 {
-	distrust_us = sgt_now_us();
+	distrust_us = Max(distrust_us, suspect_us);
 }
 
 /*
@@ -43,24 +46,26 @@ sgt_distrust_connections(void)
  * is short.
  *
  * libcurl knows how old an idle connection is, but only in seconds, so that
- * one that was made up to two seconds too early may still be used.  Over
- * HTTP/2 libcurl would also choose one that others use; as long as they may do
- * so, the attempt makes a connection of its own.
+ * one that was made up to two seconds too early may still be used.  It does
+ * not look at the age of one that others use over HTTP/2.  So as long as there
+ * may be such ones, no connection is shared.
  */
 bool
-sgt_avoid_old_connections(const Attempt *a, dlist_head *running)
+sgt_avoid_old_connections(const Attempt *a, dlist_head *running, CURLM *multi)
 {
 	long		age_s;
-	bool		is_fresh;
+	bool		may_share;
 
 	if (distrust_us == 0)
 		return true;
 	age_s = (long) ((sgt_now_us() - distrust_us) / USECS_PER_SEC) + 1;
-	is_fresh = !dlist_is_empty(running) &&
-		dlist_head_element(Attempt, node, running)->started_us <= distrust_us;
+	may_share = dlist_is_empty(running) ||
+		dlist_head_element(Attempt, node, running)->started_us > distrust_us;
+	curl_multi_setopt(multi, CURLMOPT_MAX_CONCURRENT_STREAMS,
+					  may_share ? (long) MAX_STREAMS : 1L);
 	return curl_easy_setopt(a->easy, CURLOPT_MAXLIFETIME_CONN, age_s) == CURLE_OK &&
-		(!is_fresh ||
-		 curl_easy_setopt(a->easy, CURLOPT_FRESH_CONNECT, 1L) == CURLE_OK);
+		(may_share ||
+		 curl_easy_setopt(a->easy, CURLOPT_PIPEWAIT, 0L) == CURLE_OK);
 }
 
 /*
@@ -70,6 +75,10 @@ sgt_avoid_old_connections(const Attempt *a, dlist_head *running)
  * Nothing says so if the network has lost connections.  So if no other attempt
  * was answered in the second half of the time that this one has waited, all of
  * them are suspect.  (In the first half, the network may still have worked.)
+ * If the attempt's connection is HTTP/2, only answers over the same one count.
+ * Connections that were made since the last such suspicion are not suspect
+ * just because an older one is.
+ *
  * Without the option, libcurl would keep the attempt's own one if it is
  * HTTP/2.
  */
@@ -77,11 +86,12 @@ void
 sgt_note_unanswered(const Attempt *a)
 {
 	int64		now = sgt_now_us();
+	int64		last_us = a->is_shared ? a->other_answered_us : answered_us;
 
 	curl_easy_setopt(a->easy, CURLOPT_FORBID_REUSE, 1L);
-	if (a->is_sent && a->header_length == 0 &&
-		2 * (now - answered_us) > now - a->sent_us)
-		sgt_distrust_connections();
+	if (a->is_sent && a->header_length == 0 && a->sent_us > distrust_us &&
+		2 * (now - last_us) > now - a->sent_us)
+		sgt_distrust_connections(now);
 }
 
 /*
@@ -144,11 +154,19 @@ sgt_may_send(Attempt *a, const SocketSet *sockets, int local_port)
  * frames of its own.
  */
 void
-sgt_note_kept_alive(const Attempt *a, SocketSet *sockets)
+sgt_note_kept_alive(const Attempt *a, dlist_head *running, SocketSet *sockets)
 {
 	long		version = 0;
+	dlist_iter	iter;
 
 	answered_us = a->ended_us;
+	dlist_foreach(iter, running)
+	{
+		Attempt    *other = dlist_container(Attempt, node, iter.cur);
+
+		if (other->local_port == a->local_port)
+			other->other_answered_us = a->ended_us;
+	}
 	curl_easy_getinfo(a->easy, CURLINFO_HTTP_VERSION, &version);
 	if (version == CURL_HTTP_VERSION_1_0 || version == CURL_HTTP_VERSION_1_1)
 		sgt_note_idle(sockets, a->watched, a->local_port);

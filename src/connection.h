@@ -14,12 +14,14 @@
 #include "socketset.h"
 
 /* These raise nothing. */
-extern void sgt_distrust_connections(void);
-extern bool sgt_avoid_old_connections(const Attempt *a, dlist_head *running);
+extern void sgt_distrust_connections(int64 suspect_us);
+extern bool sgt_avoid_old_connections(const Attempt *a, dlist_head *running,
+									  CURLM *multi);
 extern void sgt_note_unanswered(const Attempt *a);
 extern bool sgt_may_send(Attempt *a, const SocketSet *sockets,
 						 int local_port);
-extern void sgt_note_kept_alive(const Attempt *a, SocketSet *sockets);
+extern void sgt_note_kept_alive(const Attempt *a, dlist_head *running,
+								SocketSet *sockets);
 extern void sgt_note_sharing(Attempt *a, dlist_head *running);
 extern void sgt_note_hang_up(dlist_head *running, int local_port);
 extern void sgt_nudge_stuck(dlist_head *running);

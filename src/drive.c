@@ -456,12 +456,9 @@ is_let_through(Request *r, int64 now)
 			return false;
 		}
 	}
-	if (r->watch.is_probe)
-	{
-		/* perhaps only the old connections do not work */
-		r->retry.is_fresh = true;
-		sgt_distrust_connections();
-	}
+	/* perhaps only the old connections do not work */
+	r->retry.is_fresh |= r->watch.is_probe;
+	sgt_distrust_connections(r->watch.suspect_us);
 	return true;
 }
 

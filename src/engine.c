@@ -378,7 +378,7 @@ sgt_start_attempt(Attempt *a, const AttemptOptions *options)
 	bool		is_fit = engine.is_ready && !engine.has_failed;
 
 	if (!is_fit || !sgt_prepare_attempt(a, options) ||
-		!sgt_avoid_old_connections(a, &engine.running) ||
+		!sgt_avoid_old_connections(a, &engine.running, engine.multi) ||
 		(!a->is_adopted && !adopt(a)) ||
 		curl_multi_add_handle(engine.multi, a->easy) != CURLM_OK)
 	{
@@ -438,7 +438,7 @@ end_attempt(Attempt *a, AttemptEnd end, CURLcode code)
 {
 	sgt_note_attempt_end(a, end, code);
 	if (end == ATTEMPT_ANSWERED)
-		sgt_note_kept_alive(a, &engine.sockets);
+		sgt_note_kept_alive(a, &engine.running, &engine.sockets);
 	/* a socket that made no connection may have been closed unreported */
 	engine.may_have_lost |= a->n_sockets != a->n_connects;
 	engine.n_idle_sleeps = 0;

@@ -302,6 +302,8 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_turned_away, int64 now,
 		*refusal = ATTEMPT_OVER_BUDGET;
 	else
 		may_go = true;
+	if (may_go && g)
+		watch->suspect_us = is_open ? now : g->breaker.suspect_us;
 	if (may_go && is_open)
 		lease_probe(g, limits, has_written, now, watch);
 	SpinLockRelease(&area->mutex);

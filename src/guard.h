@@ -33,6 +33,7 @@ typedef struct Guarded Guarded;
 typedef struct GuardWatch
 {
 	bool		is_probe;		/* it goes while the others are refused */
+	int64		suspect_us;		/* it must not use connections made before */
 
 	int64		long_until_us;	/* of a long probe: until when it is the only
 								 * one; 0: it is none */

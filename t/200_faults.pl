@@ -194,6 +194,13 @@ $lost = run_session($node, "SET sw_guest_token.base_url = '$lossy->{url}'",
 	'SELECT count(token) >= 96 FROM ' . batch_of(100));
 is($lost->{out}, "t\n", 'a batch does not go on using an HTTP/2 connection that the network has lost');
 $lossy->finish;
+$lossy = start_raw({ '*' => 'mute', spare => 20, times => 1, pause => 0.02, streams => 2 }, @files);
+$lost = run_session($node, "SET sw_guest_token.base_url = '$lossy->{url}'",
+	$use_certificate, 'SET sw_guest_token.max_retries = 0',
+	"SET sw_guest_token.timeout = '2s'", 'SET sw_guest_token.max_concurrency = 4',
+	'SELECT count(token) FROM ' . batch_of(400));
+is($lost->{out}, "398\n", 'not even if another one works');
+$lossy->finish;
 
 # while a process is stopped, its time to connect does not run
 my $slow = start_raw({ '*' => '', times => 0, handshake => 1 }, @files);

@@ -299,6 +299,31 @@ $waiting->finish;
 is($waiting->{out}, "token true\n" x 3, 'nor do later calls use the old ones');
 $raw->finish;
 
+# ... nor do those of other sessions
+$raw = start_raw({
+	x => [
+		{ bytes => $token, end => 'keep' },
+		({ bytes => '', end => 'keep' }) x 5,
+		({ bytes => $token, end => 'next' }) x 2 ] });
+use_url("$raw->{url}/x");
+$waiting = session($node, "SET sw_guest_token.base_url = '$url'", $ONE, <<"EOQ", $ONE);
+DO \$\$
+BEGIN
+	WHILE (SELECT opened = 0 OR state = 'open' FROM sw_guest_token_stat WHERE target = '$url') LOOP
+		PERFORM pg_sleep(0.1);
+	END LOOP;
+END
+\$\$
+EOQ
+$waiting->wait_for(qr/^(token true)\n/);
+sleep 2;						# libcurl counts in seconds
+run_sql(outcomes_of(5));
+wait_for_probe();
+calls(1);
+$waiting->finish;
+is($waiting->{out}, "token true\n" x 2, 'nor do those of other sessions, if it was silence');
+$raw->finish;
+
 # a probe that dies
 use_script(repeated(5, '503') . '-then-hang-then-201');
 calls(5);

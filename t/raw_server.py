@@ -140,9 +140,14 @@ def serve_http2(connection, answers):
         return head
 
     need(len(b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'))
-    # SETTINGS_INITIAL_WINDOW_SIZE
-    connection.sendall(frame('settings', 0, 0, struct.pack('>HI', 4, 0)
-                             if answers['*'] == 'window_0' else b''))
+    settings = b''
+    if answers['*'] == 'window_0':
+        # SETTINGS_INITIAL_WINDOW_SIZE
+        settings += struct.pack('>HI', 4, 0)
+    if 'streams' in answers:
+        # SETTINGS_MAX_CONCURRENT_STREAMS
+        settings += struct.pack('>HI', 3, answers['streams'])
+    connection.sendall(frame('settings', 0, 0, settings))
     while True:
         head = need(9)
         length = int.from_bytes(head[:3], 'big')
@@ -274,7 +279,8 @@ def main():
                 connection.close()
                 continue
             answers['connections'] += 1
-            threading.Thread(target=serve, args=(connection,),
+            threading.Thread(target=serve,
+                             args=(connection, answers['connections']),
                              daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
