@@ -8,19 +8,25 @@
 
 #include "postgres.h"
 
-#include "portability/instr_time.h"
+#include <time.h>
+
+#include "datatype/timestamp.h"
 
 /* A moment that never comes. */
 #define NEVER				PG_INT64_MAX
 
-/* Microseconds since some moment in the past; never goes backwards. */
+/*
+ * Microseconds since some moment in the past; never goes backwards.  Sessions
+ * share such times, so instr_time would not do: from PostgreSQL 19 on, each
+ * session may choose another clock for it.
+ */
 static inline int64
 sgt_now_us(void)
 {
-	instr_time	now;
+	struct timespec now;
 
-	INSTR_TIME_SET_CURRENT(now);
-	return (int64) INSTR_TIME_GET_MICROSEC(now);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
 }
 
 #endif							/* SGT_CLOCK_H */
