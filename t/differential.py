@@ -1060,7 +1060,8 @@ END""" % (self.query(), self.query(0), self.rng.randint(1, 6)))
                 "BEGIN FETCH c INTO v_r; RAISE NOTICE '%', v_r;"
                 " PERFORM 1 / 0; EXCEPTION WHEN division_by_zero THEN END;",
                 'BEGIN PERFORM i FROM (%s) i; EXCEPTION WHEN OTHERS THEN'
-                " RAISE NOTICE 'caught %%', SQLERRM; END;" % self.query(0),
+                " RAISE NOTICE 'caught %% %%', SQLSTATE, SQLERRM; END;"
+                % self.query(0),
                 "PERFORM set_config('sw_guest_token.max_concurrency', '5',"
                 ' true);'))
         self.main = self.block("""
