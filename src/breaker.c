@@ -79,6 +79,17 @@ sgt_silence_us(const Breaker *b, bool is_connected)
 }
 
 /*
+ * A request that has not waited for this long has not given the API a chance.
+ * That takes no account of how much the times vary: if it did, after a phase
+ * of slow and uneven answers no time limit might be long enough.
+ */
+int64
+sgt_patience_us(const Breaker *b)
+{
+	return Max(MIN_SILENCE_US, b->srtt_us);
+}
+
+/*
  * Whether answers ordinarily take so long that calls tie up their sessions.
  */
 bool

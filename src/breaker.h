@@ -56,6 +56,7 @@ typedef struct BreakerState
 
 /* These raise nothing. */
 extern int64 sgt_silence_us(const Breaker *b, bool is_connected);
+extern int64 sgt_patience_us(const Breaker *b);
 extern bool sgt_is_slow(const Breaker *b);
 extern bool sgt_note_good_answer(Breaker *b, bool is_token,
 								 int64 started_us, int64 took_us, int64 now);

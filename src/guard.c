@@ -428,6 +428,7 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 {
 	BreakerCause cause = CAUSE_STATUS;
 	bool		says_nothing = false;
+	int64		silence_us;
 
 	switch (result)
 	{
@@ -456,9 +457,12 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 	 * while others are answered, timeouts may be due to one role's requests,
 	 * and refusals to how few the server takes at a time
 	 */
+	silence_us = sgt_silence_us(&g->breaker, true);
+	if (cause == CAUSE_TIMED_OUT)
+		silence_us = Min(silence_us, a->ended_us - sgt_waiting_since_us(a));
 	says_nothing |= is_own_affair(g, limits, a) ||
 		((cause == CAUSE_TIMED_OUT || a->ends_refused) &&
-		 a->ended_us - g->breaker.last_answer_us < sgt_silence_us(&g->breaker, true));
+		 a->ended_us - g->breaker.last_answer_us < silence_us);
 	if (says_nothing)
 		return;
 
@@ -483,8 +487,8 @@ is_own_affair(const Guarded *g, const Limits *limits, const Attempt *a)
 		return true;
 	if (a->end != ATTEMPT_TIMED_OUT && a->end != ATTEMPT_CONNECT_TIMED_OUT)
 		return a->status == 0 && a->gap_us != 0;
-	return limit_ms * INT64CONST(1000) < sgt_silence_us(&g->breaker, true) ||
-		a->ended_us - sgt_waiting_since_us(a) < sgt_silence_us(&g->breaker, true);
+	return limit_ms * INT64CONST(1000) < sgt_patience_us(&g->breaker) ||
+		a->ended_us - sgt_waiting_since_us(a) < sgt_patience_us(&g->breaker);
 }
 
 static void

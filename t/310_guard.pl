@@ -183,6 +183,11 @@ is($waiting->{out} . stat_of('opened || state'), ("08006\n" x 4) . '0closed',
 	'as long as anybody gets answers there is no silence');
 is(stat_of('timed_out'), 4, 'and those who wait go on waiting');
 
+# after answers that took long, time limits need not be as long as S, which is 2.7 s here
+use_script('201,delay=900-then-hang');
+$session = run_sql($ONE, "SET sw_guest_token.timeout = '2s'", outcomes_of(5));
+is($session->{out} . stat_of('opened || state'), "token true\n" . ("08006\n" x 5) . '1open', 'time limits that run out without any answer count');
+
 # A call, and then a batch of N requests in a process that is stopped for SECONDS once they
 # have been sent.
 sub run_stopped
