@@ -79,8 +79,7 @@ sgt_silence_us(const Breaker *b, bool is_connected)
 }
 
 /*
- * A request that has not waited for this long has not given the API a chance.
- * That takes no account of how much the times vary: if it did, after a phase
+ * A request with a shorter time limit does not give the API a chance.  That takes no account of how much the times vary: if it did, after a phase
  * of slow and uneven answers no time limit might be long enough.
  */
 int64
@@ -112,7 +111,8 @@ sgt_note_good_answer(Breaker *b, bool is_token, int64 started_us,
 {
 	bool		closes = b->is_open && started_us >= b->opened_us;
 
-	if (took_us > 0)
+	/* a refusal often takes less time than a token, and says little about it */
+	if (took_us > 0 && (is_token || took_us > b->srtt_us))
 		measure(b, took_us);
 	b->points = 0;
 	if (closes)

@@ -474,21 +474,26 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 
 /*
  * Whether an attempt has failed because of this session alone: it has not even
- * sent a long request, its time limit was short, or nobody drove for so long
- * that the server may have given up.
+ * sent a long request, its time limit was short or went by while it did not
+ * wait for the other side, or nobody drove for so long that the server may have
+ * given up.  Or it has waited for a connection that another one makes, and that
+ * one tells how that ends.
  */
 static bool
 is_own_affair(const Guarded *g, const Limits *limits, const Attempt *a)
 {
-	int			limit_ms = a->end == ATTEMPT_CONNECT_TIMED_OUT ?
-	limits->connect_timeout_ms : limits->timeout_ms;
+	int64		limit_us = INT64CONST(1000) *
+	(a->end == ATTEMPT_CONNECT_TIMED_OUT ?
+	 limits->connect_timeout_ms : limits->timeout_ms);
+	int64		waited_us = a->ended_us - sgt_waiting_since_us(a);
+	int64		patience_us = sgt_patience_us(&g->breaker);
 
 	if (a->is_cut_short)
 		return true;
 	if (a->end != ATTEMPT_TIMED_OUT && a->end != ATTEMPT_CONNECT_TIMED_OUT)
 		return a->status == 0 && a->gap_us != 0;
-	return limit_ms * INT64CONST(1000) < sgt_patience_us(&g->breaker) ||
-		a->ended_us - sgt_waiting_since_us(a) < sgt_patience_us(&g->breaker);
+	return sgt_waits_for_another(a) || limit_us < patience_us ||
+		waited_us < Min(patience_us, limit_us / 2);
 }
 
 static void

@@ -16,14 +16,32 @@ my $node = start_server('guard', "sw_guest_token.breaker = on\nrestart_after_cra
 use_sandbox($node, $sandbox);
 
 my $tests = 0;
+my @files = make_certificate(PostgreSQL::Test::Utils::tempdir);
+my $use_certificate = "SET sw_guest_token.ca_file = '$files[0]'";
 my $url;
 
 # The server has places for 16 targets; a restart frees them.
-sub use_url
+sub make_room
 {
 	$node->restart if $tests++ && $tests % 12 == 0;
+	return;
+}
+
+sub use_url
+{
+	make_room();
 	($url) = @_;
 	return;
+}
+
+# The server must not be started while this process runs, because it would inherit the pipe
+# whose end stops it.
+sub use_raw
+{
+	make_room();
+	my $raw = start_raw(@_);
+	$url = $raw->{url};
+	return $raw;
 }
 
 # A script with an id of its own is a target of its own.
@@ -188,6 +206,21 @@ use_script('201,delay=900-then-hang');
 $session = run_sql($ONE, "SET sw_guest_token.timeout = '2s'", outcomes_of(5));
 is($session->{out} . stat_of('opened || state'), "token true\n" . ("08006\n" x 5) . '1open', 'time limits that run out without any answer count');
 
+my $raw = use_raw({ '*' => 'mute', handshake => 0.1 }, @files);
+for (1 .. 5)
+{
+	run_sql($use_certificate, "SET sw_guest_token.timeout = '1s'", outcomes_of(5));
+	last if stat_of('opened');
+}
+is(stat_of('opened'), 1, 'even if connecting has used some of a second');
+$raw->finish;
+
+# what comes quickly without a token says little about tokens
+use_script('201,delay=1500-then-' . repeated(40, '422') . '-then-' . repeated(5, '201,delay=1500'));
+calls(41);
+$session = run_sql(outcomes_of(5));
+is($session->{out} . stat_of('opened || state'), ("token\n" x 5) . '0closed', 'refusals that come quickly do not make tokens look late');
+
 # A call, and then a batch of N requests in a process that is stopped for SECONDS once they
 # have been sent.
 sub run_stopped
@@ -227,22 +260,17 @@ $session = run_sql("SET sw_guest_token.timeout = '2s'", outcomes_of(8) =~ s/NULL
 is($session->{out} . stat_of('opened || state'), ("08006\n" x 8) . '0closed', 'long requests that do not arrive suspend nothing');
 
 # connecting may take longer than answering
-my @files = make_certificate(PostgreSQL::Test::Utils::tempdir);
-my $use_certificate = "SET sw_guest_token.ca_file = '$files[0]'";
-my $raw = start_raw({ '*' => 'none', times => 0, handshake => 1.5 }, @files);
-use_url($raw->{url});
+$raw = use_raw({ '*' => 'none', times => 0, handshake => 1.5 }, @files);
 $session = run_sql($use_certificate, outcomes_of(8));
 is($session->{out} . stat_of('opened || state'), ("token\n" x 8) . '0closed', 'a slow handshake is no silence');
 $raw->finish;
-$raw = start_raw({ '*' => 'none', times => 0, hang => -1 }, @files);
-use_url($raw->{url});
+$raw = use_raw({ '*' => 'none', times => 0, hang => -1 }, @files);
 $session = run_sql($use_certificate, "SET sw_guest_token.connect_timeout = '4s'", 'SET sw_guest_token.max_retries = 1', outcomes_of(8));
 is($session->{out} . stat_of('opened || state'), ("token\n" x 8) . '0closed', 'requests that wait for one connection count as one');
 $raw->finish;
 
 # refused requests suspend nothing while others are answered
-$raw = start_raw({ '*' => 'refused_stream', spare => 1 }, @files);
-use_url($raw->{url});
+$raw = use_raw({ '*' => 'refused_stream', spare => 1 }, @files);
 $session = run_sql($use_certificate, "SET sw_guest_token.timeout = '300ms'", $ONE,
 	'SET sw_guest_token.max_concurrency = 20', outcomes_of(20));
 is($session->{out} . stat_of('opened || state'), "token true\n" . ("08006\n" x 20) . '0closed', 'requests that a server has no room for');
@@ -283,12 +311,12 @@ is($session->{out} . $sandbox->journal->{connections}, "\ntoken true\ntoken true
 # ... and a session whose probe has success does not return to them; the server forgets its
 # first connection, and five requests of another session fail
 my $token = raw_response('201 Created', $PAIR);
-$raw = start_raw({
+$raw = use_raw({
 	x => [
 		{ bytes => $token, end => 'keep' },
 		({ bytes => raw_response('503 No', ''), end => 'next' }) x 5,
 		({ bytes => $token, end => 'next' }) x 2 ] });
-use_url("$raw->{url}/x");
+$url .= '/x';
 $waiting = session($node, "SET sw_guest_token.base_url = '$url'", $ONE, <<"EOQ", ($ONE) x 2);
 DO \$\$
 BEGIN
@@ -306,12 +334,12 @@ is($waiting->{out}, "token true\n" x 3, 'nor do later calls use the old ones');
 $raw->finish;
 
 # ... nor do those of other sessions
-$raw = start_raw({
+$raw = use_raw({
 	x => [
 		{ bytes => $token, end => 'keep' },
 		({ bytes => '', end => 'keep' }) x 5,
 		({ bytes => $token, end => 'next' }) x 2 ] });
-use_url("$raw->{url}/x");
+$url .= '/x';
 $waiting = session($node, "SET sw_guest_token.base_url = '$url'", $ONE, <<"EOQ", $ONE);
 DO \$\$
 BEGIN
