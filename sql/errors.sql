@@ -61,6 +61,7 @@ SELECT f.* FROM pg_temp.answer('422', '') f;
 SELECT f.* FROM pg_temp.answer('422', 'not JSON') f;
 SELECT f.* FROM pg_temp.answer('422', 'a\001b\012  c\377d\342\200\256e') f;
 SELECT f.* FROM pg_temp.answer('422', '{"errors":[{"message":"a\300\200b\\u0000c\\u0007d"}]}') f;
+SELECT f.* FROM pg_temp.answer('422', '{"errors":[{"message":"a\\u034f\\u3164\\ufe0f\\ufff9\\ud834\\udd73b"}]}') f;
 -- at most 200 characters of a body are shown, and at most ten errors
 SELECT length(detail) FROM pg_temp.fail('500,retry-after=0,size=5000');
 SELECT code, length(message), array_length(string_to_array(detail, E'\n'), 1) AS entries,

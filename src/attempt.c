@@ -254,6 +254,8 @@ set_route(Attempt *a, const Target *target, const char *url)
 	SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
 	SET(CURLOPT_PROXY, target->proxy ? target->proxy : "");
 	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+	/* without GSSAPI, which would wait for a name server or a KDC */
+	SET(CURLOPT_SOCKS5_AUTH, CURLAUTH_BASIC);
 	if (!target->obeys_no_proxy)
 		SET(CURLOPT_NOPROXY, "");
 }

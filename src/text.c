@@ -441,7 +441,8 @@ read_number(const char *str, size_t length, int base)
 /*
  * The length of the character at the start of a text, or of a byte that is not
  * part of one, and whether it prints: control characters do not, nor do those
- * that have no width, break lines or turn the direction of writing.
+ * that have no width, break lines or turn the direction of writing.  They are
+ * Unicode's categories Cc, Zl and Zp, and what it calls default ignorable.
  */
 static size_t
 read_printable(const unsigned char *str, size_t length, bool *printable)
@@ -451,9 +452,12 @@ read_printable(const unsigned char *str, size_t length, bool *printable)
 		long		first;
 		long		last;
 	}			unfit[] = {
-		{0x00, 0x1F}, {0x7F, 0x9F}, {0xAD, 0xAD}, {0x61C, 0x61C},
-		{0x200B, 0x200F}, {0x2028, 0x202E}, {0x2060, 0x206F},
-		{0xFEFF, 0xFEFF}, {0xE0000, 0xE0FFF}
+		{0x00, 0x1F}, {0x7F, 0x9F}, {0xAD, 0xAD}, {0x34F, 0x34F},
+		{0x61C, 0x61C}, {0x115F, 0x1160}, {0x17B4, 0x17B5},
+		{0x180B, 0x180F}, {0x200B, 0x200F}, {0x2028, 0x202E},
+		{0x2060, 0x206F}, {0x3164, 0x3164}, {0xFE00, 0xFE0F},
+		{0xFEFF, 0xFEFF}, {0xFFA0, 0xFFA0}, {0xFFF0, 0xFFFB},
+		{0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF}
 	};
 	size_t		n = sgt_utf8_length(str, length);
 	long		c = str[0];

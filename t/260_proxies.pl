@@ -77,6 +77,18 @@ foreach my $case ([ 'http' ], [ 'https', @certificate ])
 $sandbox->stop;
 is((grep { decode_json($_)->{authorized} } split /\n/, slurp_file($journal)), 86, 'the API got the credentials each time');
 
+# GSSAPI is not offered to a SOCKS proxy: its look-ups could not be interrupted
+{
+	my ($listener, $port) = listen_dumbly();
+	my $session = session($node, "SET sw_guest_token.proxy = 'socks5h://user:pass\@127.0.0.1:$port'", 'SET sw_guest_token.max_retries = 0', $ONE);
+	my $client = $listener->accept;
+
+	sysread $client, my $greeting, 100;
+	close $client;
+	$session->finish;
+	is(unpack('H*', $greeting) . sql_state($session->{err}), '05020002' . '08001', 'a SOCKS proxy can choose between a password and none');
+}
+
 # no old version of TLS is used, neither with the API nor with a proxy
 foreach my $setting ('base_url', 'proxy')
 {
