@@ -93,7 +93,6 @@ static bool is_stored_openly(GucSource source);
 static void note_change(const char *newval, void *extra);
 static void warn_of_placeholders(void);
 static void judge_session(void);
-static void refuse_autovacuum(void);
 static Target *make_target(bool with_credentials);
 static void make_route(Target *target);
 static void make_key(Target *target);
@@ -343,7 +342,22 @@ judge_session(void)
 {
 	const char *hint = gettext_noop("Add \"sw_guest_token\" to \"shared_preload_libraries\", and restart the server.");
 
-	refuse_autovacuum();
+	/*
+	 * ANALYZE evaluates the expressions of indexes, as the table's owner.
+	 * Autovacuum does so for everybody, but has nobody's settings: an owner
+	 * with a tokens_per_minute would have no limit there.
+	 */
+	if (AmAutoVacuumWorkerProcess())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("autovacuum cannot request guest tokens"),
+				 errhint("Do not request them in an index or in extended statistics.")));
+	/* it does not know which of its leader's settings were not accepted */
+	if (IsParallelWorker() && !is_preloaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("parallel workers cannot request guest tokens"),
+				 errhint("%s", _(hint))));
 	/* after a late load, what it has now may not be what it should have */
 	if (unaccepted && !(is_preloaded && is_given(unaccepted)))
 		refuse_setting(unaccepted + strlen(PREFIX "."),
@@ -355,21 +369,6 @@ judge_session(void)
 		refuse_setting("tokens_per_minute",
 					   gettext_noop("The server has not preloaded the library."),
 					   hint);
-}
-
-/*
- * ANALYZE evaluates the expressions of indexes, as the table's owner.
- * Autovacuum does so for everybody, but has nobody's settings: an owner with
- * a tokens_per_minute would have no limit there.
- */
-static void
-refuse_autovacuum(void)
-{
-	if (AmAutoVacuumWorkerProcess())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("autovacuum cannot request guest tokens"),
-				 errhint("Do not request them in an index or in extended statistics.")));
 }
 
 /*

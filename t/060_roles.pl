@@ -127,22 +127,20 @@ $node->safe_psql('postgres', "ALTER ROLE ordinary LOGIN; ALTER ROLE ordinary SET
 	. 'GRANT EXECUTE ON FUNCTION sw_create_guest_token, sw_guest_token_check TO ordinary');
 sub connect_with
 {
-	my ($option, @params) = @_;
-	local $ENV{PGOPTIONS} = "-c $option";
-	my (undef, undef, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$ONE", extra_params => \@params);
-	return $err;
+	my ($option, $user, @statements) = @_;
+	local %ENV = (%ENV, PGOPTIONS => "-c $option", $user ? (PGUSER => $user) : ());
+	return run_session($node, @statements)->{err};
 }
-my @ordinary = ('-U', 'ordinary');
 my @options = ('base_url=', 'project_id=x', 'tokens_per_minute=0');
 foreach my $libraries ('', 'sw_guest_token')
 {
 	$node->append_conf('postgresql.conf', "session_preload_libraries = '$libraries'");
 	$node->restart;
-	like(connect_with("sw_guest_token.$_", @ordinary),
+	like(connect_with("sw_guest_token.$_", 'ordinary', $ONE),
 		qr/WARNING: .*ERROR:  55000: parameter "sw_guest_token\.@{[ s{=.*}{}r ]}" cannot be used\nDETAIL:  The value that it had before the library was loaded was not accepted\./s,
 		"an option of the connection cannot undo a superuser's setting: $_") foreach @options;
-	unlike(connect_with('sw_guest_token.timeout=5s', @ordinary), qr/WARNING|not accepted/, 'other options are accepted');
-	unlike(connect_with('sw_guest_token.base_url=x'), qr/WARNING|not accepted/, "and so are a superuser's");
+	unlike(connect_with('sw_guest_token.timeout=5s', 'ordinary', $ONE), qr/WARNING|not accepted/, 'other options are accepted');
+	unlike(connect_with('sw_guest_token.base_url=x', '', $ONE), qr/WARNING|not accepted/, "and so are a superuser's");
 }
 
 # not even if a function that has a value of its own loads the library
@@ -150,8 +148,21 @@ $node->append_conf('postgresql.conf', "session_preload_libraries = ''");
 $node->restart;
 $node->safe_psql('postgres', 'CREATE FUNCTION load_it() RETURNS bool LANGUAGE sql SECURITY DEFINER '
 	. "SET sw_guest_token.base_url = 'y' AS 'SELECT bool_and(ok) FROM sw_guest_token_check()'");
-like(connect_with('sw_guest_token.base_url=x', @ordinary, '-c', 'SELECT load_it()', '-c', $ONE),
+like(connect_with('sw_guest_token.base_url=x', 'ordinary', 'SELECT load_it()', $ONE),
 	qr/base_url" cannot be used\nDETAIL:  The value that it had before/, "nor does a superuser's function help");
+
+# nor does a parallel worker
+$node->safe_psql('postgres', <<"EOS");
+GRANT CREATE ON SCHEMA public TO ordinary;
+CREATE TABLE few AS SELECT i FROM generate_series(1, 9) i;
+GRANT SELECT ON few TO ordinary;
+ALTER TABLE few SET (parallel_workers = 2);
+EOS
+like(connect_with('sw_guest_token.base_url=x', 'ordinary',
+		"CREATE FUNCTION in_worker(int) RETURNS bool LANGUAGE plpgsql PARALLEL SAFE AS 'BEGIN RETURN (SELECT token <> \$\$\$\$ FROM sw_create_guest_token(\$\${$ADDRESS}\$\$)); END'",
+		'SET parallel_setup_cost = 0', 'SET parallel_tuple_cost = 0', 'SET min_parallel_table_scan_size = 0',
+		'SET parallel_leader_participation = off', 'SELECT in_worker(i) FROM few'),
+	qr/ERROR:  55000: parallel workers cannot request guest tokens\n.*HINT:  Add "sw_guest_token"/s, 'nor does a parallel worker');
 
 # session_preload_libraries loads it before the first statement
 $node->append_conf('postgresql.conf', "session_preload_libraries = 'sw_guest_token'");
