@@ -112,7 +112,7 @@ sgt_note_good_answer(Breaker *b, bool is_token, int64 started_us,
 	bool		closes = b->is_open && started_us >= b->opened_us;
 
 	/* a refusal often takes less time than a token, and says little about it */
-	if (took_us > 0 && (is_token || took_us > b->srtt_us))
+	if (took_us > 0 && (is_token || b->srtt_us == 0))
 		measure(b, took_us);
 	b->points = 0;
 	if (closes)

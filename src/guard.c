@@ -415,7 +415,7 @@ take_answer(Guarded *g, const Attempt *a)
 		took_us = a->ended_us - a->sent_us;
 		own->measured_us = a->ended_us;
 	}
-	sgt_forget_loss(&g->probers, GetAuthenticatedUserId());
+	sgt_note_success(&g->probers, GetAuthenticatedUserId(), a->ended_us);
 	own->lost_us = 0;
 	if (sgt_note_good_answer(&g->breaker, a->status == 201, a->started_us,
 							 took_us, a->ended_us))

@@ -60,12 +60,12 @@ sgt_delay_prober(Probers *probers, int64 own_lost_us, Oid role, int64 now)
 	return delay_us;
 }
 
-/* Whether somebody else has been refused since then, and has not probed. */
+/* Whether somebody else waits since then, and has not probed. */
 static bool
 other_waits(const Waiting *waiting, uint32 who, int64 since_us)
 {
 	return waiting->who != 0 && waiting->who != who &&
-		waiting->refused_us > since_us;
+		waiting->came_us > since_us;
 }
 
 static bool
@@ -88,7 +88,7 @@ static void
 note_waiting(Waiting *waiting, uint32 who, int64 now)
 {
 	waiting->who = who;
-	waiting->refused_us = now;
+	waiting->came_us = now;
 }
 
 /*
@@ -117,14 +117,18 @@ sgt_note_probe(Probers *probers, Oid role, int64 now)
 	loser->lost_us = now;
 }
 
-/* To be called when a role gets a good answer. */
+/*
+ * To be called when a role gets a good answer.  If requests are suspended
+ * before it comes again, it goes before those who have a loss.
+ */
 void
-sgt_forget_loss(Probers *probers, Oid role)
+sgt_note_success(Probers *probers, Oid role, int64 now)
 {
 	Loser	   *loser = find_loser(probers, role);
 
 	if (loser)
 		loser->lost_us = 0;
+	note_waiting(&probers->role, role, now);
 }
 
 /* When a role's last probe went that had no success; 0 if that is not known. */

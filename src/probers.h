@@ -18,11 +18,11 @@ typedef struct Loser
 	int64		lost_us;		/* when it probed; 0: a free place */
 } Loser;
 
-/* Who was refused last, of those without a loss. */
+/* Who came last, of those without a loss. */
 typedef struct Waiting
 {
 	uint32		who;			/* a role's OID, or a process's ID; 0: nobody */
-	int64		refused_us;
+	int64		came_us;
 } Waiting;
 
 /* Who has probed and who waits, for one target; all zero when new. */
@@ -42,6 +42,6 @@ extern int64 sgt_delay_prober(Probers *probers, int64 own_lost_us, Oid role,
 extern void sgt_note_refusal(Probers *probers, int64 own_lost_us, Oid role,
 							 int64 now);
 extern void sgt_note_probe(Probers *probers, Oid role, int64 now);
-extern void sgt_forget_loss(Probers *probers, Oid role);
+extern void sgt_note_success(Probers *probers, Oid role, int64 now);
 
 #endif							/* SGT_PROBERS_H */
