@@ -60,7 +60,7 @@ sgt_delay_prober(Probers *probers, int64 own_lost_us, Oid role, int64 now)
 	return delay_us;
 }
 
-/* Whether somebody else waits since then, and has not probed. */
+/* Whether somebody else has come since then, and has not probed. */
 static bool
 other_waits(const Waiting *waiting, uint32 who, int64 since_us)
 {
