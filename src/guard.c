@@ -455,7 +455,8 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 
 	/*
 	 * while others are answered, timeouts may be due to one role's requests,
-	 * and refusals to how few the server takes at a time
+	 * and refusals to how few the server takes at a time; a time limit need
+	 * not be as long as an answer may take
 	 */
 	silence_us = sgt_silence_us(&g->breaker, true);
 	if (cause == CAUSE_TIMED_OUT)

@@ -21,8 +21,8 @@
 #define DELAY_US			USECS_PER_SEC
 
 /*
- * For how long somebody who was refused is expected to come again: a role that
- * serves few visitors may not call often, but a session that waits will.
+ * For how long somebody is expected to come again: a role that serves few
+ * visitors may not call often, but a session that was refused will.
  */
 #define ROLE_WAITS_US		USECS_PER_MINUTE
 #define SESSION_WAITS_US	(5 * USECS_PER_SEC)
