@@ -23,8 +23,8 @@
 #define JSON_TYPE		"application/json"
 
 /*
- * Ten errors with four members of 4 kB each are 160 kB.  json-c can need 300 times
- * as much memory as the text.
+ * Ten errors with four members of 4 kB each are 160 kB.  json-c can need 300
+ * times as much memory as the text.
  */
 #define MAX_REFUSAL_LENGTH	(256 * 1024)
 

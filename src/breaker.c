@@ -79,8 +79,9 @@ sgt_silence_us(const Breaker *b, bool is_connected)
 }
 
 /*
- * A request with a shorter time limit does not give the API a chance.  That takes no account of how much the times vary: if it did, after a phase
- * of slow and uneven answers no time limit might be long enough.
+ * A request with a shorter time limit does not give the API a chance.  How much
+ * the times vary does not count: if it did, after a phase of slow and uneven
+ * answers no time limit might be long enough.
  */
 int64
 sgt_patience_us(const Breaker *b)

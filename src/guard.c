@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  * guard.c
- *		What all sessions share about the API, so that its outage does not become
- *		an outage of the database.
+ *		What all sessions share about the API, so that its outage does not
+ *		become an outage of the database.
  *
- * A call holds a session, a transaction and its locks while it waits.  When the
- * API stops answering, and each session finds that out by its own timeout, soon
- * no session is left for other work.  So the sessions share what they learn, and
- * fail at once where waiting would be of no use.  Nobody queues here.
+ * A call holds a session, a transaction and its locks while it waits.  When
+ * the API stops answering, and each session finds that out by its own timeout,
+ * soon no session is left for other work.  So the sessions share what they
+ * learn, and fail at once where waiting would be of no use.  Nobody queues here.
  *
  * All of it is in one small area of shared memory: an entry for each target
  * that the server's sessions call, and what each role with a budget has used

@@ -74,7 +74,9 @@ counts(int64 lost_us, int64 now)
 	return lost_us != 0 && now - lost_us < LOSS_US;
 }
 
-/* Notes who was refused, but for those who have a loss: nobody waits for them. */
+/*
+ * Notes who was refused, but for those who have a loss: nobody waits for them.
+ */
 void
 sgt_note_refusal(Probers *probers, int64 own_lost_us, Oid role, int64 now)
 {
