@@ -12,18 +12,10 @@
 
 #include "postgres.h"
 
-#include <curl/curl.h>
-
 #include "lib/ilist.h"
 
+#include "libcurl.h"
 #include "target.h"
-
-/* CURLOPT_QUICK_EXIT, without which a cancel waits for a name look-up */
-#define MIN_LIBCURL_VERSION	0x075700
-
-#if LIBCURL_VERSION_NUM < MIN_LIBCURL_VERSION
-#error "sw_guest_token needs libcurl 7.87 or newer: older versions cannot abandon a name look-up"
-#endif
 
 /* How an attempt ended, as far as HTTP goes. */
 typedef enum AttemptEnd

@@ -42,6 +42,7 @@
 #include "compat.h"
 #include "connection.h"
 #include "engine.h"
+#include "libcurl.h"
 #include "messages.h"
 #include "socketset.h"
 #include "watchdog.h"
@@ -84,7 +85,6 @@
 static struct
 {
 	bool		is_ready;
-	bool		is_initialized; /* libcurl as a whole, once */
 	bool		has_failed;		/* libcurl cannot go on */
 	uint64		trust_number;	/* of the authorities that libcurl keeps */
 	CURLM	   *multi;
@@ -114,7 +114,6 @@ static struct
 	.idle = DLIST_STATIC_INIT(engine.idle)
 };
 
-static void initialize(void);
 static bool open_parts(void);
 static bool can_open_one_more(void);
 static bool open_multi(void);
@@ -160,8 +159,7 @@ sgt_open_engine(uint64 trust_number)
 	if (engine.is_ready && (!is_outdated || engine.n_taken > 0))
 		return true;
 	discard();
-	if (!engine.is_initialized)
-		initialize();
+	sgt_initialize_libcurl();
 	if (!open_parts())
 	{
 		discard();
@@ -181,36 +179,6 @@ sgt_open_engine(uint64 trust_number)
 	engine.trust_number = trust_number;
 	engine.is_ready = true;
 	return true;
-}
-
-/*
- * libcurl is initialized by the first call and not in _PG_init(), which may
- * run in the postmaster, whose children must not inherit a library with
- * threads.
- */
-static void
-initialize(void)
-{
-	const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
-
-	if (info->version_num < MIN_LIBCURL_VERSION ||
-		!(info->features & CURL_VERSION_ASYNCHDNS) ||
-		!(info->features & CURL_VERSION_SSL))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("libcurl %s cannot be used", info->version),
-				 errdetail("Version 7.87 or newer is needed, with TLS and name look-ups that can be interrupted.")));
-
-	/* libcurl would write TLS's session keys into the file that it names */
-	unsetenv("SSLKEYLOGFILE");
-
-	sgt_begin_turn();
-	engine.is_initialized = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
-	sgt_end_turn();
-	if (!engine.is_initialized)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("libcurl could not be initialized")));
 }
 
 /* Opens libcurl and the socket set; false if that is not possible. */

@@ -19,6 +19,7 @@
 #include "lib/stringinfo.h"
 
 #include "error.h"
+#include "libcurl.h"
 #include "messages.h"
 #include "url.h"
 
@@ -211,9 +212,11 @@ sgt_has_unfit_character(const char *str)
 static bool
 parse_url(const char *str, unsigned int flags, UrlParts *parts)
 {
-	CURLU	   *url = curl_url();
+	CURLU	   *url;
 	bool		ok;
 
+	sgt_initialize_libcurl();
+	url = curl_url();
 	if (url == NULL)
 		sgt_raise_out_of_memory();
 	memset(parts, 0, sizeof(*parts));

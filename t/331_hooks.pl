@@ -1,5 +1,6 @@
-# Reading ahead together with other modules that hook into planner and executor,
-# loaded before or after the library, and with one that watches access.
+# Together with other modules: those that hook into planner and executor, loaded
+# before or after the library, one that watches access, and one that uses
+# libcurl in a way of its own.
 
 use strict;
 use warnings;
@@ -26,16 +27,28 @@ INSERT INTO visitor
 ANALYZE;
 EOC
 
+# build(SOURCE, FLAG...): a module for the server.
+sub build
+{
+	my ($source, @flags) = @_;
+	my $module = "$directory/" . $source =~ s{.*/(.*)c$}{$1so}r;
+	my $include = qx(pg_config --includedir-server);
+
+	chomp $include;
+	ok(IPC::Run::run([ $ENV{CC} || 'cc', '-shared', '-fPIC', '-Wall', "-I$include", '-o', $module, $source, @flags ]),
+		"$source is built");
+	return $module;
+}
+
 # A security module is told of each function before it is called.
 SKIP:
 {
-	my $node = start_server('access');
-	my $hook = "$directory/execute_hook.so";
-
-	skip 'there is no compiler', 5
+	skip 'there is no compiler', 9
 	  unless eval { IPC::Run::run([ $ENV{CC} || 'cc', '--version' ], '>', '/dev/null') };
-	ok(IPC::Run::run([ $ENV{CC} || 'cc', '-shared', '-fPIC', '-Wall', '-I' . $node->config_data('--includedir-server'),
-				'-o', $hook, 't/execute_hook.c' ]), 'a library says what is executed');
+
+	my $node = start_server('access');
+	my $hook = build('t/execute_hook.c');
+
 	use_sandbox($node, $sandbox);
 	$node->safe_psql('postgres', $VISITORS);
 	foreach my $read_ahead ('off', 'on')
@@ -48,6 +61,16 @@ SKIP:
 		is("@executed", 'sw_create_guest_token sw_try_create_guest_token sw_create_guest_token',
 			"read_ahead $read_ahead: a security module is told of each function, once a statement");
 	}
+
+	# libcurl keeps functions of another module until that has ended its use
+	my $memory = build('t/curl_memory.c', '-lcurl');
+	$node->safe_psql('postgres',
+		"CREATE FUNCTION use_server_memory() RETURNS int AS '$memory' LANGUAGE C");
+	my $session = run_session($node, 'BEGIN', 'SELECT use_server_memory()', $ONE, 'ROLLBACK', $ONE,
+		'BEGIN', 'SELECT use_server_memory()', $ONE, 'COMMIT', $ONE);
+	is(sql_state($session->{err}), '55000', 'a call is refused while libcurl has the memory of a transaction');
+	like($session->{err}, qr/DETAIL:  Another module makes it use PostgreSQL's memory contexts/, 'which the message says');
+	is($session->{out}, "0\ntoken true\n0\ntoken true\ntoken true\n", 'and is made as soon as it has not, and from then on');
 	$node->stop;
 }
 

@@ -1,0 +1,71 @@
+/*-------------------------------------------------------------------------
+ * curl_memory.c
+ *		Sets up libcurl with memory of PostgreSQL's until the transaction ends,
+ *		as some modules do.
+ *
+ * The tests build and load it; it is never installed.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <curl/curl.h>
+
+#include "fmgr.h"
+#include "utils/memutils.h"
+
+PG_MODULE_MAGIC;
+
+PG_FUNCTION_INFO_V1(use_server_memory);
+
+static MemoryContext context = NULL;
+
+static void *
+get_memory(size_t size)
+{
+	return MemoryContextAlloc(context, size);
+}
+
+static void *
+get_zeros(size_t n, size_t size)
+{
+	return MemoryContextAllocZero(context, n * size);
+}
+
+static void *
+resize(void *memory, size_t size)
+{
+	return memory ? repalloc(memory, size) : get_memory(size);
+}
+
+static void
+give_back(void *memory)
+{
+	if (memory)
+		pfree(memory);
+}
+
+static char *
+copy_text(const char *text)
+{
+	return MemoryContextStrdup(context, text);
+}
+
+static void
+end_use(void *arg)
+{
+	curl_global_cleanup();
+	context = NULL;
+}
+
+Datum
+use_server_memory(PG_FUNCTION_ARGS)
+{
+	MemoryContextCallback *callback;
+
+	context = CurTransactionContext;
+	callback = MemoryContextAllocZero(context, sizeof(*callback));
+	callback->func = end_use;
+	MemoryContextRegisterResetCallback(context, callback);
+	PG_RETURN_INT32(curl_global_init_mem(CURL_GLOBAL_DEFAULT, get_memory, give_back,
+										 resize, copy_text, get_zeros));
+}
