@@ -50,7 +50,10 @@ sub test_readme
 	run_block($node, $_, $session) foreach $create, grep { $_ != $create } @blocks;
 	$session->finish;
 	is($node->safe_psql('postgres', q{SELECT count(*), count(DISTINCT token) FILTER (WHERE token > '') FROM visitor}),
-		'100|100', 'the join has issued a token for each row');
+		'100|100', 'the statement has issued a token for each row');
+	my ($update) = map { $_->{text} =~ /^(UPDATE visitor .*)$/m } @blocks;
+	like($node->safe_psql('postgres', "SET sw_guest_token.read_ahead = on; EXPLAIN $update"),
+		qr/Custom Scan \(Guest Tokens\)/, 'and has read ahead');
 	is($node->safe_psql('postgres', q{SELECT sw_token_header(token)->>'typ', sw_token_header(refresh_token)->>'typ' FROM guest}),
 		'SAT|Refresh', 'the trigger has issued one, which was refreshed');
 	is(scalar grep({ $_->{path} eq '/api/fabric/subscribers/tokens/refresh' } @{ $sandbox->journal->{requests} }),
