@@ -65,6 +65,7 @@ FROM unnest(ARRAY['example.com', 'ftp://127.0.0.1', 'file:///etc/passwd', 'https
 				  'https://127.0.0.1:1/#fragment', 'https://127.0.0.1:1/ ', ' https://127.0.0.1:1',
 				  E'https://127.0.0.1:1/\r\nHost: other', E'https://127.0.0.1:1/\x7f',
 				  'https://127.0.0.1:99999', 'https://127.0.0.1:0', 'https://127.0.0.1:x',
+				  'https://[fe80::1%25lo]:1', 'https://[fe80::1%lo]:1',
 				  'http://example.com', 'http://128.0.0.1', 'http://127.0.0.1.example.com',
 				  'http://localhost.example.com', 'http://[::2]', 'http://2130706434000',
 				  'http://127.0.0.1\@example.com', 'http://0.0.0.0', 'http:/127.0.0.1:1?q=://x',

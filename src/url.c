@@ -38,6 +38,7 @@ typedef struct UrlParts
 	const char *user;			/* decoded */
 	const char *password;		/* decoded */
 	const char *host;
+	const char *zone;			/* of an IPv6 address; "host" lacks it */
 	const char *port;
 	const char *path;
 	bool		decodes;		/* user and password can be decoded */
@@ -93,6 +94,8 @@ sgt_read_base_url(const char *str, ApiUrl *result)
 
 	if (!parse_url(str, 0, &parts) || !parts.path)
 		return gettext_noop("It is not a URL.");
+	if (parts.zone)
+		return gettext_noop("Its host must not have a zone.");
 	if (parts.port && atoi(parts.port) == 0)
 		return gettext_noop("Its port is not valid.");
 	result->is_https = strcmp(parts.scheme, "https") == 0;
@@ -227,6 +230,7 @@ parse_url(const char *str, unsigned int flags, UrlParts *parts)
 		parts->user = read_part(url, CURLUPART_USER, CURLU_URLDECODE);
 		parts->password = read_part(url, CURLUPART_PASSWORD, CURLU_URLDECODE);
 		parts->host = read_part(url, CURLUPART_HOST, 0);
+		parts->zone = read_part(url, CURLUPART_ZONEID, 0);
 		parts->port = read_part(url, CURLUPART_PORT, 0);
 		parts->path = read_part(url, CURLUPART_PATH, 0);
 		parts->decodes =
