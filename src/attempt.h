@@ -142,6 +142,15 @@ sgt_waiting_since_us(const Attempt *a)
 }
 
 /*
+ * Whether the attempt waits for the look-up of the host's name.
+ */
+static inline bool
+sgt_is_looking_up(const Attempt *a)
+{
+	return a->has_looked_up && a->n_sockets == 0;
+}
+
+/*
  * Whether the attempt waits for another's connection, which may be HTTP/2.
  */
 static inline bool

@@ -28,13 +28,6 @@
 #define MIN_SILENCE_US		USECS_PER_SEC
 #define SLOW_US				USECS_PER_SEC
 
-/*
- * Without a connection, shorter times do not count as silence, either: TCP
- * takes a second to repeat a packet that was lost, and libcurl half of
- * connect_timeout to go on to another address.
- */
-#define MIN_UNCONNECTED_US	(3 * USECS_PER_SEC)
-
 #define MAX_POINTS			10
 #define POINTS_OF_FAILURE	2
 #define POINTS_OF_429		1
@@ -69,13 +62,12 @@
 static void measure(Breaker *b, int64 took_us);
 
 /*
- * An answer, or a connection, ordinarily does not take longer than this.
+ * An answer ordinarily does not take longer than this.
  */
 int64
-sgt_silence_us(const Breaker *b, bool is_connected)
+sgt_silence_us(const Breaker *b)
 {
-	return Max(is_connected ? MIN_SILENCE_US : MIN_UNCONNECTED_US,
-			   b->srtt_us + 4 * b->rttvar_us);
+	return Max(MIN_SILENCE_US, b->srtt_us + 4 * b->rttvar_us);
 }
 
 /*

@@ -55,7 +55,7 @@ typedef struct BreakerState
 } BreakerState;
 
 /* These raise nothing. */
-extern int64 sgt_silence_us(const Breaker *b, bool is_connected);
+extern int64 sgt_silence_us(const Breaker *b);
 extern int64 sgt_patience_us(const Breaker *b);
 extern bool sgt_is_slow(const Breaker *b);
 extern bool sgt_note_good_answer(Breaker *b, bool is_token,

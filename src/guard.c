@@ -44,6 +44,15 @@
 /* How often a waiting request looks at what other sessions know. */
 #define LOOK_US				(250 * 1000)
 
+/*
+ * Without a connection, shorter times do not count as silence.  If the first
+ * name server is down, the system asks the second after five seconds; TCP takes
+ * a second to repeat a packet that was lost, and libcurl half of
+ * connect_timeout to go on to another address.
+ */
+#define MIN_LOOK_UP_US		(6 * USECS_PER_SEC)
+#define MIN_UNCONNECTED_US	(3 * USECS_PER_SEC)
+
 /* A target, as the sessions share it. */
 struct Guarded
 {
@@ -458,7 +467,7 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 	 * and refusals to how few the server takes at a time; a time limit need
 	 * not be as long as an answer may take
 	 */
-	silence_us = sgt_silence_us(&g->breaker, true);
+	silence_us = sgt_silence_us(&g->breaker);
 	if (cause == CAUSE_TIMED_OUT)
 		silence_us = Min(silence_us, a->ended_us - sgt_waiting_since_us(a));
 	says_nothing |= is_own_affair(g, limits, a) ||
@@ -552,7 +561,7 @@ sgt_add_silence(Guarded *g, int64 now)
 	if (g == NULL)
 		return NEVER;
 	SpinLockAcquire(&area->mutex);
-	silence_us = sgt_silence_us(&g->breaker, true);
+	silence_us = sgt_silence_us(&g->breaker);
 	SpinLockRelease(&area->mutex);
 	return now + silence_us;
 }
@@ -571,6 +580,8 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 				  GuardWatch *watch, int64 now, int64 *look_us)
 {
 	bool		gives_up = false;
+	int64		min_us = a->is_sent ? 0 :
+	sgt_is_looking_up(a) ? MIN_LOOK_UP_US : MIN_UNCONNECTED_US;
 	int64		silence_us;
 	int64		since_us = sgt_is_sending(a) ? now : sgt_waiting_since_us(a);
 	int			n;
@@ -579,7 +590,7 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 	if (area == NULL || g == NULL)
 		return false;
 	SpinLockAcquire(&area->mutex);
-	silence_us = sgt_silence_us(&g->breaker, a->is_sent);
+	silence_us = Max(min_us, sgt_silence_us(&g->breaker));
 	*look_us = since_us + silence_us;
 	if (now >= *look_us)
 	{

@@ -141,6 +141,13 @@ SKIP:
 		'which suspends nothing');
 	$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
 	$session->finish;
+
+	# several seconds may go by until the second name server is asked
+	my @sessions = map { session($node, "SET sw_guest_token.base_url = 'https://late.invalid'",
+			'SET sw_guest_token.max_retries = 0', $ONE) } 1 .. 5;
+	$_->finish foreach @sessions;
+	is(join(' ', map { sql_state($_->{err}) } @sessions), '08001 08001 08001 08001 08001',
+		'look-ups that take four seconds are not given up');
 	$node->append_conf('postgresql.conf', 'sw_guest_token.breaker = off');
 	$node->reload;
 

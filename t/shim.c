@@ -172,9 +172,9 @@ getaddrinfo(const char *node, const char *service,
 	REAL(int, "getaddrinfo", const char *, const char *,
 		 const struct addrinfo *, struct addrinfo **);
 
-	if (node && strncmp(node, "slow.", 5) == 0)
+	if (node && (strncmp(node, "slow.", 5) == 0 || strncmp(node, "late.", 5) == 0))
 	{
-		sleep(60);
+		sleep(node[0] == 's' ? 60 : 4);
 		return EAI_NONAME;
 	}
 	if (node && strncmp(node, "two.", 4) == 0)
