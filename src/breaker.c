@@ -104,7 +104,15 @@ sgt_note_good_answer(Breaker *b, bool is_token, int64 started_us,
 {
 	bool		closes = b->is_open && started_us >= b->opened_us;
 
-	/* a refusal often takes less time than a token, and says little about it */
+	/*
+	 * a refusal's time says little about a token's: it counts until there is
+	 * one
+	 */
+	if (took_us > 0 && is_token && !b->knows_tokens)
+	{
+		b->srtt_us = 0;
+		b->knows_tokens = true;
+	}
 	if (took_us > 0 && (is_token || b->srtt_us == 0))
 		measure(b, took_us);
 	b->points = 0;

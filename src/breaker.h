@@ -27,6 +27,7 @@ typedef struct Breaker
 	/* how long answers take, smoothed as RFC 6298 does for TCP */
 	int64		srtt_us;
 	int64		rttvar_us;
+	bool		knows_tokens;	/* a token's time has gone into these */
 	int64		last_answer_us;
 
 	int			points;			/* of failures since the last good answer */

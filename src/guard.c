@@ -401,7 +401,7 @@ sgt_tell_guard(Guarded *g, const Limits *limits, const Attempt *a,
 	g->counters.retries += is_retry;
 	if (a->end == ATTEMPT_ANSWERED)
 		g->breaker.last_answer_us = Max(g->breaker.last_answer_us, a->ended_us);
-	if (result == ATTEMPT_ANSWERED && !sgt_is_failure(a->status))
+	if (result == ATTEMPT_ANSWERED && a->status != 429 && a->status / 100 != 5)
 		take_answer(g, a);
 	else if (limits->breaker)
 		take_other_end(g, limits, a, result);

@@ -114,14 +114,4 @@ extern void sgt_take_snapshot(const Guarded *g, const Limits *limits,
 							  GuardSnapshot *snapshot);
 extern void sgt_reset_counters(void);
 
-/*
- * Whether a status says that the API does not work or that there are too many
- * requests, so that another attempt may help.
- */
-static inline bool
-sgt_is_failure(int status)
-{
-	return status == 429 || status == 500 || (status >= 502 && status <= 504);
-}
-
 #endif							/* SGT_GUARD_H */

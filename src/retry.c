@@ -98,7 +98,8 @@ static bool
 is_retryable(AttemptEnd result, int status)
 {
 	if (result == ATTEMPT_ANSWERED)
-		return sgt_is_failure(status);
+		return status == 429 || status == 500 ||
+			(status >= 502 && status <= 504);
 	return result == ATTEMPT_NOT_CONNECTED ||
 		result == ATTEMPT_CONNECT_TIMED_OUT ||
 		result == ATTEMPT_BROKEN || result == ATTEMPT_NO_DESCRIPTOR;

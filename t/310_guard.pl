@@ -173,6 +173,11 @@ is($sandbox->attempts . stat_of('state'), '9closed', 'any other answer clears th
 use_script(repeated(4, '503') . '-then-500-then-503');
 calls(7);
 is($sandbox->attempts . stat_of('state'), '6open', 'a 500 does not');
+use_script(repeated(5, '522') . '-then-522-then-201');
+calls(5);
+wait_for_probe();
+run_sql($ONE);
+is($sandbox->attempts . stat_of('opened || state'), '61open', 'a gateway\'s own status is a failure, too');
 
 #
 # Silence
@@ -220,6 +225,9 @@ use_script('201,delay=1500-then-' . repeated(40, '422') . '-then-' . repeated(5,
 calls(41);
 $session = run_sql(outcomes_of(5));
 is($session->{out} . stat_of('opened || state'), ("token\n" x 5) . '0closed', 'refusals that come quickly do not make tokens look late');
+use_script('422,delay=2000-then-201-then-hang');
+calls(2);
+is(run_sql("SET statement_timeout = '5s'", outcomes_of(5))->{out}, "08006\n" x 5, 'nor does one that comes slowly make silence look short');
 
 # A call, and then a batch of N requests in a process that is stopped for SECONDS once they
 # have been sent.
