@@ -77,20 +77,18 @@ sgt_restore_signals(void)
 void
 sgt_start_watchdog(void (*bite) (void))
 {
-	if (bite_function == NULL)
-	{
-		struct sigaction action = {0};
+	struct sigaction action = {0};
 
-		watched_thread = pthread_self();
-		action.sa_handler = look;
-		action.sa_flags = SA_RESTART;
-		sigemptyset(&action.sa_mask);
-		if (sigaction(WATCHDOG_SIGNAL, &action, NULL) != 0)
-			return;
-	}
 	bite_function = bite;
 	is_needed = true;
-	if (!is_set)
+	if (is_set)
+		return;
+	watched_thread = pthread_self();
+	action.sa_handler = look;
+	action.sa_flags = SA_RESTART;
+	sigemptyset(&action.sa_mask);
+	/* without a handler, which another module may have removed, it would kill */
+	if (sigaction(WATCHDOG_SIGNAL, &action, NULL) == 0)
 		set_interval(INTERVAL_MS);
 }
 

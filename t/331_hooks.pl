@@ -1,6 +1,6 @@
 # Together with other modules: those that hook into planner and executor, loaded
-# before or after the library, one that watches access, and one that uses
-# libcurl in a way of its own.
+# before or after the library, one that watches access, and one that uses libcurl
+# and signals in its own way.
 
 use strict;
 use warnings;
@@ -43,7 +43,7 @@ sub build
 # A security module is told of each function before it is called.
 SKIP:
 {
-	skip 'there is no compiler', 9
+	skip 'there is no compiler', 10
 	  unless eval { IPC::Run::run([ $ENV{CC} || 'cc', '--version' ], '>', '/dev/null') };
 
 	my $node = start_server('access');
@@ -63,14 +63,28 @@ SKIP:
 	}
 
 	# libcurl keeps functions of another module until that has ended its use
-	my $memory = build('t/curl_memory.c', '-lcurl');
-	$node->safe_psql('postgres',
-		"CREATE FUNCTION use_server_memory() RETURNS int AS '$memory' LANGUAGE C");
+	my $module = build('t/other_module.c', '-lcurl');
+	$node->safe_psql('postgres', <<"EOC");
+CREATE FUNCTION use_server_memory() RETURNS int AS '$module' LANGUAGE C;
+CREATE FUNCTION reset_profiler() RETURNS void AS '$module' LANGUAGE C;
+EOC
 	my $session = run_session($node, 'BEGIN', 'SELECT use_server_memory()', $ONE, 'ROLLBACK', $ONE,
 		'BEGIN', 'SELECT use_server_memory()', $ONE, 'COMMIT', $ONE);
 	is(sql_state($session->{err}), '55000', 'a call is refused while libcurl has the memory of a transaction');
 	like($session->{err}, qr/DETAIL:  Another module makes it use PostgreSQL's memory contexts/, 'which the message says');
 	is($session->{out}, "0\ntoken true\n0\ntoken true\ntoken true\n", 'and is made as soon as it has not, and from then on');
+
+	# the watchdog stops by itself after a second of work without a call
+	my $work = <<'EOC';
+DO $$
+DECLARE start timestamptz := clock_timestamp();
+BEGIN
+	WHILE clock_timestamp() < start + interval '1500 ms' LOOP
+	END LOOP;
+END $$
+EOC
+	is(run_session($node, $ONE, $work, 'SELECT reset_profiler()', $ONE, $work, $ONE)->{out},
+		"token true\n\ntoken true\ntoken true\n", 'the watchdog does not rely on its signal\'s handler');
 	$node->stop;
 }
 

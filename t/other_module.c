@@ -1,7 +1,6 @@
 /*-------------------------------------------------------------------------
- * curl_memory.c
- *		Sets up libcurl with memory of PostgreSQL's until the transaction ends,
- *		as some modules do.
+ * other_module.c
+ *		What some modules do to the process that they share with others.
  *
  * The tests build and load it; it is never installed.
  *-------------------------------------------------------------------------
@@ -9,6 +8,7 @@
 #include "postgres.h"
 
 #include <curl/curl.h>
+#include <signal.h>
 
 #include "fmgr.h"
 #include "utils/memutils.h"
@@ -16,6 +16,7 @@
 PG_MODULE_MAGIC;
 
 PG_FUNCTION_INFO_V1(use_server_memory);
+PG_FUNCTION_INFO_V1(reset_profiler);
 
 static MemoryContext context = NULL;
 
@@ -57,6 +58,7 @@ end_use(void *arg)
 	context = NULL;
 }
 
+/* Makes libcurl use the transaction's memory until that ends. */
 Datum
 use_server_memory(PG_FUNCTION_ARGS)
 {
@@ -68,4 +70,12 @@ use_server_memory(PG_FUNCTION_ARGS)
 	MemoryContextRegisterResetCallback(context, callback);
 	PG_RETURN_INT32(curl_global_init_mem(CURL_GLOBAL_DEFAULT, get_memory, give_back,
 										 resize, copy_text, get_zeros));
+}
+
+/* Leaves the profiler's signal as a profiler does that has ended. */
+Datum
+reset_profiler(PG_FUNCTION_ARGS)
+{
+	signal(SIGPROF, SIG_DFL);
+	PG_RETURN_VOID();
 }
