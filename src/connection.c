@@ -20,11 +20,18 @@
 #include "clock.h"
 #include "connection.h"
 
-/* libcurl's default. */
+/* libcurl's defaults. */
 #define MAX_STREAMS			100
+#define MAX_ADDRESS_AGE_S	60
+
+/* Younger addresses are used again even if they did not work. */
+#define MIN_ADDRESS_AGE_S	1
 
 /* Connections made before are not to be used; 0: all may be. */
 static int64 distrust_us = 0;
+
+/* When an attempt last ended without a connection; 0: never. */
+static int64 unreached_us = 0;
 
 /* When an attempt was last answered. */
 static int64 answered_us = 0;
@@ -66,6 +73,35 @@ sgt_avoid_old_connections(const Attempt *a, dlist_head *running, CURLM *multi)
 	return curl_easy_setopt(a->easy, CURLOPT_MAXLIFETIME_CONN, age_s) == CURLE_OK &&
 		(may_share ||
 		 curl_easy_setopt(a->easy, CURLOPT_PIPEWAIT, 0L) == CURLE_OK);
+}
+
+/*
+ * Makes an attempt look up the host's addresses again if those that libcurl has
+ * kept did not work; false if memory is short.
+ *
+ * The host may have moved.  From 8.16 on, libcurl also keeps the answer that
+ * there is no such host.
+ */
+bool
+sgt_avoid_old_addresses(const Attempt *a)
+{
+	int64		suspect_us = Max(distrust_us, unreached_us);
+	int64		age_s = (sgt_now_us() - suspect_us) / USECS_PER_SEC;
+
+	return suspect_us == 0 ||
+		curl_easy_setopt(a->easy, CURLOPT_DNS_CACHE_TIMEOUT,
+						 (long) Max(Min(age_s, MAX_ADDRESS_AGE_S),
+									MIN_ADDRESS_AGE_S)) == CURLE_OK;
+}
+
+/*
+ * To be called when an attempt has ended.
+ */
+void
+sgt_note_unreached(const Attempt *a)
+{
+	if (!a->is_sent && a->end != ATTEMPT_ABANDONED)
+		unreached_us = a->ended_us;
 }
 
 /*

@@ -347,6 +347,7 @@ sgt_start_attempt(Attempt *a, const AttemptOptions *options)
 
 	if (!is_fit || !sgt_prepare_attempt(a, options) ||
 		!sgt_avoid_old_connections(a, &engine.running, engine.multi) ||
+		!sgt_avoid_old_addresses(a) ||
 		(!a->is_adopted && !adopt(a)) ||
 		curl_multi_add_handle(engine.multi, a->easy) != CURLM_OK)
 	{
@@ -405,6 +406,7 @@ static void
 end_attempt(Attempt *a, AttemptEnd end, CURLcode code)
 {
 	sgt_note_attempt_end(a, end, code);
+	sgt_note_unreached(a);
 	if (end == ATTEMPT_ANSWERED)
 		sgt_note_kept_alive(a, &engine.running, &engine.sockets);
 	/* a socket that made no connection may have been closed unreported */

@@ -191,6 +191,18 @@ SKIP:
 	make_certificate($directory);
 	my $tls = start_sandbox('--tls-cert', "$directory/cert.pem", '--tls-key', "$directory/key.pem");
 	my $ca_file = "$directory/authorities";
+	# a host that moves, or whose name becomes known, is found after a second
+	my ($tls_port) = $tls->{url} =~ /(\d+)$/;
+	append_to_file("$directory/address", "127.0.0.2\n");
+	foreach my $before ("another host has its address", "its name is unknown")
+	{
+		$session = run_session($node, "SET sw_guest_token.base_url = 'https://moved.example:$tls_port'",
+			"SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_retries = 0', $ONE,
+			"COPY (SELECT '127.0.0.1') TO '$directory/address'", 'SELECT pg_sleep(2.1)', $ONE);
+		is(sql_state($session->{err}) . $session->{out}, "08001\ntoken true\n", "the host is found although at first $before");
+		unlink "$directory/address";
+	}
+
 	my @use_tls = ("SET sw_guest_token.base_url = '$tls->{url}/script/201,close=1'",
 		"SET sw_guest_token.ca_file = '$ca_file'");
 	append_to_file($ca_file, slurp_file("$directory/cert.pem"));
