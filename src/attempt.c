@@ -130,12 +130,13 @@ sgt_prepare_attempt(Attempt *a, const AttemptOptions *options)
 /*
  * Up to 8.16, a handle with which libcurl has repeated a request carries its
  * repeat count into the next request, which libcurl would then repeat less
- * often, until the handle is reset.
+ * often, until the handle is reset.  note_status() may have set an option.
  */
 static bool
 is_clean_handle(const Attempt *a)
 {
-	return a->n_sent == 1 && a->end == ATTEMPT_ANSWERED;
+	return a->n_sent == 1 && a->end == ATTEMPT_ANSWERED &&
+		!sgt_is_outage(a->status);
 }
 
 static void
@@ -611,7 +612,9 @@ read_header(char *line, size_t size, size_t n, void *arg)
 }
 
 /*
- * Takes the status of a final response.
+ * Takes the status of a final response.  If it says that the API does not
+ * work, libcurl closes the connection, because another one may lead to a host
+ * where it does.
  */
 static void
 note_status(Attempt *a)
@@ -621,6 +624,8 @@ note_status(Attempt *a)
 	curl_easy_getinfo(a->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (status >= 200 || status == 101)
 		a->status = (int) status;
+	if (sgt_is_outage(a->status))
+		curl_easy_setopt(a->easy, CURLOPT_FORBID_REUSE, 1L);
 }
 
 /*

@@ -159,6 +159,16 @@ sgt_waits_for_another(const Attempt *a)
 	return !a->is_sent && !a->has_looked_up && a->n_sockets == 0;
 }
 
+/*
+ * Whether a status says that the API does not work: 5xx, but for 500, which may
+ * concern the one request.
+ */
+static inline bool
+sgt_is_outage(int status)
+{
+	return status / 100 == 5 && status != 500;
+}
+
 /* These raise nothing. */
 extern void sgt_free_attempt(Attempt *a);
 extern bool sgt_prepare_attempt(Attempt *a, const AttemptOptions *options);

@@ -64,6 +64,17 @@ $session = run_session($node, &$use('201,close=1'), ($ONE) x 3);
 is($session->{err} . $session->{out}, "token true\n" x 3, 'Connection: close is no failure');
 is($sandbox->journal->{connections}, 3, 'and is obeyed');
 
+# what fails may be the host at the other end
+foreach my $case ([ '503', 3 ], [ '522', 3 ], [ '500', 1 ], [ '429', 1 ])
+{
+	my ($status, $n_connections) = @$case;
+
+	$sandbox->reset;
+	run_session($node, 'SET sw_guest_token.max_retries = 0', &$use("201-then-$status-then-$status-then-201"), ($ONE) x 5);
+	is($sandbox->attempts . ' ' . $sandbox->journal->{connections}, "5 $n_connections",
+		"after a $status, " . ($n_connections > 1 ? 'the connection is closed' : 'it is kept'));
+}
+
 # nothing is left open
 $session = run_session($node, $ONE, count_descriptors(), &$use('404'), ($ONE) x 50,
 	&$use('close'), ($ONE) x 5, 'RESET sw_guest_token.base_url', $ONE, count_descriptors());
