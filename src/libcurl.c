@@ -79,14 +79,13 @@ static bool
 uses_server_memory(void)
 {
 	Size		size = MemoryContextMemAllocated(TopMemoryContext, true);
-	char text[	16 * 1024];
+	char		block[16 * 1024];
 	struct curl_slist *list;
 	bool		has_grown;
 
-	memset(text, 'x', sizeof(text) - 1);
-	text[		sizeof(text) - 1] = '\0';
-
-	list = curl_slist_append(NULL, text);
+	memset(block, 'x', sizeof(block) - 1);
+	block[sizeof(block) - 1] = '\0';
+	list = curl_slist_append(NULL, block);
 	has_grown = MemoryContextMemAllocated(TopMemoryContext, true) > size;
 	curl_slist_free_all(list);
 	return has_grown;
