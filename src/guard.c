@@ -45,13 +45,14 @@
 #define LOOK_US				(250 * 1000)
 
 /*
- * Without a connection, shorter times do not count as silence.  If the first
- * name server is down, the system asks the second after five seconds; TCP takes
- * a second to repeat a packet that was lost, and libcurl half of
- * connect_timeout to go on to another address.
+ * Without a connection, shorter times do not count as silence: TCP takes a
+ * second to repeat a packet that was lost, and libcurl half of connect_timeout
+ * to go on to another address.  If the first name server is down, the system
+ * asks the second after five seconds; a request that waits so long for a name
+ * is late all the same, and counts for max_sessions.
  */
-#define MIN_LOOK_UP_US		(6 * USECS_PER_SEC)
 #define MIN_UNCONNECTED_US	(3 * USECS_PER_SEC)
+#define MIN_LOOK_UP_US		(6 * USECS_PER_SEC)
 
 /* A target, as the sessions share it. */
 struct Guarded
@@ -580,8 +581,6 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 				  GuardWatch *watch, int64 now, int64 *look_us)
 {
 	bool		gives_up = false;
-	int64		min_us = a->is_sent ? 0 :
-	sgt_is_looking_up(a) ? MIN_LOOK_UP_US : MIN_UNCONNECTED_US;
 	int64		silence_us;
 	int64		since_us = sgt_is_sending(a) ? now : sgt_waiting_since_us(a);
 	int			n;
@@ -590,7 +589,9 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 	if (area == NULL || g == NULL)
 		return false;
 	SpinLockAcquire(&area->mutex);
-	silence_us = Max(min_us, sgt_silence_us(&g->breaker));
+	silence_us = sgt_silence_us(&g->breaker);
+	if (!a->is_sent)
+		silence_us = Max(silence_us, MIN_UNCONNECTED_US);
 	*look_us = since_us + silence_us;
 	if (now >= *look_us)
 	{
@@ -606,6 +607,8 @@ sgt_look_at_guard(Guarded *g, const Limits *limits, const Attempt *a,
 		if (watch->silent_since_us != since_us)
 			watch->n_silences = 0;
 		watch->silent_since_us = since_us;
+		if (sgt_is_looking_up(a))
+			silence_us = Max(silence_us, MIN_LOOK_UP_US);
 		n = (int) ((now - since_us) / silence_us);
 		if (n > watch->n_silences && limits->breaker && !sgt_waits_for_another(a))
 			take_failure(g, CAUSE_SILENCE, 0, n - watch->n_silences, now);

@@ -148,7 +148,17 @@ SKIP:
 	$_->finish foreach @sessions;
 	is(join(' ', map { sql_state($_->{err}) } @sessions), '08001 08001 08001 08001 08001',
 		'look-ups that take four seconds are not given up');
-	$node->append_conf('postgresql.conf', 'sw_guest_token.breaker = off');
+	# but others are turned away meanwhile
+	$node->append_conf('postgresql.conf', 'sw_guest_token.max_sessions = 1');
+	$node->reload;
+	my $first = session($node, "SET sw_guest_token.base_url = 'https://slow.invalid'", $ONE);
+	wait_for_call($node);
+	$session = run_session($node, 'SELECT pg_sleep(4)', "SET sw_guest_token.base_url = 'https://slow.invalid'",
+		"SET sw_guest_token.timeout = '1s'", 'SET sw_guest_token.max_retries = 0', $ONE);
+	is(sql_state($session->{err}), '53400', 'though they keep others out');
+	$node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
+	$first->finish;
+	$node->append_conf('postgresql.conf', "sw_guest_token.max_sessions = 16\nsw_guest_token.breaker = off");
 	$node->reload;
 
 	# a look-up's thread takes no signal, whether or not it is the engine's first
