@@ -31,8 +31,8 @@ sub lines
 
 is(lines('SET client_min_messages = debug1', $ONE, $ONE),
 	'0 1 201 a new bytes 0, 0 1 201 a kept-alive bytes 0', 'each attempt has a line at DEBUG1');
-is(lines('SET client_min_messages = debug1', "SET sw_guest_token.base_url = '" . $sandbox->script('503,retry-after=0-then-201') . "'", $ONE),
-	'0 1 503 a new bytes 0, 0 2 201 a kept-alive bytes 0', 'those that are repeated as well');
+is(lines('SET client_min_messages = debug1', "SET sw_guest_token.base_url = '" . $sandbox->script('500,retry-after=0-then-201') . "'", $ONE),
+	'0 1 500 a new bytes 0, 0 2 201 a kept-alive bytes 0', 'those that are repeated as well');
 is(lines('SET client_min_messages = debug1', 'SET sw_guest_token.max_retries = 0', "SET sw_guest_token.base_url = 'http://127.0.0.1:1'", $ONE),
 	'0 1 0 no nothing 7', 'and those that come to nothing');
 is(lines('SET client_min_messages = debug1', 'SET sw_guest_token.max_concurrency = 1',

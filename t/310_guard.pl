@@ -312,8 +312,8 @@ like(slurp_file($node->logfile, $log),
 	'which the log tells');
 
 # it may be the old connections that do not work
-use_script(repeated(5, '503') . '-then-201');
-$session = run_sql(($ONE) x 5, 'SELECT pg_sleep(1.3)', $ONE, $ONE);
+use_script(repeated(10, '429') . '-then-201');
+$session = run_sql(($ONE) x 10, 'SELECT pg_sleep(1.3)', $ONE, $ONE);
 is($session->{out} . $sandbox->journal->{connections}, "\ntoken true\ntoken true\n2", 'a probe uses a connection of its own');
 
 # ... and a session whose probe has success does not return to them; the server forgets its
