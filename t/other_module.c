@@ -9,8 +9,10 @@
 
 #include <curl/curl.h>
 #include <signal.h>
+#include <sys/time.h>
 
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 
 PG_MODULE_MAGIC;
@@ -72,10 +74,20 @@ use_server_memory(PG_FUNCTION_ARGS)
 										 resize, copy_text, get_zeros));
 }
 
-/* Leaves the profiler's signal as a profiler does that has ended. */
+/*
+ * Waits until nobody's profiling timer runs, and leaves its signal as a profiler
+ * does that has ended.
+ */
 Datum
 reset_profiler(PG_FUNCTION_ARGS)
 {
+	struct itimerval timer;
+
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		getitimer(ITIMER_PROF, &timer);
+	} while (timer.it_interval.tv_sec != 0 || timer.it_interval.tv_usec != 0);
 	signal(SIGPROF, SIG_DFL);
 	PG_RETURN_VOID();
 }
