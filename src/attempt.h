@@ -147,7 +147,7 @@ sgt_waiting_since_us(const Attempt *a)
 static inline bool
 sgt_is_looking_up(const Attempt *a)
 {
-	return a->has_looked_up && a->n_sockets == 0;
+	return !a->is_sent && a->has_looked_up && a->n_sockets == 0;
 }
 
 /*
