@@ -30,8 +30,8 @@
 /* Connections made before are not to be used; 0: all may be. */
 static int64 distrust_us = 0;
 
-/* When an attempt last ended without a connection; 0: never. */
-static int64 unreached_us = 0;
+/* When an attempt last ended at a host that does not work; 0: never. */
+static int64 misled_us = 0;
 
 /* When an attempt was last answered. */
 static int64 answered_us = 0;
@@ -85,7 +85,7 @@ sgt_avoid_old_connections(const Attempt *a, dlist_head *running, CURLM *multi)
 bool
 sgt_avoid_old_addresses(const Attempt *a)
 {
-	int64		suspect_us = Max(distrust_us, unreached_us);
+	int64		suspect_us = Max(distrust_us, misled_us);
 	int64		age_s = (sgt_now_us() - suspect_us) / USECS_PER_SEC;
 
 	return suspect_us == 0 ||
@@ -95,13 +95,15 @@ sgt_avoid_old_addresses(const Attempt *a)
 }
 
 /*
- * To be called when an attempt has ended.
+ * To be called when an attempt has ended: notes whether it found no host that
+ * works.
  */
 void
-sgt_note_unreached(const Attempt *a)
+sgt_note_misled(const Attempt *a)
 {
-	if (!a->is_sent && a->end != ATTEMPT_ABANDONED)
-		unreached_us = a->ended_us;
+	if ((!a->is_sent && a->end != ATTEMPT_ABANDONED) ||
+		sgt_is_outage(a->status))
+		misled_us = a->ended_us;
 }
 
 /*

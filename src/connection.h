@@ -18,7 +18,7 @@ extern void sgt_distrust_connections(int64 suspect_us);
 extern bool sgt_avoid_old_connections(const Attempt *a, dlist_head *running,
 									  CURLM *multi);
 extern bool sgt_avoid_old_addresses(const Attempt *a);
-extern void sgt_note_unreached(const Attempt *a);
+extern void sgt_note_misled(const Attempt *a);
 extern void sgt_note_unanswered(const Attempt *a);
 extern bool sgt_may_send(Attempt *a, const SocketSet *sockets,
 						 int local_port);

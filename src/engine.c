@@ -406,7 +406,7 @@ static void
 end_attempt(Attempt *a, AttemptEnd end, CURLcode code)
 {
 	sgt_note_attempt_end(a, end, code);
-	sgt_note_unreached(a);
+	sgt_note_misled(a);
 	if (end == ATTEMPT_ANSWERED)
 		sgt_note_kept_alive(a, &engine.running, &engine.sockets);
 	/* a socket that made no connection may have been closed unreported */

@@ -212,6 +212,15 @@ SKIP:
 		is(sql_state($session->{err}) . $session->{out}, "08001\ntoken true\n", "the host is found although at first $before");
 		unlink "$directory/address";
 	}
+	# so is one that has moved away from a host where nothing works
+	start_sandbox('--host', '127.0.0.2', '--port', $tls_port,
+		'--tls-cert', "$directory/cert.pem", '--tls-key', "$directory/key.pem");
+	append_to_file("$directory/address", "127.0.0.2\n");
+	$session = run_session($node, "SET sw_guest_token.base_url = 'https://moved.example:$tls_port/script/503-then-201'",
+		"SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_retries = 0', $ONE,
+		"COPY (SELECT '127.0.0.1') TO '$directory/address'", 'SELECT pg_sleep(2.1)', $ONE, $ONE);
+	is(sql_state($session->{err}) . $session->{out}, "58000 58000\ntoken true\n", 'and so does a call after a 503');
+	unlink "$directory/address";
 
 	my @use_tls = ("SET sw_guest_token.base_url = '$tls->{url}/script/201,close=1'",
 		"SET sw_guest_token.ca_file = '$ca_file'");
