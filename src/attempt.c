@@ -518,7 +518,9 @@ describe_reason(Attempt *a, AttemptEnd end, CURLcode code)
 {
 	const char *reason = NULL;
 
-	if (a->too_large)
+	if (a->is_mixed_up)
+		reason = gettext_noop("its response may be another request's");
+	else if (a->too_large)
 		reason = gettext_noop("the response is too large");
 	else if (a->is_encoded)
 		reason = gettext_noop("it has a transfer encoding that was not requested");
@@ -608,19 +610,22 @@ read_header(char *line, size_t size, size_t n, void *arg)
 		note_status(a);
 
 	/* what follows a 101 is not HTTP, and nobody asked for it */
-	return is_encoded || a->status == 101 ? 0 : length;
+	return is_encoded || a->is_mixed_up || a->status == 101 ? 0 : length;
 }
 
 /*
- * Takes the status of a final response.  If it says that the API does not
- * work, libcurl closes the connection, because another one may lead to a host
- * where it does.
+ * Takes the status of a final response, unless that may be another's.  If it
+ * says that the API does not work, libcurl closes the connection, because
+ * another one may lead to a host where it does.
  */
 static void
 note_status(Attempt *a)
 {
 	long		status = 0;
 
+	a->is_mixed_up |= a->is_shared && sgt_is_http1(a);
+	if (a->is_mixed_up)
+		return;
 	curl_easy_getinfo(a->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (status >= 200 || status == 101)
 		a->status = (int) status;

@@ -94,9 +94,11 @@ typedef struct Attempt
 								 * by its own clock, as of sent_us */
 	long		n_connects;		/* connections made for it, as of sent_us */
 	int			local_port;		/* of the connection that it went over */
+	char		remote_ip[64];	/* its other end */
 	bool		is_new;			/* the connection was made for it */
 	bool		is_shared;		/* others went over it, too: HTTP/2 */
 	int64		other_answered_us;	/* when one of them was last answered */
+	bool		is_mixed_up;	/* although it is not HTTP/2: see connection.c */
 	bool		is_hung_up;		/* the other side has ended it since */
 	bool		is_refused;		/* HTTP/2: a stream was left unprocessed */
 	bool		has_strayed;	/* something else had come over its connection */
@@ -139,6 +141,18 @@ sgt_waiting_since_us(const Attempt *a)
 	a->connected_us != 0 ? a->connected_us : a->started_us;
 
 	return Max(since_us, a->gap_us);
+}
+
+/*
+ * Whether the response came over HTTP/1.1, or 1.0.
+ */
+static inline bool
+sgt_is_http1(const Attempt *a)
+{
+	long		version = 0;
+
+	curl_easy_getinfo(a->easy, CURLINFO_HTTP_VERSION, &version);
+	return version == CURL_HTTP_VERSION_1_0 || version == CURL_HTTP_VERSION_1_1;
 }
 
 /*

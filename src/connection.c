@@ -36,6 +36,8 @@ static int64 misled_us = 0;
 /* When an attempt was last answered. */
 static int64 answered_us = 0;
 
+static void note_sharing(Attempt *a, dlist_head *running);
+static bool is_same_connection(const Attempt *a, const Attempt *b);
 static bool has_left(const Attempt *a);
 static int64 last_repeated_us(const Attempt *a);
 
@@ -127,7 +129,8 @@ sgt_note_unanswered(const Attempt *a)
 	int64		last_us = a->is_shared ? a->other_answered_us : answered_us;
 
 	curl_easy_setopt(a->easy, CURLOPT_FORBID_REUSE, 1L);
-	if (a->is_sent && a->header_length == 0 && a->sent_us > distrust_us &&
+	if (a->is_sent && !a->is_mixed_up && a->header_length == 0 &&
+		a->sent_us > distrust_us &&
 		2 * (now - last_us) > now - a->sent_us)
 		sgt_distrust_connections(now);
 }
@@ -155,11 +158,14 @@ sgt_note_unanswered(const Attempt *a)
  * before.)
  */
 bool
-sgt_may_send(Attempt *a, const SocketSet *sockets, int local_port)
+sgt_may_send(Attempt *a, dlist_head *running, const SocketSet *sockets,
+			 const char *remote_ip, int local_port)
 {
 	long		n_connects = 0;
 
 	curl_easy_getinfo(a->easy, CURLINFO_NUM_CONNECTS, &n_connects);
+	a->local_port = local_port;
+	strlcpy(a->remote_ip, remote_ip, sizeof(a->remote_ip));
 	a->has_strayed = n_connects == a->n_connects &&
 		sgt_has_stray_input(sockets, local_port);
 	if (a->has_strayed)
@@ -182,8 +188,34 @@ sgt_may_send(Attempt *a, const SocketSet *sockets, int local_port)
 	a->is_shared = false;
 	a->is_hung_up = false;
 	a->n_connects = n_connects;
-	a->local_port = local_port;
+	note_sharing(a, running);
 	return true;
+}
+
+/*
+ * Notes which attempts use the same connection at the same time, as is
+ * possible only over HTTP/2.  An attempt that has a status does not count: it
+ * may be done, and then others may follow it even over HTTP/1.1.
+ */
+static void
+note_sharing(Attempt *a, dlist_head *running)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, running)
+	{
+		Attempt    *other = dlist_container(Attempt, node, iter.cur);
+
+		if (other != a && is_same_connection(other, a) && other->status == 0)
+			a->is_shared = other->is_shared = true;
+	}
+}
+
+static bool
+is_same_connection(const Attempt *a, const Attempt *b)
+{
+	return a->local_port == b->local_port &&
+		strcmp(a->remote_ip, b->remote_ip) == 0;
 }
 
 /*
@@ -194,7 +226,6 @@ sgt_may_send(Attempt *a, const SocketSet *sockets, int local_port)
 void
 sgt_note_kept_alive(const Attempt *a, dlist_head *running, SocketSet *sockets)
 {
-	long		version = 0;
 	dlist_iter	iter;
 
 	answered_us = a->ended_us;
@@ -202,21 +233,25 @@ sgt_note_kept_alive(const Attempt *a, dlist_head *running, SocketSet *sockets)
 	{
 		Attempt    *other = dlist_container(Attempt, node, iter.cur);
 
-		if (other->local_port == a->local_port)
+		if (is_same_connection(other, a))
 			other->other_answered_us = a->ended_us;
 	}
-	curl_easy_getinfo(a->easy, CURLINFO_HTTP_VERSION, &version);
-	if (version == CURL_HTTP_VERSION_1_0 || version == CURL_HTTP_VERSION_1_1)
+	if (sgt_is_http1(a))
 		sgt_note_idle(sockets, a->watched, a->local_port);
 }
 
 /*
- * Notes which attempts use the same connection at the same time, as is
- * possible only over HTTP/2.  An attempt whose response has begun does not
- * count: it may be done, and then others may follow it even over HTTP/1.1.
+ * To be called when an attempt has got a response over HTTP/1.1 although
+ * others use its connection, too: nobody knows whose response it is.
+ *
+ * That is a fault of libcurl up to 8.4.  If it knows that a host speaks HTTP/2,
+ * and makes another connection, requests join that before it is known whether
+ * it is HTTP/2 as well.  It is not if the host's name stands for several that
+ * differ, or if the host's configuration changes.  So no attempt over that
+ * connection is answered, and libcurl shares none from now on.
  */
 void
-sgt_note_sharing(Attempt *a, dlist_head *running)
+sgt_note_mix_up(const Attempt *a, dlist_head *running, CURLM *multi)
 {
 	dlist_iter	iter;
 
@@ -224,10 +259,26 @@ sgt_note_sharing(Attempt *a, dlist_head *running)
 	{
 		Attempt    *other = dlist_container(Attempt, node, iter.cur);
 
-		if (other != a && other->local_port == a->local_port &&
-			other->header_length == 0)
-			a->is_shared = other->is_shared = true;
+		if (is_same_connection(other, a))
+			other->is_mixed_up = true;
 	}
+	curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING);
+}
+
+/* An attempt whose response may go to another; NULL if there is none. */
+Attempt    *
+sgt_find_mixed_up(dlist_head *running)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, running)
+	{
+		Attempt    *a = dlist_container(Attempt, node, iter.cur);
+
+		if (a->is_mixed_up)
+			return a;
+	}
+	return NULL;
 }
 
 /*

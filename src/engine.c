@@ -407,6 +407,8 @@ end_attempt(Attempt *a, AttemptEnd end, CURLcode code)
 {
 	sgt_note_attempt_end(a, end, code);
 	sgt_note_misled(a);
+	if (a->is_mixed_up)
+		sgt_note_mix_up(a, &engine.running, engine.multi);
 	if (end == ATTEMPT_ANSWERED)
 		sgt_note_kept_alive(a, &engine.running, &engine.sockets);
 	/* a socket that made no connection may have been closed unreported */
@@ -431,10 +433,12 @@ sgt_next_ended(void)
 
 	if (message == NULL)
 	{
-		if (!engine.has_failed || dlist_is_empty(&engine.running))
-			return NULL;
-		a = dlist_head_element(Attempt, node, &engine.running);
-		sgt_stop_attempt(a, ATTEMPT_ENGINE_FAILED);
+		a = engine.has_failed && !dlist_is_empty(&engine.running) ?
+			dlist_head_element(Attempt, node, &engine.running) :
+			sgt_find_mixed_up(&engine.running);
+		if (a)
+			sgt_stop_attempt(a, engine.has_failed ? ATTEMPT_ENGINE_FAILED :
+							 ATTEMPT_BROKEN);
 		return a;
 	}
 
@@ -631,14 +635,13 @@ may_send(void *arg, char *remote_ip, char *local_ip, int remote_port,
 {
 	Attempt    *a = arg;
 
-	(void) remote_ip;
 	(void) local_ip;
 	(void) remote_port;
-	if (!sgt_may_send(a, &engine.sockets, local_port))
+	if (!sgt_may_send(a, &engine.running, &engine.sockets, remote_ip,
+					  local_port))
 		return CURL_PREREQFUNC_ABORT;
 	if (a->is_new)
 		engine.connected_to = a->target;
-	sgt_note_sharing(a, &engine.running);
 	return CURL_PREREQFUNC_OK;
 }
 

@@ -33,17 +33,20 @@ static bool is_retryable(AttemptEnd result, int status);
 static int64 back_off(int n);
 
 /*
- * When to send a request again because not even a byte came back, without
- * counting that as an attempt.
+ * When to send a request again because not even a byte came back, or because
+ * nobody knows whether it was answered, without counting that as an attempt.
  */
 int64
 sgt_time_to_repeat(Retry *retry, const Attempt *a, int64 deadline_us)
 {
 	int64		resume_us = a->ended_us;
 
-	if (a->end != ATTEMPT_BROKEN || a->header_length > 0)
+	if (a->end != ATTEMPT_BROKEN ||
+		(a->header_length > 0 && !a->is_mixed_up))
 		return NEVER;
-	if (a->ends_refused)
+	if (a->is_mixed_up && !retry->is_fresh)
+		retry->is_fresh = true;
+	else if (a->ends_refused)
 	{
 		resume_us += back_off(retry->n_refusals);
 		if (retry->n_refusals >= MAX_REFUSALS || resume_us >= deadline_us)

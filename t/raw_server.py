@@ -22,8 +22,9 @@
         bytes follow each pair, as above.  With "pause", each pair comes that
         many seconds after the last.  With "streams": N, a connection may
         have N streams at a time.
-        With "http1", it is HTTP/1.1 over TLS, as above.  If the member "hang"
-        is N, the handshakes of all connections after the first N hang; if it
+        With "http1", it is HTTP/1.1 over TLS, as above.  With "mixed", every second
+        connection is HTTP/1.1, and gets pairs, too.  In a pair, the token is
+        the request's region, or "a".  If the member "hang" is N, the handshakes of all connections after the first N hang; if it
         is -N, those of the first N do.  With "handshake", each handshake takes
         that many seconds more.
 
@@ -42,13 +43,18 @@ import sys
 import threading
 import time
 
-PAIR = b'{"token":"a","refresh_token":"b"}'
 FRAME = {'headers': 1, 'rst_stream': 3, 'settings': 4, 'goaway': 7, 'data': 0}
 
 
 def say(text):
     sys.stdout.write(text + '\n')
     sys.stdout.flush()
+
+
+def pair(request):
+    """A pair of tokens for a request's body."""
+    token = json.loads(request).get('region', 'a')
+    return json.dumps({'token': token, 'refresh_token': 'b'}).encode()
 
 
 def finish(connection, end):
@@ -84,9 +90,8 @@ def finish(connection, end):
     connection.close()
 
 
-def serve_http1(connection, answers):
+def serve_http1(connection, answers, request=b''):
     """One request, one answer, and usually the end."""
-    request = b''
     while b'\r\n\r\n' not in request:
         some = connection.recv(65536)
         if not some:
@@ -97,6 +102,16 @@ def serve_http1(connection, answers):
                   if line.lower().startswith(b'content-length'))
     while len(body) < length:
         body += connection.recv(65536)
+    body, rest = body[:length], body[length:]
+    if 'mixed' in answers:
+        answer = pair(body)
+        time.sleep(answers.get('pause', 0))
+        connection.sendall(b'HTTP/1.1 201 Created\r\n'
+                           b'Content-Type: application/json\r\n'
+                           b'Content-Length: %d\r\n\r\n' % len(answer) +
+                           answer)
+        serve_http1(connection, answers, rest)
+        return
     name = head.split(b' ')[1].split(b'/')[1].decode()
     say(name)
     answer = answers[name]
@@ -111,7 +126,7 @@ def serve_http1(connection, answers):
         answers['strays'].append((connection, bytes.fromhex(answer['stray'])))
     connection.sendall(bytes.fromhex(answer['bytes']))
     if answer['end'] == 'next':
-        serve_http1(connection, answers)
+        serve_http1(connection, answers, rest)
         return
     if answer['end'] == 'leave':
         answers['listener'].shutdown(socket.SHUT_RDWR)
@@ -153,7 +168,7 @@ def serve_http2(connection, answers):
         length = int.from_bytes(head[:3], 'big')
         kind = head[3]
         stream = int.from_bytes(head[5:9], 'big') & 0x7fffffff
-        need(length)
+        payload = need(length)
         if kind == FRAME['data'] and head[4] & 1 and stream in accepted:
             if 'stray' in answers:
                 answers['strays'].append((connection,
@@ -163,7 +178,7 @@ def serve_http2(connection, answers):
             connection.sendall(
                 frame('headers', 4, stream,
                       b'\x08\x03201\x0f\x10\x10application/json') +
-                frame('data', 1, stream, PAIR))
+                frame('data', 1, stream, pair(payload)))
         if kind != FRAME['headers']:
             continue
         say('*')
@@ -238,12 +253,12 @@ def main():
     for answer in answers.values():
         if isinstance(answer, dict) and 'together' in answer:
             answer['gate'] = threading.Barrier(answer['together'])
-    context = None
+    contexts = {}
     if len(sys.argv) > 2:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(sys.argv[2], sys.argv[3])
-        context.set_alpn_protocols(
-            ['http/1.1' if 'http1' in answers else 'h2'])
+        for protocol in 'http/1.1', 'h2':
+            contexts[protocol] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            contexts[protocol].load_cert_chain(sys.argv[2], sys.argv[3])
+            contexts[protocol].set_alpn_protocols([protocol])
     listener = socket.create_server(('127.0.0.1', 0), backlog=100)
     answers['listener'] = listener
 
@@ -253,9 +268,12 @@ def main():
             if number > hang >= 0 or number <= -hang:
                 time.sleep(3600)
             time.sleep(answers.get('handshake', 0))
-            if context:
+            is_http2 = (contexts and 'http1' not in answers and
+                        ('mixed' not in answers or number % 2 == 1))
+            if contexts:
+                context = contexts['h2' if is_http2 else 'http/1.1']
                 connection = context.wrap_socket(connection, server_side=True)
-            if context and 'http1' not in answers:
+            if is_http2:
                 serve_http2(connection, answers)
             else:
                 serve_http1(connection, answers)
