@@ -99,9 +99,11 @@ typedef struct Attempt
 	bool		is_shared;		/* others went over it, too: HTTP/2 */
 	int64		other_answered_us;	/* when one of them was last answered */
 	bool		is_mixed_up;	/* although it is not HTTP/2: see connection.c */
+	bool		is_condemned;	/* one of them found that its host does not
+								 * work */
 	bool		is_hung_up;		/* the other side has ended it since */
 	bool		is_refused;		/* HTTP/2: a stream was left unprocessed */
-	bool		has_strayed;	/* something else had come over its connection */
+	bool		has_strayed;	/* its connection turned out to be no good */
 	int			n_replaced;		/* how often it was sent again because its
 								 * connection was gone */
 	bool		has_looked_up;	/* the host's name, or has tried to */

@@ -36,6 +36,7 @@ static int64 misled_us = 0;
 /* When an attempt was last answered. */
 static int64 answered_us = 0;
 
+static bool is_to_be_left(const Attempt *a, dlist_head *running);
 static void note_sharing(Attempt *a, dlist_head *running);
 static bool is_same_connection(const Attempt *a, const Attempt *b);
 static bool has_left(const Attempt *a);
@@ -143,6 +144,9 @@ sgt_note_unanswered(const Attempt *a)
  * request: some proxies send a 408 as they close an idle connection.  libcurl
  * looks for such input at most once a second, and up to 7.88 never.
  *
+ * Nor does a request join others whose connection leads to a host that does
+ * not work.
+ *
  * If nothing came back, libcurl sends a request up to five more times, for
  * one of two reasons.  Either the connection existed before, so that the
  * server may have closed it in the meantime; or the server refused the
@@ -166,8 +170,10 @@ sgt_may_send(Attempt *a, dlist_head *running, const SocketSet *sockets,
 	curl_easy_getinfo(a->easy, CURLINFO_NUM_CONNECTS, &n_connects);
 	a->local_port = local_port;
 	strlcpy(a->remote_ip, remote_ip, sizeof(a->remote_ip));
-	a->has_strayed = n_connects == a->n_connects &&
-		sgt_has_stray_input(sockets, local_port);
+	a->is_condemned = is_to_be_left(a, running);
+	a->has_strayed = a->is_condemned ||
+		(n_connects == a->n_connects &&
+		 sgt_has_stray_input(sockets, local_port));
 	if (a->has_strayed)
 		return false;
 	a->is_sent = true;
@@ -190,6 +196,22 @@ sgt_may_send(Attempt *a, dlist_head *running, const SocketSet *sockets,
 	a->n_connects = n_connects;
 	note_sharing(a, running);
 	return true;
+}
+
+static bool
+is_to_be_left(const Attempt *a, dlist_head *running)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, running)
+	{
+		const Attempt *other = dlist_container(Attempt, node, iter.cur);
+
+		if (other != a && is_same_connection(other, a) &&
+			(other->is_condemned || sgt_is_outage(other->status)))
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -238,6 +260,25 @@ sgt_note_kept_alive(const Attempt *a, dlist_head *running, SocketSet *sockets)
 	}
 	if (sgt_is_http1(a))
 		sgt_note_idle(sockets, a->watched, a->local_port);
+}
+
+/*
+ * To be called when a host has answered that it does not work.  libcurl closes
+ * the connection only when nobody uses it any more; what others that do so find
+ * is not news.
+ */
+void
+sgt_note_host_failure(const Attempt *a, dlist_head *running)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, running)
+	{
+		Attempt    *other = dlist_container(Attempt, node, iter.cur);
+
+		if (other != a && is_same_connection(other, a))
+			other->is_condemned = true;
+	}
 }
 
 /*

@@ -624,15 +624,16 @@ observe(Request *r)
 }
 
 /*
- * Requeues a request that was not sent because its kept-alive connection was
- * unusable; false if that is not the case.  libcurl has closed that
- * connection, so the request cannot meet it again.
+ * Requeues a request that was not sent because its connection was unusable;
+ * false if that is not the case.  The request cannot meet that connection
+ * again: libcurl has closed it, unless others use it.
  */
 static bool
 start_again(Request *r)
 {
 	if (!r->attempt->has_strayed || r->attempt->n_sent > 0)
 		return false;
+	r->retry.is_fresh |= r->attempt->is_condemned;
 	undo_attempt(r);
 	if (r->batch->is_stopped)
 		sgt_take_back_request(r);

@@ -407,6 +407,8 @@ end_attempt(Attempt *a, AttemptEnd end, CURLcode code)
 {
 	sgt_note_attempt_end(a, end, code);
 	sgt_note_misled(a);
+	if (sgt_is_outage(a->status))
+		sgt_note_host_failure(a, &engine.running);
 	if (a->is_mixed_up)
 		sgt_note_mix_up(a, &engine.running, engine.multi);
 	if (end == ATTEMPT_ANSWERED)

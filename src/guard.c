@@ -487,8 +487,8 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
  * Whether an attempt has failed because of this session alone: it has not even
  * sent a long request, its time limit was short or went by while it did not
  * wait for the other side, or nobody drove for so long that the server may have
- * given up.  Or it has waited for a connection that another one makes, and that
- * one tells how that ends.
+ * given up.  Or another one has told about the same host, or makes the
+ * connection for which it has waited, and will tell how that ends.
  */
 static bool
 is_own_affair(const Guarded *g, const Limits *limits, const Attempt *a)
@@ -499,7 +499,7 @@ is_own_affair(const Guarded *g, const Limits *limits, const Attempt *a)
 	int64		waited_us = a->ended_us - sgt_waiting_since_us(a);
 	int64		patience_us = sgt_patience_us(&g->breaker);
 
-	if (a->is_cut_short)
+	if (a->is_cut_short || a->is_condemned)
 		return true;
 	if (a->end != ATTEMPT_TIMED_OUT && a->end != ATTEMPT_CONNECT_TIMED_OUT)
 		return a->status == 0 && a->gap_us != 0;

@@ -286,6 +286,16 @@ $session = calls(8, $use_certificate);
 is(stat_of('opened || state'), '1open', 'a server that goes on refusing does not work');
 $raw->finish;
 
+# what comes over one connection comes from one host
+$raw = use_raw({ '*' => 'none', times => 0, ill => 1 }, @files);
+$session = run_sql($use_certificate, 'SET sw_guest_token.max_retries = 1', outcomes_of(40));
+is($session->{out} . stat_of('opened || state'), ("token\n" x 40) . '0closed', 'of several 503s over one HTTP/2 connection one counts');
+$raw->finish;
+$raw = use_raw({ '*' => 'none', times => 0, ill => 1000 }, @files);
+$session = run_sql($use_certificate, outcomes_of(100));
+is(stat_of('opened || state || (requests <= 80)'), '1opentrue', 'but those over five do');
+$raw->finish;
+
 #
 # Probes
 #

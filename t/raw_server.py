@@ -22,6 +22,7 @@
         bytes follow each pair, as above.  With "pause", each pair comes that
         many seconds after the last.  With "streams": N, a connection may
         have N streams at a time.
+        With "ill": N, the streams of the first N connections get a 503.
         With "http1", it is HTTP/1.1 over TLS, as above.  With "mixed", every second
         connection is HTTP/1.1, and gets pairs, too.  In a pair, the token is
         the request's region, or "a".  If the member "hang" is N, the handshakes of all connections after the first N hang; if it
@@ -139,7 +140,7 @@ def frame(kind, flags, stream, payload=b''):
             bytes((FRAME[kind], flags)) + struct.pack('>I', stream) + payload)
 
 
-def serve_http2(connection, answers):
+def serve_http2(connection, answers, is_ill):
     """Reads frames, and does to each stream what FILE says."""
     data = b''
     accepted = set()
@@ -174,6 +175,9 @@ def serve_http2(connection, answers):
                 answers['strays'].append((connection,
                                           bytes.fromhex(answers['stray'])))
             time.sleep(answers.get('pause', 0))
+            if is_ill:
+                connection.sendall(frame('headers', 5, stream, b'\x08\x03503'))
+                continue
             # :status 201 is not in the static table, the name content-type is
             connection.sendall(
                 frame('headers', 4, stream,
@@ -274,7 +278,8 @@ def main():
                 context = contexts['h2' if is_http2 else 'http/1.1']
                 connection = context.wrap_socket(connection, server_side=True)
             if is_http2:
-                serve_http2(connection, answers)
+                serve_http2(connection, answers,
+                            number <= answers.get('ill', 0))
             else:
                 serve_http1(connection, answers)
         except (OSError, EOFError):
