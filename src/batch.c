@@ -16,6 +16,7 @@
 
 #include "batch.h"
 #include "engine.h"
+#include "messages.h"
 
 static void end_with_owner(ResourceReleasePhase phase, bool is_commit,
 						   bool is_top, void *arg);
@@ -40,6 +41,16 @@ sgt_begin_batch(Target *target, const Limits *limits, const char *url,
 	Guarded    *guarded;
 	MemoryContext context;
 	Batch	   *batch;
+
+	/*
+	 * PostgreSQL calls a data type's functions even while it has an index's
+	 * page locked: nothing could end a wait there.
+	 */
+	if (InterruptHoldoffCount > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("guest tokens cannot be requested while interrupts are held off"),
+				 errhint("Do not request them in a function that a data type or an index uses.")));
 
 	has_engine = sgt_open_engine(target->trust_number);
 	guarded = sgt_find_guarded(target);

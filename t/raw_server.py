@@ -23,9 +23,10 @@
         many seconds after the last.  With "streams": N, a connection may
         have N streams at a time.
         With "ill": N, the streams of the first N connections get a 503.
-        With "http1", it is HTTP/1.1 over TLS, as above.  With "mixed", every second
-        connection is HTTP/1.1, and gets pairs, too.  In a pair, the token is
-        the request's region, or "a".  If the member "hang" is N, the handshakes of all connections after the first N hang; if it
+        With "mixed", every second connection is HTTP/1.1, and gets pairs, too.
+        In a pair, the token is the request's region, or "a".
+        With "http1", it is HTTP/1.1 over TLS, as above.  If the member "hang"
+        is N, the handshakes of all connections after the first N hang; if it
         is -N, those of the first N do.  With "handshake", each handshake takes
         that many seconds more.
 
