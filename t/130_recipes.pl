@@ -302,6 +302,12 @@ sub test_refresh
 		'recipe 5: a refresh token that has expired is given up');
 	is($sandbox->attempts, 2, 'recipe 5: each was tried once');
 
+	# any role can have plans printed, with the values of PL/pgSQL's variables
+	query("$due WHERE id = 1");
+	$worker = start_worker('SET debug_print_plan = on; SET client_min_messages = log; CALL refresh_tokens()')->finish;
+	like($worker->{err}, qr/constvalue \d+ \[/, 'recipe 5: the values in a plan are printed');
+	unlike($worker->{err}, qr/constvalue \d+ \[ [-0-9 ]*\b101 121 74 /, 'recipe 5: but no token is one of them');
+
 	# a temporary failure
 	query("$due WHERE id = 1");
 	start_worker('CALL refresh_tokens()', 'SET sw_guest_token.max_retries = 0', use_script('500'))->finish;

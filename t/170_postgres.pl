@@ -139,6 +139,29 @@ is( logged(sub {
 			run_session($node, "SELECT * FROM refresh($number)") }),
 	'no token', 'a function that finds the token in a table has it in no statement');
 
+# plans that a role has shown to itself contain the values of PL/pgSQL's variables
+foreach my $case (
+	[ 'SELECT refresh_token INTO token FROM guest WHERE id = guest_id; PERFORM sw_refresh_guest_token(token);', 1 ],
+	[ 'UPDATE guest SET refresh_token = (SELECT t.refresh_token FROM sw_refresh_guest_token(refresh_token) t) WHERE id = guest_id;', '' ])
+{
+	my ($statements, $is_printed) = @$case;
+
+	$number++;
+	$node->safe_psql('postgres', <<"EOQ");
+SET log_statement = none;
+INSERT INTO guest VALUES ($number, 'eyJ');
+CREATE OR REPLACE FUNCTION print(guest_id int) RETURNS void LANGUAGE plpgsql AS \$\$
+DECLARE
+	token text;
+BEGIN
+	$statements
+END \$\$
+EOQ
+	my $session = run_session($node, "SET sw_guest_token.base_url = '" . $sandbox->script('201') . "'",
+		'SET client_min_messages = log', 'SET debug_print_plan = on', "SELECT print($number)");
+	is($session->{err} =~ /constvalue \d+ \[ [-0-9 ]*\b101 121 74 /, $is_printed, "debug_print_plan shows a token: $statements");
+}
+
 # a statement in PL/pgSQL
 foreach my $case (
 	[ 'PERFORM sw_refresh_guest_token(TOKEN)', 'default', 'the token' ],

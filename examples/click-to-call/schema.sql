@@ -94,9 +94,9 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	session public.call_session;
+	session record;
 BEGIN
-	SELECT * INTO session
+	SELECT s.id, s.expires_at INTO session
 	  FROM public.call_session s
 	 WHERE s.secret_hash = sha256(convert_to(secret, 'UTF8')) AND s.started_at > now() - interval '4 hours'
 	   FOR UPDATE;
@@ -104,15 +104,16 @@ BEGIN
 		RETURN;
 	END IF;
 	IF session.expires_at < now() + interval '5 minutes' THEN
-		SELECT t.token, t.refresh_token, now() + interval '2 hours'
-		  INTO session.token, session.refresh_token, session.expires_at
-		  FROM public.sw_refresh_guest_token(session.refresh_token) t;
+		-- no refresh token in a variable: PostgreSQL can be made to print those
 		UPDATE public.call_session s
-		   SET token = session.token, refresh_token = session.refresh_token, expires_at = session.expires_at
+		   SET (token, refresh_token) = (SELECT t.token, t.refresh_token
+		                                   FROM public.sw_refresh_guest_token(s.refresh_token) t),
+		       expires_at = now() + interval '2 hours'
 		 WHERE s.id = session.id;
 	END IF;
-	token := session.token;
-	expires_in := floor(extract(epoch FROM session.expires_at - clock_timestamp()));
+	SELECT s.token, floor(extract(epoch FROM s.expires_at - clock_timestamp())) INTO refresh_call.token, refresh_call.expires_in
+	  FROM public.call_session s
+	 WHERE s.id = session.id;
 END
 $$;
 
