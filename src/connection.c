@@ -365,25 +365,30 @@ last_repeated_us(const Attempt *a)
 }
 
 /*
- * Wakes attempts that have given up on one of a host's addresses and have not
- * begun with the next.  In between, libcurl 7.88 goes to sleep until the time
- * to connect has run out.  It wakes up if a transfer is no longer paused.
+ * Wakes attempts that are connecting, so that libcurl sees whether it is time
+ * for the host's next address; false if there are none.
+ *
+ * By itself, libcurl 7.88 goes to sleep until the time to connect has run out:
+ * when it has given up on an address, and when those of the other IP version
+ * have all failed.  It wakes up if a transfer is no longer paused.
  */
-void
-sgt_nudge_stuck(dlist_head *running)
+bool
+sgt_nudge_connecting(dlist_head *running)
 {
+	bool		any = false;
 	dlist_iter	iter;
 
 	dlist_foreach(iter, running)
 	{
 		Attempt    *a = dlist_container(Attempt, node, iter.cur);
 
-		if (a->n_sockets > 0 && a->socket == CURL_SOCKET_BAD)
-		{
-			curl_easy_pause(a->easy, CURLPAUSE_ALL);
-			curl_easy_pause(a->easy, CURLPAUSE_CONT);
-		}
+		if (a->is_sent || a->n_sockets == 0 || a->connected_us != 0)
+			continue;
+		any = true;
+		curl_easy_pause(a->easy, CURLPAUSE_ALL);
+		curl_easy_pause(a->easy, CURLPAUSE_CONT);
 	}
+	return any;
 }
 
 /*

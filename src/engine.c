@@ -79,6 +79,9 @@
 #define CURLMOPT_QUICK_EXIT	((CURLMoption) (CURLOPTTYPE_LONG + 21))
 #endif
 
+/* How long libcurl may forget an attempt that is connecting. */
+#define NUDGE_US			(500 * 1000)
+
 /* How often libcurl may ask for another turn at once. */
 #define MAX_TIMER_TURNS		64
 
@@ -98,7 +101,7 @@ static struct
 	int64		timer_us;		/* when libcurl wants a turn anyway */
 	int64		stopping_us;	/* spent on stopping attempts, in this turn */
 	const Target *connected_to; /* by a new connection, in this turn */
-	bool		may_be_stuck;	/* an attempt has lost its socket */
+	int64		nudge_us;		/* when attempts may be stuck */
 
 	int			n_idle_sleeps;	/* since an attempt last ended */
 	bool		is_turn;		/* one has begun */
@@ -110,6 +113,7 @@ static struct
 
 	.sockets.fd = -1,
 	.timer_us = NEVER,
+	.nudge_us = NEVER,
 	.running = DLIST_STATIC_INIT(engine.running),
 	.idle = DLIST_STATIC_INIT(engine.idle)
 };
@@ -496,9 +500,9 @@ sgt_perform(bool sockets_ready, int n_pending)
 		!sgt_restart_waiting(&engine.running, engine.connected_to, engine.multi))
 		engine.has_failed = true;
 	engine.connected_to = NULL;
-	if (engine.may_be_stuck)
-		sgt_nudge_stuck(&engine.running);
-	engine.may_be_stuck = false;
+	if (engine.nudge_us <= sgt_now_us())
+		engine.nudge_us = sgt_nudge_connecting(&engine.running) ?
+			sgt_now_us() + NUDGE_US : NEVER;
 	return any_ready;
 }
 
@@ -607,7 +611,7 @@ sgt_wait_for_engine(int64 *wake_us)
 	}
 
 	/* rounded up: waking early would only mean going back to sleep */
-	*wake_us = Max(Min(*wake_us, engine.timer_us), now);
+	*wake_us = Max(Min(*wake_us, Min(engine.timer_us, engine.nudge_us)), now);
 	n = WaitEventSetWait(engine.wait_set,
 						 Min((*wake_us - now + 999) / 1000, INT_MAX),
 						 events, lengthof(events),
@@ -672,6 +676,7 @@ open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
 			a->n_sockets++;
 			a->socket = sock;
 			a->is_sent = false; /* libcurl may try again by itself */
+			engine.nudge_us = Min(engine.nudge_us, sgt_now_us() + NUDGE_US);
 			return sock;
 		}
 		a->no_memory = true;
@@ -743,7 +748,7 @@ watch_socket(CURL *easy, curl_socket_t sock, int what, void *arg,
 		{
 			/* it was given up */
 			a->socket = CURL_SOCKET_BAD;
-			engine.may_be_stuck = true;
+			engine.nudge_us = 0;
 		}
 	}
 

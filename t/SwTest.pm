@@ -183,7 +183,7 @@ sub make_certificate
 	IPC::Run::run(
 		[   'openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256',
 			'-nodes', '-days', $days // 30, '-subj', '/CN=' . ($name // 'localhost'),
-			'-addext', 'subjectAltName = IP:127.0.0.1, DNS:two.example, DNS:moved.example', '-out', $files[0], '-keyout', $files[1] ],
+			'-addext', 'subjectAltName = IP:127.0.0.1, DNS:two.example, DNS:three.example, DNS:moved.example', '-out', $files[0], '-keyout', $files[1] ],
 		'>', \$out, '2>', \$err) or die $err;
 	return @files;
 }

@@ -30,7 +30,8 @@
  *
  * A host name that begins with "slow." takes a minute to look up, and one that
  * begins with "late." four seconds.  One that begins with "two." has two
- * addresses, 127.0.0.2 and 127.0.0.1.
+ * addresses, 127.0.0.2 and 127.0.0.1, and one that begins with "three." also
+ * ::1.
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE
@@ -191,16 +192,20 @@ getaddrinfo(const char *node, const char *service,
 		text[strcspn(text, "\n")] = '\0';
 		return real(text, service, hints, result);
 	}
-	if (node && strncmp(node, "two.", 4) == 0)
+	if (node && (strncmp(node, "two.", 4) == 0 || strncmp(node, "three.", 6) == 0))
 	{
-		struct addrinfo *last;
-		int			code = real("127.0.0.2", service, hints, result);
+		const char *addresses[] = {"127.0.0.2", "127.0.0.1", "::1"};
 
-		if (code != 0)
-			return code;
-		for (last = *result; last->ai_next; last = last->ai_next)
-			;
-		return real("127.0.0.1", service, hints, &last->ai_next);
+		for (int i = 0; i < (node[1] == 'w' ? 2 : 3); i++)
+		{
+			int			code = real(addresses[i], service, hints, result);
+
+			if (code != 0)
+				return code;
+			while (*result)
+				result = &(*result)->ai_next;
+		}
+		return 0;
 	}
 	return real(node, service, hints, result);
 }
