@@ -365,33 +365,6 @@ last_repeated_us(const Attempt *a)
 }
 
 /*
- * Wakes attempts that are connecting, so that libcurl sees whether it is time
- * for the host's next address; false if there are none.
- *
- * By itself, libcurl 7.88 goes to sleep until the time to connect has run out:
- * when it has given up on an address, and when those of the other IP version
- * have all failed.  It wakes up if a transfer is no longer paused.
- */
-bool
-sgt_nudge_connecting(dlist_head *running)
-{
-	bool		any = false;
-	dlist_iter	iter;
-
-	dlist_foreach(iter, running)
-	{
-		Attempt    *a = dlist_container(Attempt, node, iter.cur);
-
-		if (a->is_sent || a->n_sockets == 0 || a->connected_us != 0)
-			continue;
-		any = true;
-		curl_easy_pause(a->easy, CURLPAUSE_ALL);
-		curl_easy_pause(a->easy, CURLPAUSE_CONT);
-	}
-	return any;
-}
-
-/*
  * Restarts attempts that still wait to see whether a connection to their
  * target is HTTP/2, although one is up and is not.  libcurl (from 8.14 on, if
  * not earlier) would let them wait for the response that comes over it.

@@ -30,7 +30,6 @@ extern void sgt_note_mix_up(const Attempt *a, dlist_head *running,
 							CURLM *multi);
 extern Attempt *sgt_find_mixed_up(dlist_head *running);
 extern void sgt_note_hang_up(dlist_head *running, int local_port);
-extern bool sgt_nudge_connecting(dlist_head *running);
 extern bool sgt_restart_waiting(dlist_head *running, const Target *target,
 								CURLM *multi);
 

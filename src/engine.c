@@ -130,6 +130,7 @@ static int	perform_sockets(void);
 static void act(curl_socket_t sock, int what);
 static void cut_connections(void);
 static void perform_timers(void);
+static void nudge_connecting(void);
 static int	may_send(void *arg, char *remote_ip, char *local_ip,
 					 int remote_port, int local_port);
 static void find_lost_sockets(void);
@@ -501,8 +502,7 @@ sgt_perform(bool sockets_ready, int n_pending)
 		engine.has_failed = true;
 	engine.connected_to = NULL;
 	if (engine.nudge_us <= sgt_now_us())
-		engine.nudge_us = sgt_nudge_connecting(&engine.running) ?
-			sgt_now_us() + NUDGE_US : NEVER;
+		nudge_connecting();
 	return any_ready;
 }
 
@@ -540,6 +540,34 @@ perform_timers(void)
 	{
 		engine.timer_us = NEVER;
 		act(CURL_SOCKET_TIMEOUT, 0);
+	}
+}
+
+/*
+ * Wakes attempts that are connecting: it may be time for the next address.
+ * libcurl 7.88 misses that when it has given up on one (it wakes up if a
+ * transfer is no longer paused), and when all of the other IP version failed.
+ */
+static void
+nudge_connecting(void)
+{
+	dlist_iter	iter;
+
+	engine.nudge_us = NEVER;
+	dlist_foreach(iter, &engine.running)
+	{
+		Attempt    *a = dlist_container(Attempt, node, iter.cur);
+
+		if (a->is_sent || a->n_sockets == 0 || a->connected_us != 0)
+			continue;
+		engine.nudge_us = Min(engine.nudge_us, sgt_now_us() + NUDGE_US);
+		if (a->socket != CURL_SOCKET_BAD)
+			act(a->watched, 0);
+		else
+		{
+			curl_easy_pause(a->easy, CURLPAUSE_ALL);
+			curl_easy_pause(a->easy, CURLPAUSE_CONT);
+		}
 	}
 }
 

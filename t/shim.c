@@ -196,16 +196,18 @@ getaddrinfo(const char *node, const char *service,
 	{
 		const char *addresses[] = {"127.0.0.2", "127.0.0.1", "::1"};
 
+		struct addrinfo **end = result;
+
+		/* libcurl may ask for one IP version at a time */
+		*result = NULL;
 		for (int i = 0; i < (node[1] == 'w' ? 2 : 3); i++)
 		{
-			int			code = real(addresses[i], service, hints, result);
-
-			if (code != 0)
-				return code;
-			while (*result)
-				result = &(*result)->ai_next;
+			if (real(addresses[i], service, hints, end) != 0)
+				*end = NULL;
+			while (*end)
+				end = &(*end)->ai_next;
 		}
-		return 0;
+		return *result ? 0 : EAI_NONAME;
 	}
 	return real(node, service, hints, result);
 }
