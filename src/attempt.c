@@ -360,6 +360,8 @@ sgt_is_sending(const Attempt *a)
 AttemptEnd
 sgt_classify_attempt(const Attempt *a, CURLcode code)
 {
+	if (a->is_mixed_up)
+		return ATTEMPT_BROKEN;
 	if (a->no_memory)
 		return ATTEMPT_NO_MEMORY;
 	if (a->no_look_up)
@@ -418,6 +420,8 @@ sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code)
 	a->end = end;
 	a->code = code;
 	a->ended_us = sgt_now_us();
+	if (a->is_mixed_up)
+		a->status = 0;
 	/* from 8.1 on libcurl refuses encodings without showing us the line */
 	if (code == CURLE_BAD_CONTENT_ENCODING)
 		note_status(a);
@@ -560,6 +564,9 @@ write_body(char *data, size_t size, size_t n, void *arg)
 	Attempt    *a = arg;
 	size_t		length = size * n;
 
+	a->is_mixed_up |= a->is_followed && sgt_is_http1(a);
+	if (a->is_mixed_up)
+		return CURL_WRITEFUNC_ERROR;
 	if (length > MAX_BODY_LENGTH - a->body_length)
 	{
 		a->too_large = true;

@@ -98,6 +98,7 @@ typedef struct Attempt
 	bool		is_new;			/* the connection was made for it */
 	bool		is_shared;		/* others went over it, too: HTTP/2 */
 	int64		other_answered_us;	/* when one of them was last answered */
+	bool		is_followed;	/* by another, once it had a status */
 	bool		is_mixed_up;	/* although it is not HTTP/2: see connection.c */
 	bool		is_condemned;	/* one of them found that its host does not
 								 * work */

@@ -33,6 +33,9 @@ static int64 distrust_us = 0;
 /* When an attempt last ended at a host that does not work; 0: never. */
 static int64 misled_us = 0;
 
+/* When a connection was last condemned that others were using; 0: never. */
+static int64 condemned_us = 0;
+
 /* When an attempt was last answered. */
 static int64 answered_us = 0;
 
@@ -58,24 +61,27 @@ sgt_distrust_connections(int64 suspect_us)
  * libcurl knows how old an idle connection is, but only in seconds, so that
  * one that was made up to two seconds too early may still be used.  It does
  * not look at the age of one that others use over HTTP/2.  So as long as there
- * may be such ones, no connection is shared.
+ * may be such ones, or condemned ones, no connection is shared.
  */
 bool
 sgt_avoid_old_connections(const Attempt *a, dlist_head *running, CURLM *multi)
 {
-	long		age_s;
+	int64		suspect_us = Max(distrust_us, condemned_us);
 	bool		may_share;
+	CURLcode	code = CURLE_OK;
 
-	if (distrust_us == 0)
+	if (suspect_us == 0)
 		return true;
-	age_s = (long) ((sgt_now_us() - distrust_us) / USECS_PER_SEC) + 1;
 	may_share = dlist_is_empty(running) ||
-		dlist_head_element(Attempt, node, running)->started_us > distrust_us;
+		dlist_head_element(Attempt, node, running)->started_us > suspect_us;
 	curl_multi_setopt(multi, CURLMOPT_MAX_CONCURRENT_STREAMS,
 					  may_share ? (long) MAX_STREAMS : 1L);
-	return curl_easy_setopt(a->easy, CURLOPT_MAXLIFETIME_CONN, age_s) == CURLE_OK &&
-		(may_share ||
-		 curl_easy_setopt(a->easy, CURLOPT_PIPEWAIT, 0L) == CURLE_OK);
+	if (distrust_us != 0)
+		code = curl_easy_setopt(a->easy, CURLOPT_MAXLIFETIME_CONN,
+								(long) ((sgt_now_us() - distrust_us) / USECS_PER_SEC) + 1);
+	if (code == CURLE_OK && !may_share)
+		code = curl_easy_setopt(a->easy, CURLOPT_PIPEWAIT, 0L);
+	return code == CURLE_OK;
 }
 
 /*
@@ -207,8 +213,7 @@ is_to_be_left(const Attempt *a, dlist_head *running)
 	{
 		const Attempt *other = dlist_container(Attempt, node, iter.cur);
 
-		if (other != a && is_same_connection(other, a) &&
-			(other->is_condemned || sgt_is_outage(other->status)))
+		if (other != a && other->is_condemned && is_same_connection(other, a))
 			return true;
 	}
 	return false;
@@ -216,8 +221,8 @@ is_to_be_left(const Attempt *a, dlist_head *running)
 
 /*
  * Notes which attempts use the same connection at the same time, as is
- * possible only over HTTP/2.  An attempt that has a status does not count: it
- * may be done, and then others may follow it even over HTTP/1.1.
+ * possible only over HTTP/2.  An attempt that has a status may be done, and
+ * then others may follow it even over HTTP/1.1; but if so, nothing more comes.
  */
 static void
 note_sharing(Attempt *a, dlist_head *running)
@@ -228,8 +233,12 @@ note_sharing(Attempt *a, dlist_head *running)
 	{
 		Attempt    *other = dlist_container(Attempt, node, iter.cur);
 
-		if (other != a && is_same_connection(other, a) && other->status == 0)
+		if (other == a || !is_same_connection(other, a))
+			continue;
+		if (other->status == 0)
 			a->is_shared = other->is_shared = true;
+		else
+			other->is_followed = true;
 	}
 }
 
@@ -263,39 +272,67 @@ sgt_note_kept_alive(const Attempt *a, dlist_head *running, SocketSet *sockets)
 }
 
 /*
- * To be called when a host has answered that it does not work.  libcurl closes
- * the connection only when nobody uses it any more; what others that do so find
- * is not news.
+ * To be called when an attempt has ended.  If its host has answered that it
+ * does not work, libcurl closes the connection, but only when nobody uses it
+ * any more.  What others that do so find is not news.
  */
 void
 sgt_note_host_failure(const Attempt *a, dlist_head *running)
 {
 	dlist_iter	iter;
 
+	if (!sgt_is_outage(a->status))
+		return;
 	dlist_foreach(iter, running)
 	{
 		Attempt    *other = dlist_container(Attempt, node, iter.cur);
 
 		if (other != a && is_same_connection(other, a))
+		{
 			other->is_condemned = true;
+			condemned_us = a->ended_us;
+		}
 	}
 }
 
 /*
- * To be called when an attempt has got a response over HTTP/1.1 although
- * others use its connection, too: nobody knows whose response it is.
+ * Whether an attempt uses an HTTP/1.1 connection over which another's response
+ * has begun and not ended.  If it fails, it may have got a part of that.
+ */
+bool
+sgt_follows_other(const Attempt *a, dlist_head *running)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, running)
+	{
+		const Attempt *other = dlist_container(Attempt, node, iter.cur);
+
+		if (other != a && other->is_followed &&
+			is_same_connection(other, a) && sgt_is_http1(other))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * To be called when an attempt has ended.  If it is mixed up, it has got a
+ * response over HTTP/1.1 although others use its connection, too, and nobody
+ * knows whose response it is.
  *
  * That is a fault of libcurl up to 8.4.  If it knows that a host speaks HTTP/2,
- * and makes another connection, requests join that before it is known whether
- * it is HTTP/2 as well.  It is not if the host's name stands for several that
- * differ, or if the host's configuration changes.  So no attempt over that
- * connection is answered, and libcurl shares none from now on.
+ * requests join any connection to it that is in use, or is being made.  It may
+ * not be HTTP/2 if the host's name stands for several that differ, or if the
+ * host's configuration changes.  So no attempt over that connection is
+ * answered, and libcurl shares none from now on.
  */
 void
 sgt_note_mix_up(const Attempt *a, dlist_head *running, CURLM *multi)
 {
 	dlist_iter	iter;
 
+	if (!a->is_mixed_up)
+		return;
 	dlist_foreach(iter, running)
 	{
 		Attempt    *other = dlist_container(Attempt, node, iter.cur);

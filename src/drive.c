@@ -626,7 +626,7 @@ observe(Request *r)
 /*
  * Requeues a request that was not sent because its connection was unusable;
  * false if that is not the case.  The request cannot meet that connection
- * again: libcurl has closed it, unless others use it.
+ * again: libcurl has closed it, or others use it, and then it gets a new one.
  */
 static bool
 start_again(Request *r)

@@ -412,10 +412,8 @@ end_attempt(Attempt *a, AttemptEnd end, CURLcode code)
 {
 	sgt_note_attempt_end(a, end, code);
 	sgt_note_misled(a);
-	if (sgt_is_outage(a->status))
-		sgt_note_host_failure(a, &engine.running);
-	if (a->is_mixed_up)
-		sgt_note_mix_up(a, &engine.running, engine.multi);
+	sgt_note_host_failure(a, &engine.running);
+	sgt_note_mix_up(a, &engine.running, engine.multi);
 	if (end == ATTEMPT_ANSWERED)
 		sgt_note_kept_alive(a, &engine.running, &engine.sockets);
 	/* a socket that made no connection may have been closed unreported */
@@ -450,6 +448,8 @@ sgt_next_ended(void)
 	}
 
 	curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &a);
+	a->is_mixed_up |= message->data.result != CURLE_OK &&
+		sgt_follows_other(a, &engine.running);
 	end_attempt(a, sgt_classify_attempt(a, message->data.result),
 				message->data.result);
 	return a;

@@ -44,8 +44,8 @@ sgt_time_to_repeat(Retry *retry, const Attempt *a, int64 deadline_us)
 	if (a->end != ATTEMPT_BROKEN ||
 		(a->header_length > 0 && !a->is_mixed_up))
 		return NEVER;
-	if (a->is_mixed_up && !retry->is_fresh)
-		retry->is_fresh = true;
+	if (a->is_mixed_up && !retry->was_mixed_up)
+		retry->was_mixed_up = retry->is_fresh = true;
 	else if (a->ends_refused)
 	{
 		resume_us += back_off(retry->n_refusals);

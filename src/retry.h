@@ -20,6 +20,7 @@ typedef struct Retry
 	bool		is_fresh;		/* use no kept-alive connection */
 	bool		is_repeat;		/* send the last attempt's request again */
 	int			n_refusals;		/* refusals after which it was sent again */
+	bool		was_mixed_up;	/* it was sent again for that reason */
 } Retry;
 
 /* Both return the time of the next attempt, or NEVER; they raise nothing. */

@@ -23,8 +23,9 @@
         many seconds after the last.  With "streams": N, a connection may
         have N streams at a time.
         With "ill": N, the streams of the first N connections get a 503.
-        With "mixed", every second connection is HTTP/1.1, and gets pairs, too.
-        In a pair, the token is the request's region, or "a".
+        With "mixed", every second connection is HTTP/1.1, and gets pairs, too;
+        with "gap", their bodies come so many seconds after their headers.  In
+        a pair, the token is the request's region, or "a".
         With "http1", it is HTTP/1.1 over TLS, as above.  If the member "hang"
         is N, the handshakes of all connections after the first N hang; if it
         is -N, those of the first N do.  With "handshake", each handshake takes
@@ -110,8 +111,9 @@ def serve_http1(connection, answers, request=b''):
         time.sleep(answers.get('pause', 0))
         connection.sendall(b'HTTP/1.1 201 Created\r\n'
                            b'Content-Type: application/json\r\n'
-                           b'Content-Length: %d\r\n\r\n' % len(answer) +
-                           answer)
+                           b'Content-Length: %d\r\n\r\n' % len(answer))
+        time.sleep(answers.get('gap', 0))
+        connection.sendall(answer)
         serve_http1(connection, answers, rest)
         return
     name = head.split(b' ')[1].split(b'/')[1].decode()
