@@ -1269,7 +1269,8 @@ SET jit = off;
                     return ''
                 # rows that are read ahead may fail first: division by zero
                 return 'error' if on.state != '22012' else ''
-            return '' if is_prefix else 'rows'
+            # and after a refusal, those that are there may have no token
+            return '' if is_prefix or off.refusals else 'rows'
         # rows may also fail before an error that is caught
         if on.state == '22012' and any(' caught ' in line
                                        for line in off.lines):
