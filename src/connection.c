@@ -296,14 +296,20 @@ sgt_note_host_failure(const Attempt *a, dlist_head *running)
 }
 
 /*
- * Whether an attempt uses an HTTP/1.1 connection over which another's response
- * has begun and not ended.  If it fails, it may have got a part of that.
+ * Whether an attempt that libcurl has ended may have got a part of another's
+ * response.  Then it fails, because that is no beginning of a response.
  */
 bool
-sgt_follows_other(const Attempt *a, dlist_head *running)
+sgt_may_be_mixed_up(const Attempt *a, CURLcode code, dlist_head *running)
 {
 	dlist_iter	iter;
 
+	if (code == CURLE_OK)
+		return false;
+	if (a->is_shared && (sgt_is_http1(a) ||
+						 code == CURLE_UNSUPPORTED_PROTOCOL ||
+						 code == CURLE_WEIRD_SERVER_REPLY))
+		return true;
 	dlist_foreach(iter, running)
 	{
 		const Attempt *other = dlist_container(Attempt, node, iter.cur);
@@ -318,7 +324,7 @@ sgt_follows_other(const Attempt *a, dlist_head *running)
 /*
  * To be called when an attempt has ended.  If it is mixed up, it has got a
  * response over HTTP/1.1 although others use its connection, too, and nobody
- * knows whose response it is.
+ * knows whose response it is.  If it leaves half of one behind, others get that.
  *
  * That is a fault of libcurl up to 8.4.  If it knows that a host speaks HTTP/2,
  * requests join any connection to it that is in use, or is being made.  It may
@@ -331,13 +337,14 @@ sgt_note_mix_up(const Attempt *a, dlist_head *running, CURLM *multi)
 {
 	dlist_iter	iter;
 
-	if (!a->is_mixed_up)
+	if (!a->is_mixed_up &&
+		!(a->is_followed && a->end != ATTEMPT_ANSWERED && sgt_is_http1(a)))
 		return;
 	dlist_foreach(iter, running)
 	{
 		Attempt    *other = dlist_container(Attempt, node, iter.cur);
 
-		if (is_same_connection(other, a))
+		if (other != a && is_same_connection(other, a))
 			other->is_mixed_up = true;
 	}
 	curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING);

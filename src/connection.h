@@ -26,7 +26,8 @@ extern bool sgt_may_send(Attempt *a, dlist_head *running,
 extern void sgt_note_kept_alive(const Attempt *a, dlist_head *running,
 								SocketSet *sockets);
 extern void sgt_note_host_failure(const Attempt *a, dlist_head *running);
-extern bool sgt_follows_other(const Attempt *a, dlist_head *running);
+extern bool sgt_may_be_mixed_up(const Attempt *a, CURLcode code,
+								dlist_head *running);
 extern void sgt_note_mix_up(const Attempt *a, dlist_head *running,
 							CURLM *multi);
 extern Attempt *sgt_find_mixed_up(dlist_head *running);

@@ -448,8 +448,8 @@ sgt_next_ended(void)
 	}
 
 	curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &a);
-	a->is_mixed_up |= message->data.result != CURLE_OK &&
-		sgt_follows_other(a, &engine.running);
+	a->is_mixed_up |= sgt_may_be_mixed_up(a, message->data.result,
+										  &engine.running);
 	end_attempt(a, sgt_classify_attempt(a, message->data.result),
 				message->data.result);
 	return a;

@@ -23,9 +23,11 @@
         many seconds after the last.  With "streams": N, a connection may
         have N streams at a time.
         With "ill": N, the streams of the first N connections get a 503.
+        With "uses": N, a connection takes no more streams after its Nth pair.
         With "mixed", every second connection is HTTP/1.1, and gets pairs, too;
-        with "gap", their bodies come so many seconds after their headers.  In
-        a pair, the token is the request's region, or "a".
+        with "gap", their headers, or with "cut" that many bytes, come at
+        once, and the rest that many seconds later.  In a pair, the token is
+        the request's region, or "a".
         With "http1", it is HTTP/1.1 over TLS, as above.  If the member "hang"
         is N, the handshakes of all connections after the first N hang; if it
         is -N, those of the first N do.  With "handshake", each handshake takes
@@ -108,12 +110,17 @@ def serve_http1(connection, answers, request=b''):
     body, rest = body[:length], body[length:]
     if 'mixed' in answers:
         answer = pair(body)
-        time.sleep(answers.get('pause', 0))
-        connection.sendall(b'HTTP/1.1 201 Created\r\n'
-                           b'Content-Type: application/json\r\n'
-                           b'Content-Length: %d\r\n\r\n' % len(answer))
-        time.sleep(answers.get('gap', 0))
-        connection.sendall(answer)
+        head = (b'HTTP/1.1 201 Created\r\n'
+                b'Content-Type: application/json\r\n'
+                b'Content-Length: %d\r\n\r\n' % len(answer))
+        if 'gap' in answers:
+            cut = answers.get('cut', len(head))
+            connection.sendall((head + answer)[:cut])
+            time.sleep(answers['gap'])
+            connection.sendall((head + answer)[cut:])
+        else:
+            time.sleep(answers.get('pause', 0))
+            connection.sendall(head + answer)
         serve_http1(connection, answers, rest)
         return
     name = head.split(b' ')[1].split(b'/')[1].decode()
@@ -147,6 +154,7 @@ def serve_http2(connection, answers, is_ill):
     """Reads frames, and does to each stream what FILE says."""
     data = b''
     accepted = set()
+    pairs = 0
 
     def need(n):
         nonlocal data
@@ -181,6 +189,11 @@ def serve_http2(connection, answers, is_ill):
             if is_ill:
                 connection.sendall(frame('headers', 5, stream, b'\x08\x03503'))
                 continue
+            pairs += 1
+            if pairs == answers.get('uses'):
+                # those that are under way are still served
+                connection.sendall(frame('goaway', 0, 0,
+                                         struct.pack('>II', 2**31 - 1, 0)))
             # :status 201 is not in the static table, the name content-type is
             connection.sendall(
                 frame('headers', 4, stream,
