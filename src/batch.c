@@ -28,6 +28,20 @@ static void forget(Request *r);
  */
 
 /*
+ * Raises 55000 where nothing could end a wait: PostgreSQL calls a data type's
+ * functions even while it has an index's page locked.
+ */
+void
+sgt_require_interrupts(void)
+{
+	if (InterruptHoldoffCount > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("guest tokens cannot be requested while interrupts are held off"),
+				 errhint("Do not request them in a function that a data type or an index uses.")));
+}
+
+/*
  * Begins a batch of requests to one URL of a target, which is pinned as long
  * as the batch lives.  A status other than "success_status" is an answer, no
  * matter how the response goes on.
@@ -42,16 +56,7 @@ sgt_begin_batch(Target *target, const Limits *limits, const char *url,
 	MemoryContext context;
 	Batch	   *batch;
 
-	/*
-	 * PostgreSQL calls a data type's functions even while it has an index's
-	 * page locked: nothing could end a wait there.
-	 */
-	if (InterruptHoldoffCount > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("guest tokens cannot be requested while interrupts are held off"),
-				 errhint("Do not request them in a function that a data type or an index uses.")));
-
+	sgt_require_interrupts();
 	has_engine = sgt_open_engine(target->trust_number);
 	guarded = sgt_find_guarded(target);
 	context = AllocSetContextCreate(CurrentMemoryContext,

@@ -31,6 +31,7 @@
 #include "target.h"
 
 /* These may raise; while they wait, interrupts may, too. */
+extern void sgt_require_interrupts(void);
 extern Batch *sgt_begin_batch(Target *target, const Limits *limits,
 							  const char *url, int success_status);
 extern Request *sgt_submit_request(Batch *batch, const char *body, int tag,

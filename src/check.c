@@ -19,6 +19,7 @@
 #include "utils/tuplestore.h"
 
 #include "answer.h"
+#include "batch.h"
 #include "guard.h"
 #include "messages.h"
 #include "settings.h"
@@ -72,6 +73,8 @@ sw_guest_token_check(PG_FUNCTION_ARGS)
 	TimestampTz start;
 	bool		has_credentials;
 
+	/* it swallows errors, and PostgreSQL lets interrupts through after one */
+	sgt_require_interrupts();
 	InitMaterializedSRF(fcinfo, 0);
 	put_preload(result);
 

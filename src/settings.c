@@ -410,6 +410,7 @@ sgt_check_target(SettingsPart part, CallError *error)
 
 	sgt_unpin_target(checked);
 	checked = NULL;
+	Assert(InterruptHoldoffCount == 0);
 	PG_TRY();
 	{
 		judge_session();

@@ -37,17 +37,23 @@ my %phases = (
 
 # where nothing could interrupt a call, there is none: GiST calls a range's functions while it
 # has a page locked
-is( sql_state(run_session($node, <<"EOQ",
+foreach my $call ("sw_create_guest_token('{$ADDRESS}')", 'sw_guest_token_check()')
+{
+	is( sql_state(run_session($node, <<"EOQ",
 CREATE FUNCTION distance(a int, b int) RETURNS float8 IMMUTABLE LANGUAGE plpgsql AS \$\$
 BEGIN
-	PERFORM sw_create_guest_token('{$ADDRESS}');
+	PERFORM * FROM $call;
 	RETURN a - b;
 END \$\$
 EOQ
-			'CREATE TYPE reach AS RANGE (subtype = int, subtype_diff = distance)',
-			'CREATE TABLE reaches (r reach)', 'CREATE INDEX ON reaches USING gist (r)',
-			'INSERT INTO reaches SELECT reach(i, i + 10) FROM generate_series(1, 1000) i')->{err}),
-	'55000', 'under a lock on a page no token is requested');
+				'CREATE TYPE reach AS RANGE (subtype = int, subtype_diff = distance)',
+				'CREATE TABLE reaches (r reach)', 'CREATE INDEX ON reaches USING gist (r)',
+				# the doctor finds what is wrong, but must not go on
+				"SET sw_guest_token.base_url = '" . ($call =~ /check/ ? '' : $sandbox->{url}) . "'",
+				'INSERT INTO reaches SELECT reach(i, i + 10) FROM generate_series(1, 1000) i',
+				'DROP FUNCTION distance CASCADE; DROP TABLE reaches')->{err}),
+		'55000', "under a lock on a page there is no $call");
+}
 
 foreach my $phase (sort keys %phases)
 {
