@@ -36,6 +36,9 @@ static int64 misled_us = 0;
 /* When a connection was last condemned that others were using; 0: never. */
 static int64 condemned_us = 0;
 
+/* Whether there may be an attempt whose response may go to another. */
+static bool has_mix_up = false;
+
 /* When an attempt was last answered. */
 static int64 answered_us = 0;
 
@@ -209,6 +212,8 @@ is_to_be_left(const Attempt *a, dlist_head *running)
 {
 	dlist_iter	iter;
 
+	if (condemned_us == 0)
+		return false;
 	dlist_foreach(iter, running)
 	{
 		const Attempt *other = dlist_container(Attempt, node, iter.cur);
@@ -347,6 +352,7 @@ sgt_note_mix_up(const Attempt *a, dlist_head *running, CURLM *multi)
 		if (other != a && is_same_connection(other, a))
 			other->is_mixed_up = true;
 	}
+	has_mix_up = true;
 	curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING);
 }
 
@@ -356,6 +362,8 @@ sgt_find_mixed_up(dlist_head *running)
 {
 	dlist_iter	iter;
 
+	if (!has_mix_up)
+		return NULL;
 	dlist_foreach(iter, running)
 	{
 		Attempt    *a = dlist_container(Attempt, node, iter.cur);
@@ -363,6 +371,7 @@ sgt_find_mixed_up(dlist_head *running)
 		if (a->is_mixed_up)
 			return a;
 	}
+	has_mix_up = false;
 	return NULL;
 }
 
