@@ -400,7 +400,8 @@ sgt_load_target(void)
  * raised.  It lives until the next call of this function, unless it is pinned.
  *
  * Judging takes no lock and changes nothing but the settings themselves, so
- * that the error can be swallowed without a subtransaction.
+ * that the error can be swallowed without a subtransaction, provided that the
+ * caller holds off no interrupts: PostgreSQL forgets that when it raises one.
  */
 Target	   *
 sgt_check_target(SettingsPart part, CallError *error)

@@ -222,7 +222,7 @@ SKIP:
 	$session = run_session($node, "SET sw_guest_token.base_url = 'https://moved.example:$tls_port/script/503-then-201'",
 		"SET sw_guest_token.ca_file = '$directory/cert.pem'", 'SET sw_guest_token.max_retries = 0', $ONE,
 		"COPY (SELECT '127.0.0.1') TO '$directory/address'", 'SELECT pg_sleep(2.1)', $ONE, $ONE);
-	is(sql_state($session->{err}) . $session->{out}, "58000 58000\ntoken true\n", 'and so does a call after a 503');
+	is(sql_state($session->{err}) . $session->{out}, "58000 58000\ntoken true\n", 'and although it answered 503 before it moved');
 	unlink "$directory/address";
 
 	my @use_tls = ("SET sw_guest_token.base_url = '$tls->{url}/script/201,close=1'",
