@@ -44,7 +44,12 @@ static int64 answered_us = 0;
 
 static bool is_to_be_left(const Attempt *a, dlist_head *running);
 static void note_sharing(Attempt *a, dlist_head *running);
-static bool is_same_connection(const Attempt *a, const Attempt *b);
+static Attempt *next_companion(const Attempt *a, dlist_head *running,
+							   Attempt *previous);
+static void note_host_failure(const Attempt *a, dlist_head *running);
+static void note_kept_alive(const Attempt *a, dlist_head *running,
+							SocketSet *sockets);
+static void note_mix_up(const Attempt *a, dlist_head *running, CURLM *multi);
 static bool has_left(const Attempt *a);
 static int64 last_repeated_us(const Attempt *a);
 
@@ -104,18 +109,6 @@ sgt_avoid_old_addresses(const Attempt *a)
 		curl_easy_setopt(a->easy, CURLOPT_DNS_CACHE_TIMEOUT,
 						 (long) Max(Min(age_s, MAX_ADDRESS_AGE_S),
 									MIN_ADDRESS_AGE_S)) == CURLE_OK;
-}
-
-/*
- * To be called when an attempt has ended: notes whether it found no host that
- * works.
- */
-void
-sgt_note_misled(const Attempt *a)
-{
-	if ((!a->is_sent && a->end != ATTEMPT_ABANDONED) ||
-		sgt_is_outage(a->status))
-		misled_us = a->ended_us;
 }
 
 /*
@@ -210,15 +203,13 @@ sgt_may_send(Attempt *a, dlist_head *running, const SocketSet *sockets,
 static bool
 is_to_be_left(const Attempt *a, dlist_head *running)
 {
-	dlist_iter	iter;
+	Attempt    *other = NULL;
 
 	if (condemned_us == 0)
 		return false;
-	dlist_foreach(iter, running)
+	while ((other = next_companion(a, running, other)))
 	{
-		const Attempt *other = dlist_container(Attempt, node, iter.cur);
-
-		if (other != a && other->is_condemned && is_same_connection(other, a))
+		if (other->is_condemned)
 			return true;
 	}
 	return false;
@@ -232,14 +223,10 @@ is_to_be_left(const Attempt *a, dlist_head *running)
 static void
 note_sharing(Attempt *a, dlist_head *running)
 {
-	dlist_iter	iter;
+	Attempt    *other = NULL;
 
-	dlist_foreach(iter, running)
+	while ((other = next_companion(a, running, other)))
 	{
-		Attempt    *other = dlist_container(Attempt, node, iter.cur);
-
-		if (other == a || !is_same_connection(other, a))
-			continue;
 		if (other->status == 0)
 			a->is_shared = other->is_shared = true;
 		else
@@ -247,57 +234,78 @@ note_sharing(Attempt *a, dlist_head *running)
 	}
 }
 
-static bool
-is_same_connection(const Attempt *a, const Attempt *b)
-{
-	return a->local_port == b->local_port &&
-		strcmp(a->remote_ip, b->remote_ip) == 0;
-}
-
 /*
- * Notes that an attempt has been answered, and leaves its connection to the
- * next one.  Until that is sent, nothing may arrive over HTTP/1.1; HTTP/2 has
- * frames of its own.
+ * The next one, after "previous", of the other attempts that use the same
+ * connection; NULL if there is none.
  */
-void
-sgt_note_kept_alive(const Attempt *a, dlist_head *running, SocketSet *sockets)
+static Attempt *
+next_companion(const Attempt *a, dlist_head *running, Attempt *previous)
 {
-	dlist_iter	iter;
+	dlist_node *node = previous ? &previous->node : &running->head;
 
-	answered_us = a->ended_us;
-	dlist_foreach(iter, running)
+	while (dlist_has_next(running, node))
 	{
-		Attempt    *other = dlist_container(Attempt, node, iter.cur);
+		Attempt    *other;
 
-		if (is_same_connection(other, a))
-			other->other_answered_us = a->ended_us;
+		node = dlist_next_node(running, node);
+		other = dlist_container(Attempt, node, node);
+		if (other != a && other->local_port == a->local_port &&
+			strcmp(other->remote_ip, a->remote_ip) == 0)
+			return other;
 	}
-	if (sgt_is_http1(a))
-		sgt_note_idle(sockets, a->watched, a->local_port);
+	return NULL;
 }
 
 /*
- * To be called when an attempt has ended.  If its host has answered that it
- * does not work, libcurl closes the connection, but only when nobody uses it
- * any more.  What others that do so find is not news.
+ * Notes what the end of an attempt says about its connection.
  */
 void
-sgt_note_host_failure(const Attempt *a, dlist_head *running)
+sgt_note_end(const Attempt *a, dlist_head *running, SocketSet *sockets,
+			 CURLM *multi)
 {
-	dlist_iter	iter;
+	note_host_failure(a, running);
+	note_mix_up(a, running, multi);
+	if (a->end == ATTEMPT_ANSWERED)
+		note_kept_alive(a, running, sockets);
+}
 
-	if (!sgt_is_outage(a->status))
-		return;
-	dlist_foreach(iter, running)
+/*
+ * If the attempt found no host that works, the host may have moved.  If the
+ * host has answered so, libcurl closes the connection, but only when nobody
+ * uses it any more.  What others that do so find is not news.
+ */
+static void
+note_host_failure(const Attempt *a, dlist_head *running)
+{
+	Attempt    *other = NULL;
+
+	if (sgt_is_outage(a->status))
 	{
-		Attempt    *other = dlist_container(Attempt, node, iter.cur);
-
-		if (other != a && is_same_connection(other, a))
+		misled_us = a->ended_us;
+		while ((other = next_companion(a, running, other)))
 		{
 			other->is_condemned = true;
 			condemned_us = a->ended_us;
 		}
 	}
+	else if (!a->is_sent && a->end != ATTEMPT_ABANDONED)
+		misled_us = a->ended_us;
+}
+
+/*
+ * An answered attempt leaves its connection to the next one.  Until that is
+ * sent, nothing may arrive over HTTP/1.1; HTTP/2 has frames of its own.
+ */
+static void
+note_kept_alive(const Attempt *a, dlist_head *running, SocketSet *sockets)
+{
+	Attempt    *other = NULL;
+
+	answered_us = a->ended_us;
+	while ((other = next_companion(a, running, other)))
+		other->other_answered_us = a->ended_us;
+	if (sgt_is_http1(a))
+		sgt_note_idle(sockets, a->watched, a->local_port);
 }
 
 /*
@@ -307,7 +315,7 @@ sgt_note_host_failure(const Attempt *a, dlist_head *running)
 bool
 sgt_may_be_mixed_up(const Attempt *a, CURLcode code, dlist_head *running)
 {
-	dlist_iter	iter;
+	Attempt    *other = NULL;
 
 	if (code == CURLE_OK)
 		return false;
@@ -315,21 +323,18 @@ sgt_may_be_mixed_up(const Attempt *a, CURLcode code, dlist_head *running)
 						 code == CURLE_UNSUPPORTED_PROTOCOL ||
 						 code == CURLE_WEIRD_SERVER_REPLY))
 		return true;
-	dlist_foreach(iter, running)
+	while ((other = next_companion(a, running, other)))
 	{
-		const Attempt *other = dlist_container(Attempt, node, iter.cur);
-
-		if (other != a && other->is_followed &&
-			is_same_connection(other, a) && sgt_is_http1(other))
+		if (other->is_followed && sgt_is_http1(other))
 			return true;
 	}
 	return false;
 }
 
 /*
- * To be called when an attempt has ended.  If it is mixed up, it has got a
- * response over HTTP/1.1 although others use its connection, too, and nobody
- * knows whose response it is.  If it leaves half of one behind, others get that.
+ * If the attempt is mixed up, it has got a response over HTTP/1.1 although
+ * others use its connection, too, and nobody knows whose response it is.  If it
+ * leaves half of one behind, others get that.
  *
  * That is a fault of libcurl up to 8.4.  If it knows that a host speaks HTTP/2,
  * requests join any connection to it that is in use, or is being made.  It may
@@ -337,21 +342,16 @@ sgt_may_be_mixed_up(const Attempt *a, CURLcode code, dlist_head *running)
  * host's configuration changes.  So no attempt over that connection is
  * answered, and libcurl shares none from now on.
  */
-void
-sgt_note_mix_up(const Attempt *a, dlist_head *running, CURLM *multi)
+static void
+note_mix_up(const Attempt *a, dlist_head *running, CURLM *multi)
 {
-	dlist_iter	iter;
+	Attempt    *other = NULL;
 
 	if (!a->is_mixed_up &&
 		!(a->is_followed && a->end != ATTEMPT_ANSWERED && sgt_is_http1(a)))
 		return;
-	dlist_foreach(iter, running)
-	{
-		Attempt    *other = dlist_container(Attempt, node, iter.cur);
-
-		if (other != a && is_same_connection(other, a))
-			other->is_mixed_up = true;
-	}
+	while ((other = next_companion(a, running, other)))
+		other->is_mixed_up = true;
 	has_mix_up = true;
 	curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING);
 }

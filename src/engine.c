@@ -411,11 +411,7 @@ static void
 end_attempt(Attempt *a, AttemptEnd end, CURLcode code)
 {
 	sgt_note_attempt_end(a, end, code);
-	sgt_note_misled(a);
-	sgt_note_host_failure(a, &engine.running);
-	sgt_note_mix_up(a, &engine.running, engine.multi);
-	if (end == ATTEMPT_ANSWERED)
-		sgt_note_kept_alive(a, &engine.running, &engine.sockets);
+	sgt_note_end(a, &engine.running, &engine.sockets, engine.multi);
 	/* a socket that made no connection may have been closed unreported */
 	engine.may_have_lost |= a->n_sockets != a->n_connects;
 	engine.n_idle_sleeps = 0;
