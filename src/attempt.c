@@ -40,6 +40,12 @@
  */
 #define LIBCURL_REPEATS		5
 
+/*
+ * Through a proxy that speaks TLS itself, libcurl 7.88 leaves HTTP/2 frames
+ * unread until more arrive.  8.14 does not; those in between were not tried.
+ */
+#define MIN_NESTED_HTTP2	0x080e00
+
 /* Sending a longer request may take a while. */
 #define MIN_LONG_REQUEST	(64 * 1024)
 
@@ -254,6 +260,9 @@ set_route(Attempt *a, const Target *target, const char *url)
 	SET(CURLOPT_FOLLOWLOCATION, 0L);
 	SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
 	SET(CURLOPT_PROXY, target->proxy ? target->proxy : "");
+	if (target->proxy && pg_strncasecmp(target->proxy, "https:", 6) == 0 &&
+		is_older(MIN_NESTED_HTTP2))
+		SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
 	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	/* without GSSAPI, which would wait for a name server or a KDC */
 	SET(CURLOPT_SOCKS5_AUTH, CURLAUTH_BASIC);

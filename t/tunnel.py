@@ -1,19 +1,22 @@
 #!/usr/bin/python3
 """A proxy that opens every tunnel that it is asked for.
 
-    tunnel.py [tls1.1] [CERTIFICATE KEY]
+    tunnel.py [tls1.1|join] [CERTIFICATE KEY]
         With a certificate, clients come over TLS; with "tls1.1", over that
-        version at most.
+        version at most.  With "join", what servers send is passed on in large
+        pieces.
 
 Prints its port, then for each client what it sent to the proxy itself, as a
 JSON string on a line.  Ends with its standard input.
 """
 
 import json
+import select
 import socket
 import ssl
 import sys
 import threading
+import time
 
 
 def say(text):
@@ -21,16 +24,19 @@ def say(text):
     sys.stdout.flush()
 
 
-def forward(source, target):
+def forward(source, target, delay=0):
     try:
         while data := source.recv(65536):
+            time.sleep(delay)
+            if delay and select.select([source], [], [], 0)[0]:
+                data += source.recv(65536)
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
     except OSError:
         pass
 
 
-def serve(client, context):
+def serve(client, context, delay):
     try:
         if context:
             client = context.wrap_socket(client, server_side=True)
@@ -48,7 +54,8 @@ def serve(client, context):
         host, port = head.split(b' ')[1].decode().rsplit(':', 1)
         server = socket.create_connection((host, int(port)))
         client.sendall(b'HTTP/1.1 200 OK\r\n\r\n')
-        back = threading.Thread(target=forward, args=(server, client))
+        back = threading.Thread(target=forward,
+                                args=(server, client, delay))
         back.start()
         forward(client, server)
         back.join()
@@ -59,7 +66,8 @@ def serve(client, context):
 def main():
     arguments = sys.argv[1:]
     context = None
-    if arguments:
+    delay = 0.05 if arguments[:1] == ['join'] else 0
+    if len(arguments) > 1:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*arguments[-2:])
     if arguments[:1] == ['tls1.1']:
@@ -71,7 +79,7 @@ def main():
     def accept():
         while True:
             connection, _ = listener.accept()
-            threading.Thread(target=serve, args=(connection, context),
+            threading.Thread(target=serve, args=(connection, context, delay),
                              daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
