@@ -450,12 +450,14 @@ sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code)
 }
 
 /*
- * Whether the attempt leaves behind a thread that is still looking up a name.
+ * Whether the attempt leaves behind a thread that may still be looking up a
+ * name.  libcurl does not say when it has found the host's for a proxy.
  */
 static bool
 leaves_look_up(const Attempt *a, CURLcode code)
 {
-	return a->has_looked_up && !is_resolved(a) &&
+	return ((a->has_looked_up && !is_resolved(a)) ||
+			(a->looks_up_for_proxy && !a->is_sent)) &&
 		(code == CURLE_OK || code == CURLE_OPERATION_TIMEDOUT);
 }
 
@@ -563,6 +565,7 @@ start_look_up(void *resolver, void *reserved, void *arg)
 	(void) resolver;
 	(void) reserved;
 	a->has_looked_up = true;
+	a->looks_up_for_proxy = a->n_sockets > 0;
 	a->no_look_up = !sgt_may_look_up();
 	return a->no_look_up;		/* other than 0: there is no look-up */
 }

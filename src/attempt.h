@@ -108,6 +108,7 @@ typedef struct Attempt
 	int			n_replaced;		/* how often it was sent again because its
 								 * connection was gone */
 	bool		has_looked_up;	/* the host's name, or has tried to */
+	bool		looks_up_for_proxy; /* to tell a SOCKS proxy the address */
 	bool		no_look_up;
 	bool		no_descriptor;
 	bool		no_memory;
@@ -159,12 +160,13 @@ sgt_is_http1(const Attempt *a)
 }
 
 /*
- * Whether the attempt waits for the look-up of the host's name.
+ * Whether the attempt waits, or may wait, for the look-up of the host's name.
  */
 static inline bool
 sgt_is_looking_up(const Attempt *a)
 {
-	return !a->is_sent && a->has_looked_up && a->n_sockets == 0;
+	return !a->is_sent && a->has_looked_up &&
+		(a->n_sockets == 0 || a->looks_up_for_proxy);
 }
 
 /*

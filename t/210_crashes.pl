@@ -125,28 +125,34 @@ SKIP:
 	# look-ups that are given up keep running in threads, but their number is limited
 	$node->append_conf('postgresql.conf', 'sw_guest_token.breaker = on');
 	$node->reload;
-	$session = session($node, 'SELECT pg_backend_pid()', "SET sw_guest_token.base_url = 'https://slow.invalid'",
-		"SET sw_guest_token.connect_timeout = '1ms'", "SET sw_guest_token.timeout = '20ms'",
-		'SET sw_guest_token.max_concurrency = 256',
-		("SELECT count(*) FROM sw_create_guest_tokens(array_fill($request, '{2000}'))") x 3,
-		'SET sw_guest_token.max_retries = 0', $ONE, "SELECT 'done'", 'SELECT pg_sleep(600)');
-	my ($pid) = $session->wait_for(qr/^(\d+)\n(?:2000\n){3}done\n/);
-	my @threads = glob "/proc/$pid/task/*";
-	cmp_ok(scalar(@threads), '<', 64 + 256 + 20, 'look-ups that are given up leave few threads');
-	# from 8.20 on, libcurl shares a few threads among all look-ups
-	like($session->{err}, $libcurl >= 0x081400 ? qr/^ERROR:  08006: .*\nDETAIL:  .* while resolving the host name/ :
-		  qr/^ERROR:  08001: could not connect to SignalWire\nDETAIL:  Too many abandoned look-ups/,
-		'and no more are started');
-	is($node->safe_psql('postgres', "SELECT state FROM sw_guest_token_stat WHERE target ~ 'slow'"), 'closed',
+	my @proxies = ('', 'socks4://' . ($sandbox->{url} =~ m{//([^/]+)})[0]);
+	foreach my $proxy (@proxies)
+	{
+		my $name = $proxy ? 'for a proxy, ' : '';
+
+		$session = session($node, 'SELECT pg_backend_pid()', "SET sw_guest_token.base_url = 'https://slow.invalid'",
+			"SET sw_guest_token.proxy = '$proxy'", "SET sw_guest_token.connect_timeout = '5ms'",
+			"SET sw_guest_token.timeout = '20ms'", 'SET sw_guest_token.max_concurrency = 256',
+			("SELECT count(*) FROM sw_create_guest_tokens(array_fill($request, '{2000}'))") x 3,
+			'SET sw_guest_token.max_retries = 0', $ONE, "SELECT 'done'", 'SELECT pg_sleep(600)');
+		my ($pid) = $session->wait_for(qr/^(\d+)\n(?:2000\n){3}done\n/);
+		my @threads = glob "/proc/$pid/task/*";
+		cmp_ok(scalar(@threads), '<', 64 + 256 + 20, "${name}look-ups that are given up leave few threads");
+		# from 8.20 on, libcurl shares a few threads among all look-ups
+		like($session->{err}, $libcurl >= 0x081400 ? qr/^ERROR:  08006: .*\nDETAIL:  .*"sw_guest_token\.connect_timeout"/ :
+			  qr/^ERROR:  08001: could not connect to SignalWire\nDETAIL:  Too many abandoned look-ups/,
+			"${name}no more are started");
+		$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+		$session->finish;
+	}
+	is($node->safe_psql('postgres', "SELECT string_agg(state, ' ') FROM sw_guest_token_stat WHERE target ~ 'slow'"), 'closed closed',
 		'which suspends nothing');
-	$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
-	$session->finish;
 
 	# several seconds may go by until the second name server is asked
 	my @sessions = map { session($node, "SET sw_guest_token.base_url = 'https://late.invalid'",
-			'SET sw_guest_token.max_retries = 0', $ONE) } 1 .. 5;
+			"SET sw_guest_token.proxy = '$_'", 'SET sw_guest_token.max_retries = 0', $ONE) } (@proxies) x 5;
 	$_->finish foreach @sessions;
-	is(join(' ', map { sql_state($_->{err}) } @sessions), '08001 08001 08001 08001 08001',
+	is(join(' ', map { sql_state($_->{err}) } @sessions), join(' ', ('08001') x 10),
 		'look-ups that take four seconds are not given up');
 	# but others are turned away meanwhile
 	$node->append_conf('postgresql.conf', 'sw_guest_token.max_sessions = 1');
