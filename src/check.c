@@ -143,7 +143,7 @@ check_network(ReturnSetInfo *result, Target *target,
 	{
 		put_error(result, "resolve", took_us, &error,
 				  target->proxy ?
-				  _("Check the name of the host in \"sw_guest_token.proxy\" or in the environment's proxy, and the server's DNS.") :
+				  _("Check the names of the proxy and of the API's host, and the server's DNS.") :
 				  _("Check \"sw_guest_token.space_name\" or \"sw_guest_token.base_url\", and the server's DNS; is a proxy needed?"));
 		return;
 	}

@@ -43,7 +43,12 @@ examine_times(const Attempt *a, AttemptExam *exam)
 	curl_off_t	connected_us = 0;
 	curl_off_t	ready_us = 0;
 	curl_off_t	answered_us = 0;
+	long		proxy_error = 0;
 
+	/* a SOCKS proxy may have to be told the host's address */
+	curl_easy_getinfo(a->easy, CURLINFO_PROXY_ERROR, &proxy_error);
+	if (proxy_error == CURLPX_RESOLVE_HOST)
+		return;
 	curl_easy_getinfo(a->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
 	curl_easy_getinfo(a->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
 	/* from 8.22 on libcurl fills it in at the end in any case */

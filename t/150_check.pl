@@ -148,9 +148,12 @@ run_session($node, "SET sw_guest_token.$limited", 'SET sw_guest_token.max_retrie
 is_check('an API that limits the rate of everybody', [$limited],
 	'preload+ settings+ credentials+ resolve+ connect+ tls+ clock+ authorize- guard-', qr/limited the rate.*suspended/s);
 
-# a target beyond those that have a guard
+# targets beyond those that have a guard
 is_check('a proxy that is not there', [ "base_url = 'https://127.0.0.1:$dumb_port'", "proxy = 'http://127.0.0.1:1'" ],
 	'preload+ settings+ credentials+ resolve+ connect- guard+', qr/could not connect.*\n.*reach the proxy/);
+is_check('a host that a proxy is to be told', [ "base_url = 'https://no-such-host.invalid'",
+		"proxy = 'socks4://" . $sandbox->{url} =~ s{^http://}{}r . "'" ],
+	'preload+ settings+ credentials+ resolve- guard+', qr/could not connect.*\n.*DNS/i);
 
 # a slow API, for which as many sessions wait as may
 $sandbox->reset;
