@@ -96,6 +96,7 @@ typedef struct Attempt
 	int			local_port;		/* of the connection that it went over */
 	char		remote_ip[64];	/* its other end */
 	bool		is_new;			/* the connection was made for it */
+	bool		is_joined;		/* by another, which may not have been sent */
 	bool		is_shared;		/* others went over it, too: HTTP/2 */
 	int64		other_answered_us;	/* when one of them was last answered */
 	bool		is_followed;	/* by another, once it had a status */

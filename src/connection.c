@@ -160,18 +160,21 @@ sgt_note_unanswered(const Attempt *a)
  * It was a refusal if the connection was shared, which takes HTTP/2, and did
  * not hang up.  (If it was not shared, that proves nothing, because a server
  * may end TLS alone.)  It was also a refusal if the connection was new and
- * not shared.  (If it was shared, libcurl treats it as one that existed
- * before.)
+ * nobody else's.  (If another has joined it, even one that was not sent,
+ * libcurl treats it as one that existed before.)
  */
 bool
 sgt_may_send(Attempt *a, dlist_head *running, const SocketSet *sockets,
 			 const char *remote_ip, int local_port)
 {
+	Attempt    *other = NULL;
 	long		n_connects = 0;
 
 	curl_easy_getinfo(a->easy, CURLINFO_NUM_CONNECTS, &n_connects);
 	a->local_port = local_port;
 	strlcpy(a->remote_ip, remote_ip, sizeof(a->remote_ip));
+	while ((other = next_companion(a, running, other)))
+		other->is_joined = true;
 	a->is_condemned = is_to_be_left(a, running);
 	a->has_strayed = a->is_condemned ||
 		(n_connects == a->n_connects &&
@@ -182,7 +185,7 @@ sgt_may_send(Attempt *a, dlist_head *running, const SocketSet *sockets,
 	a->sent_us = sgt_now_us();
 	if (a->n_sent > 0)
 	{
-		if (a->is_shared ? !a->is_hung_up : a->is_new)
+		if (a->is_shared ? !a->is_hung_up : a->is_new && !a->is_joined)
 			a->is_refused = true;
 		else if (a->n_replaced > 0 || n_connects == a->n_connects)
 			return false;
@@ -193,6 +196,7 @@ sgt_may_send(Attempt *a, dlist_head *running, const SocketSet *sockets,
 	a->n_sent++;
 	a->repeated_us = last_repeated_us(a);
 	a->is_new = n_connects > a->n_connects;
+	a->is_joined = false;
 	a->is_shared = false;
 	a->is_hung_up = false;
 	a->n_connects = n_connects;
