@@ -47,7 +47,8 @@ examine_times(const Attempt *a, AttemptExam *exam)
 
 	/* a SOCKS proxy may have to be told the host's address */
 	curl_easy_getinfo(a->easy, CURLINFO_PROXY_ERROR, &proxy_error);
-	if (proxy_error == CURLPX_RESOLVE_HOST)
+	if (proxy_error == CURLPX_RESOLVE_HOST ||
+		a->code == CURLE_COULDNT_RESOLVE_HOST)
 		return;
 	curl_easy_getinfo(a->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
 	curl_easy_getinfo(a->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
