@@ -29,10 +29,11 @@
 #include "scan.h"
 
 /*
- * A list with more calls than this stays as it is: taking it apart would take
- * too long.
+ * A list stays as it is if taking it apart would take too long: if it has more
+ * calls than this, or if its nodes would be looked at more often.
  */
 #define MAX_CALLS	64
+#define MAX_LOOKS	500000
 
 /* The node keeps the child's rows as tuples. */
 #define MAX_COLUMNS	MaxTupleAttributeNumber
@@ -57,7 +58,8 @@ typedef struct TargetList
 	Rewrite    *rw;
 	List	   *calls;			/* ListCalls */
 	List	   *columns;		/* for the child */
-	bool		has_too_many;	/* columns for a tuple */
+	int			n_looks;		/* at nodes */
+	bool		is_too_large;	/* too many looks, or columns for a tuple */
 } TargetList;
 
 /* A nested loop that is being rewritten */
@@ -136,7 +138,7 @@ sgt_wrap_target_list(Rewrite *rw, Plan *plan, const Demand *demand)
 		tle->expr = (Expr *) move_up((Node *) tle->expr, list);
 		result = lappend(result, tle);
 	}
-	if (list->has_too_many)
+	if (list->is_too_large)
 		return plan;
 
 	plan->targetlist = list->columns;
@@ -434,7 +436,9 @@ mentions_site(Node *node, void *context)
 	if (node == NULL)
 		return false;
 	CHECK_FOR_INTERRUPTS();
-	if (find_site(list, node) || find_param(list, node, &number))
+	list->is_too_large |= ++list->n_looks > MAX_LOOKS;
+	if (list->is_too_large || find_site(list, node) ||
+		find_param(list, node, &number))
 		return true;
 	return expression_tree_walker(node, mentions_site, list);
 }
@@ -514,11 +518,12 @@ get_column(TargetList *list, Node *node, int varno, int offset)
 		return node;
 	if (list_length(list->columns) >= MAX_COLUMNS)
 	{
-		list->has_too_many = true;
+		list->is_too_large = true;
 		return node;
 	}
-	CHECK_FOR_INTERRUPTS();
-	tle = tlist_member((Expr *) node, list->columns);
+	/* others may be long, and take longer to compare than to compute */
+	if (IsA(node, Var))
+		tle = tlist_member((Expr *) node, list->columns);
 	if (tle == NULL)
 	{
 		tle = makeTargetEntry((Expr *) node, list_length(list->columns) + 1, NULL,

@@ -146,6 +146,7 @@ my @others = (
 	[ 'what is volatile and run once', "SELECT ($FUNCTION).token FROM visitor v WHERE v.id < 5 OR v.id > (SELECT nextval('token_id_seq'))" ],
 	[ 'too many calls', 'SELECT ' . join(' || ', ("($FUNCTION).token") x 65) . ' FROM visitor v' ],
 	[ 'too many columns', 'SELECT ARRAY[' . join(', ', map { "v.token || $_" } 1 .. 1700) . ", ($FUNCTION).token] FROM visitor v" ],
+	[ 'too deep an expression', "SELECT ($FUNCTION).token" . ' || v.id::text' x 1200 . ' FROM visitor v' ],
 	[ 'a window that ends early', "SELECT * FROM (SELECT row_number() OVER (ORDER BY v.id) AS n, ($FUNCTION).token FROM visitor v) i WHERE n < 5" ],
 	[ 'RETURNING', "UPDATE visitor v SET id = id RETURNING ($FUNCTION).token" ],
 	[ 'ON CONFLICT', 'INSERT INTO visitor AS v (id) SELECT id FROM source ON CONFLICT (id)'
