@@ -470,6 +470,9 @@ read_ahead(ScanNode *scan)
 {
 	int64		n_wanted;
 
+	/* before anything runs that may change the setting, such as the child */
+	if (scan->rows == NULL)
+		make_ring(scan);
 	sgt_poll_requests();
 	while (sgt_has_result(scan->stream))
 		(void) sgt_take_result(scan->stream);
@@ -496,9 +499,8 @@ count_wanted(ScanNode *scan)
 
 	if (!sgt_reads_ahead() || estate->es_epq_active)
 		return 1;
-	n = sgt_get_limits()->max_concurrency * ROWS_PER_REQUEST;
-	if (scan->rows)
-		n = Min(n, scan->max_rows);
+	n = Min(sgt_get_limits()->max_concurrency * ROWS_PER_REQUEST,
+			scan->max_rows);
 	if (scan->bounds & SCAN_BOUND_BY_RUN)
 	{
 		Run		   *run = current_run;
@@ -576,9 +578,8 @@ read_row(ScanNode *scan)
 		return;
 	}
 
+	Assert(scan->n_rows < scan->max_rows);
 	oldcontext = MemoryContextSwitchTo(scan->context);
-	if (scan->rows == NULL)
-		make_ring(scan);
 	row = &scan->rows[(scan->first + scan->n_rows) % scan->max_rows];
 	row->tuple = ExecCopySlotMinimalTuple(slot);
 	scan->size += row->tuple->t_len;
@@ -600,10 +601,16 @@ read_row(ScanNode *scan)
 static void
 make_ring(ScanNode *scan)
 {
-	scan->max_rows = sgt_get_limits()->max_concurrency * ROWS_PER_REQUEST;
-	scan->rows = palloc0(scan->max_rows * sizeof(Row));
-	for (int i = 0; i < scan->max_rows; i++)
-		scan->rows[i].values = palloc0(scan->n_calls * sizeof(Datum));
+	int			max_rows = sgt_get_limits()->max_concurrency * ROWS_PER_REQUEST;
+	Row		   *rows = MemoryContextAllocZero(scan->context,
+											  max_rows * sizeof(Row));
+	Datum	   *values = MemoryContextAllocZero(scan->context,
+												max_rows * scan->n_calls * sizeof(Datum));
+
+	for (int i = 0; i < max_rows; i++)
+		rows[i].values = values + i * scan->n_calls;
+	scan->rows = rows;
+	scan->max_rows = max_rows;
 }
 
 /*

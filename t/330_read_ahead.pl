@@ -535,6 +535,16 @@ is(run_ahead('SET sw_guest_token.max_concurrency = 2',
 		  . " FROM (SELECT * FROM visitor ORDER BY id) v, sw_try_create_guest_token(v.addresses) t OFFSET 0) s")->{out},
 	"t\n", 'after a change of settings a refusal is forgotten');
 
+# what the query itself runs may change the settings before the first row is there
+my $lower = q{set_config('sw_guest_token.max_concurrency', '1', false)};
+my $none = "(sw_try_create_guest_token('{}', id)).error_code";
+my $changed = run_ahead("CREATE DOMAIN pg_temp.lowered AS int CHECK ($lower IS NOT NULL)",
+	"CREATE FUNCTION pg_temp.lower() RETURNS int STABLE LANGUAGE SQL RETURN 39 + length($lower)",
+	"SELECT id::pg_temp.lowered, $none FROM visitor", 'RESET sw_guest_token.max_concurrency',
+	"SELECT id, $none FROM visitor LIMIT pg_temp.lower()");
+is($changed->{err}, '', 'queries that lower max_concurrency work');
+is(scalar(() = $changed->{out} =~ /^\d+\|22023$/mg), 80, 'and each row gets its result');
+
 # planning remains cheap where sub-plans are used several times
 my $ctes = join ', ', 'c0 AS MATERIALIZED (SELECT 1 x)', map { my $c = $_ - 1; "c$_ AS MATERIALIZED (SELECT a.x FROM c$c a, c$c b)" } 1 .. 40;
 like(run_ahead("SET statement_timeout = '60s'", "EXPLAIN WITH $ctes SELECT (sw_create_guest_token('{$ADDRESS}', x)).token FROM c40")->{out},
