@@ -16,15 +16,18 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
+#include "catalog/pg_proc.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
 #include "nodes/parsenodes.h"
 #include "nodes/pathnodes.h"
 #include "nodes/supportnodes.h"
-#include "optimizer/clauses.h"
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/planner.h"
+#include "utils/lsyscache.h"
 
 #include "compat.h"
 #include "plan.h"
@@ -56,6 +59,8 @@ static Plan *visit(Rewrite *rw, Plan *plan, Demand demand);
 static void visit_list(Rewrite *rw, List *plans, Demand demand);
 static void visit_append(Rewrite *rw, Append *append, Demand demand);
 static Demand demand_of_limit(const Limit *limit, Demand demand);
+static bool may_differ(Node *node, void *context);
+static bool is_foreign(Oid function, void *context);
 
 /*
  * Planning
@@ -310,7 +315,8 @@ visit_append(Rewrite *rw, Append *append, Demand demand)
 }
 
 /*
- * LIMIT asks for as many rows as it says if it is read to its end.
+ * LIMIT asks for as many rows as it says if it is read to its end.  The node
+ * evaluates the numbers a second time.
  */
 static Demand
 demand_of_limit(const Limit *limit, Demand demand)
@@ -318,7 +324,7 @@ demand_of_limit(const Limit *limit, Demand demand)
 	Node	   *exprs = (Node *) list_make2(limit->limitCount, limit->limitOffset);
 
 	if (demand.is_known && !(demand.bounds & SCAN_BOUND_BY_LIMIT) &&
-		!contain_volatile_functions(exprs) && !contain_subplans(exprs))
+		!may_differ(exprs, NULL))
 	{
 		demand.bounds |= SCAN_BOUND_BY_LIMIT;
 		demand.limit = limit;
@@ -327,4 +333,36 @@ demand_of_limit(const Limit *limit, Demand demand)
 	else
 		demand.is_known = false;
 	return demand;
+}
+
+/*
+ * Whether an expression may have another value when it is evaluated again.
+ * That users call their functions immutable proves nothing.
+ */
+static bool
+may_differ(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	switch (nodeTag(node))
+	{
+		case T_List:
+		case T_Const:
+		case T_Param:
+		case T_FuncExpr:
+		case T_OpExpr:
+		case T_RelabelType:
+			return check_functions_in_node(node, is_foreign, context) ||
+				expression_tree_walker(node, may_differ, context);
+		default:
+			return true;
+	}
+}
+
+static bool
+is_foreign(Oid function, void *context)
+{
+	(void) context;
+	return function >= FirstNormalObjectId ||
+		func_volatile(function) != PROVOLATILE_IMMUTABLE;
 }
