@@ -589,7 +589,6 @@ read_row(ScanNode *scan)
 	MemoryContextSwitchTo(oldcontext);
 	scan->n_rows++;
 
-	sgt_renew_stream(scan->stream);
 	scan->row_context->ecxt_outertuple = slot;
 	oldcontext = MemoryContextSwitchTo(scan->row_context->ecxt_per_tuple_memory);
 	for (int i = 0; i < scan->n_calls && !row->error; i++)
@@ -649,6 +648,8 @@ make_call(ScanNode *scan, Row *row, int number)
 									&value->isnull);
 	}
 	sgt_get_args(values, &args);
+	/* they may have changed the settings, as the child may have */
+	sgt_renew_stream(scan->stream);
 	row->n_waiting++;
 	sgt_submit_call(scan->stream, &args,
 					(int) (row - scan->rows) * scan->n_calls + number);

@@ -543,6 +543,13 @@ my $changed = run_ahead("CREATE DOMAIN pg_temp.lowered AS int CHECK ($lower IS N
 is($changed->{err}, '', 'a query that lowers max_concurrency works');
 is(scalar(() = $changed->{out} =~ /^\d+\|22023$/mg), 40, 'and each row gets its result');
 
+# each call follows the settings as its arguments leave them
+my @urls = map { $sandbox->script($_) } '201,id=right', '422,id=wrong';
+$changed = run_ahead('CREATE FUNCTION pg_temp.turn(n int) RETURNS text STABLE LANGUAGE SQL'
+	  . " RETURN nullif(set_config('sw_guest_token.base_url', CASE n % 2 WHEN 1 THEN '$urls[0]' ELSE '$urls[1]' END, false) LIKE 'http%', true)::text",
+	"SELECT id % 2, t.error_code FROM (SELECT * FROM visitor ORDER BY id LIMIT 20) v, sw_try_create_guest_token(addresses, region => pg_temp.turn(id)) t");
+is($changed->{err} . $changed->{out}, "1|\n0|22023\n" x 10, 'arguments that change the settings do so for their own call');
+
 # nor does a function's label say that it has the same result twice
 $changed = run_ahead('CREATE SEQUENCE pg_temp.times', 'CREATE FUNCTION pg_temp.falls(n int) RETURNS bigint IMMUTABLE LANGUAGE plpgsql'
 	  . q{ AS $$ BEGIN RETURN CASE nextval('times') WHEN 1 THEN n ELSE 0 END; END $$},
