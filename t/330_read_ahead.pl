@@ -550,7 +550,7 @@ $changed = run_ahead('CREATE FUNCTION pg_temp.turn(n int) RETURNS text STABLE LA
 	"SELECT id % 2, t.error_code FROM (SELECT * FROM visitor ORDER BY id LIMIT 20) v, sw_try_create_guest_token(addresses, region => pg_temp.turn(id)) t");
 is($changed->{err} . $changed->{out}, "1|\n0|22023\n" x 10, 'arguments that change the settings do so for their own call');
 
-# nor does a function's label say that it has the same result twice
+# a function's label does not prove that it has the same result twice
 $changed = run_ahead('CREATE SEQUENCE pg_temp.times', 'CREATE FUNCTION pg_temp.falls(n int) RETURNS bigint IMMUTABLE LANGUAGE plpgsql'
 	  . q{ AS $$ BEGIN RETURN CASE nextval('times') WHEN 1 THEN n ELSE 0 END; END $$},
 	'SET plan_cache_mode = force_generic_plan', "PREPARE p(int) AS SELECT $none FROM visitor ORDER BY token LIMIT pg_temp.falls(\$1)",
