@@ -276,16 +276,36 @@ CREATE VIEW view_call AS SELECT id, addresses, region, ch, expire, n, grp,
 CREATE VIEW view_lateral AS SELECT t.id, addresses, region, ch, expire, n, grp,
     x.token AS txt
     FROM good t, sw_try_create_guest_token(addresses, NULL, region, ch) x;
--- says how often it has been called
-CREATE FUNCTION vol(int) RETURNS int LANGUAGE plpgsql AS $f$
-BEGIN
-    RETURN set_config('differential.n', (coalesce(nullif(current_setting(
-        'differential.n', true), ''), '0')::int + 1)::text, true);
-END $f$;
+-- counts the calls of what calls it
+CREATE FUNCTION next(text) RETURNS int LANGUAGE sql AS $f$
+    SELECT set_config('differential.' || $1, (coalesce(nullif(current_setting(
+        'differential.' || $1, true), ''), '0')::int + 1)::text, true)::int
+$f$;
+CREATE FUNCTION vol(int) RETURNS int LANGUAGE plpgsql
+    AS $f$ BEGIN RETURN differential.next('vol'); END $f$;
 CREATE FUNCTION stab(int) RETURNS int STABLE LANGUAGE plpgsql AS $f$
 BEGIN
     RETURN (SELECT count(*) FROM differential.s WHERE id <= $1);
 END $f$;
+-- These lie: they call themselves stable, but change what a node that reads
+-- ahead goes by.  The last gives a limit, but only every other time.
+CREATE FUNCTION meddle(int) RETURNS int STABLE LANGUAGE plpgsql AS $f$
+DECLARE
+    v_n int := differential.next('meddle');
+BEGIN
+    PERFORM set_config('sw_guest_token.max_concurrency', (ARRAY['1', '2',
+                       '256', '1', '64'])[1 + v_n % 5], true),
+            set_config('work_mem', (ARRAY['64', '1024'])[1 + v_n % 2], true),
+            set_config('sw_guest_token.read_ahead', CASE v_n % 7 WHEN 0
+                THEN 'off' ELSE current_setting('differential.read_ahead')
+                END, true);
+    RETURN $1;
+END $f$;
+CREATE FUNCTION meddle_early(int) RETURNS int IMMUTABLE LANGUAGE plpgsql
+    AS $f$ BEGIN RETURN differential.meddle($1); END $f$;
+CREATE DOMAIN meddled AS int CHECK (meddle(VALUE) IS NOT NULL);
+CREATE FUNCTION fickle(int) RETURNS int STABLE LANGUAGE plpgsql
+    AS $f$ BEGIN RETURN $1 * (differential.next('fickle') % 2); END $f$;
 CREATE FUNCTION token_of(uuid[], text) RETURNS text LANGUAGE plpgsql AS $f$
 DECLARE
     v text;
@@ -409,12 +429,12 @@ class Case:
                 'COALESCE(%s.addresses, %s)' % (t, const))
         expire = self.pick('NULL', t + '.expire', t + '.expire',
                            '%d + %s.id' % (FAR, t),
-                           '%s.expire + stab(%s.n)' % (t, t))
+                           '%s.expire + %s' % (t, self.stable(t)))
         region = self.pick('NULL', t + '.region', t + '.region', t + '.region',
                            "'r' || %s.n" % t)
         ch = self.pick(
             'NULL', t + '.ch', t + '.ch', "'k' || " + self.number(1, 9),
-            "'k' || stab(%s.n)" % t,
+            "'k' || " + self.stable(t),
             '(SELECT name FROM s WHERE s.id = %s.n)' % t)
         if self.chance(0.04):
             ch = 'vol(%s.id)::text' % t
@@ -426,6 +446,12 @@ class Case:
         if self.chance(0.1):
             return '%s(%s)' % (f, addresses)
         return '%s(%s, %s, %s, %s)' % (f, addresses, expire, region, ch)
+
+    def stable(self, t):
+        """An expression that claims to be stable, of type int."""
+        return self.pick('stab(%s.n)', 'stab(%s.n)', 'meddle(%s.n)',
+                         'meddle_early(%s.n)', 'meddle_early(2)',
+                         '%s.n::meddled::int').replace('%s', t)
 
     def text(self, t, depth=1):
         """An expression with a call, of type text."""
@@ -469,7 +495,7 @@ class Case:
             'token_of(%s.addresses, %s.ch)' % (t, t),
             'sql_token_of(%s.addresses, %s.ch)' % (t, t),
             "(%s).token || vol(%s.id)" % (c, t),
-            '(%s).token || stab(%s.id)' % (c, t))
+            '(%s).token || %s' % (c, self.stable(t)))
 
     def expression(self, t):
         if self.chance(0.1):
@@ -479,7 +505,7 @@ class Case:
             return self.text(t)
         return self.pick(self.call(t), t + '.id', t + '.n', t + '.txt',
                          t + '.addresses', t, t + '.txt || %s.n' % t,
-                         'stab(%s.n)' % t, 'vol(%s.n)' % t,
+                         self.stable(t), 'vol(%s.n)' % t,
                          '(SELECT name FROM s WHERE s.id = %s.n)' % t)
 
     # What is selected from
@@ -500,8 +526,8 @@ class Case:
             name = self.alias('r')
             self.ctes.append(
                 '%s (%s, txt) AS (SELECT * FROM good WHERE id < 3 UNION ALL'
-                ' SELECT id + 1, addresses, region, ch, expire, n - 1, grp, %s'
-                ' FROM %s WHERE n > 0)' % (
+                ' SELECT id + 1, addresses, region, ch, expire, n - 1, grp,'
+                ' (%s) COLLATE "default" FROM %s WHERE n > 0)' % (
                     name, ', '.join(COLUMNS), self.text(name), name))
             return '%s %s' % (name, t), t
         if self.chance(0.12):
@@ -589,7 +615,9 @@ class Case:
     def where(self, t, calls, depth):
         quals = []
         for _ in range(self.pick(0, 0, 1, 1, 2)):
-            if calls and self.chance(0.4):
+            if self.chance(0.15):
+                quals.append(self.stable(t) + ' <> 5')
+            elif calls and self.chance(0.4):
                 quals.append('%s.token %s' % (self.rng.choice(calls),
                                               self.pick("> '2'", 'IS NOT NULL',
                                                         "<> '0'")))
@@ -613,7 +641,6 @@ class Case:
                     '%s.id < ' % t + self.number(1, 30),
                     '%s.grp = ' % t + self.number(0, 4),
                     '%s.id = ' % t + self.number(0, 30),
-                    'stab(%s.n) > 2' % t,
                     '1 / (%s.id - 14) < 1' % t,
                     '(SELECT count(*) FROM s) > ' + self.number(0, 7),
                     'vol(%s.n) %% 3 > 0' % t,
@@ -624,6 +651,9 @@ class Case:
     def tail(self, t):
         """ORDER BY, LIMIT, OFFSET, locks."""
         text = ''
+        if self.chance(0.04):
+            return ' ORDER BY %s.n, %s.id LIMIT fickle(%s)' % (
+                t, t, self.number(1, 5))
         if self.chance(0.4):
             text += ' ORDER BY ' + self.pick(
                 '%s.id' % t, '%s.n' % t, '%s.id DESC' % t,
@@ -652,9 +682,12 @@ class Case:
                           'INTERSECT'), self.select(0))
         items, t, calls = self.items(depth)
         columns = ', '.join('%s.%s' % (t, c) for c in COLUMNS)
+        if self.chance(0.1):
+            columns = columns.replace(t + '.n', self.stable(t) + ' AS n')
         txt = self.pick(self.text(t), t + '.txt', None)
         if txt is None:
-            txt = '%s.token' % calls[0] if calls else 'stab(%s.n)::text' % t
+            txt = '%s.token' % calls[0] if calls else \
+                '(%s)::text' % self.stable(t)
         return 'SELECT %s%s, %s AS txt FROM %s%s%s' % (
             self.pick('', '', '', '', 'ALL ', 'DISTINCT '), columns, txt,
             items, self.where(t, calls, depth), '' if self.chance(0.3) else
@@ -664,7 +697,7 @@ class Case:
         """ORDER BY of DISTINCT takes what is selected."""
         text = ''
         if self.chance(0.5):
-            text += ' ORDER BY ' + self.pick(t + '.id', t + '.n, 1',
+            text += ' ORDER BY ' + self.pick(t + '.id', '6, 1',
                                              t + '.id DESC', '8, 1')
         if self.chance(0.3):
             text += ' LIMIT ' + self.number(0, 30)
@@ -1193,7 +1226,7 @@ SET jit = off;
         begin = ['BEGIN', "SET LOCAL sw_guest_token.base_url = '%s/%d'" % (
             self.url, path)]
         begin += case.before
-        begin.append('SET LOCAL sw_guest_token.read_ahead = ' + read_ahead)
+        begin += self.read_ahead(read_ahead)
         lines = [line for line in session.query('; '.join(begin))
                  if line.startswith('ERROR')]
         for step in case.main:
@@ -1215,11 +1248,15 @@ SET jit = off;
         result.lines = lines
         return result
 
+    @staticmethod
+    def read_ahead(value):
+        return ['SET LOCAL %s.read_ahead = %s' % (prefix, value)
+                for prefix in ('sw_guest_token', 'differential')]
+
     def has_stacked_nodes(self, case):
         """Whether a node reads ahead of another, as EXPLAIN shows it."""
         query, lines = self.session.query, []
-        query('; '.join(['BEGIN', *case.before,
-                         'SET LOCAL sw_guest_token.read_ahead = on']))
+        query('; '.join(['BEGIN', *case.before, *self.read_ahead('on')]))
         for step in case.main:
             if '$do$' in step:
                 statements = [(sql, []) for sql in case.queries]
