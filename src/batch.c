@@ -73,6 +73,7 @@ sgt_begin_batch(Target *target, const Limits *limits, const char *url,
 	batch->url = MemoryContextStrdup(context, url);
 	batch->success_status = success_status;
 	batch->has_engine = has_engine;
+	dlist_init(&batch->held);
 	dlist_init(&batch->pending);
 	dlist_init(&batch->done);
 	dlist_init(&batch->handed_out);

@@ -423,42 +423,47 @@ start_ready(int64 now)
 }
 
 /*
- * Whether the guard lets a request go on; if not, the request ends.  The
- * doctor's request always goes on: it is there to find out.
+ * Whether the guard lets a request go on; if not, the request ends, or waits
+ * for its batch's probe.  The doctor's request always goes on: it is there to
+ * find out.
  */
 static bool
 is_let_through(Request *r, int64 now)
 {
 	Batch	   *batch = r->batch;
-	AttemptEnd	refusal;
+	AttemptEnd	refusal = r->deadline_us == 0 ? ATTEMPT_SUSPENDED : r->outcome.result;
+	bool		will_retry = r->outcome.n_attempts > 0 && !r->retry.is_repeat;
+	bool		may_go;
 
 	if (r->exam)
 		return true;
 	if (r->was_asked)
+		may_go = sgt_may_go_on(batch->guarded, &batch->limits, &r->watch, will_retry,
+							   now, &r->outcome.suspension);
+	else if (batch->probe &&
+			 !sgt_may_go_on(batch->guarded, &batch->limits, &r->watch, false, now,
+							&r->outcome.suspension))
 	{
-		bool		will_retry = r->outcome.n_attempts > 0 && !r->retry.is_repeat;
-
-		if (!sgt_may_go_on(batch->guarded, &batch->limits, &r->watch, will_retry,
-						   now, &r->outcome.suspension))
-		{
-			finish(r, r->deadline_us == 0 ? ATTEMPT_SUSPENDED : r->outcome.result);
-			return false;
-		}
+		dlist_push_tail(&batch->held, &r->queue_node);
+		return false;
 	}
 	else
+		may_go = sgt_ask_guard(batch->guarded, &batch->limits,
+							   batch->presence == PRESENCE_TURNED_AWAY, now,
+							   &r->watch, &refusal, &r->outcome.suspension);
+	r->was_asked = true;
+	if (!may_go)
 	{
-		r->was_asked = true;
-		if (!sgt_ask_guard(batch->guarded, &batch->limits,
-						   batch->presence == PRESENCE_TURNED_AWAY, now,
-						   &r->watch, &refusal, &r->outcome.suspension))
-		{
-			finish(r, refusal);
-			return false;
-		}
+		finish(r, refusal);
+		return false;
 	}
+
 	/* perhaps only the old connections do not work */
 	r->retry.is_fresh |= r->watch.is_probe;
 	sgt_distrust_connections(r->watch.suspect_us);
+	if (r->watch.is_probe && !batch->has_probed)
+		batch->probe = r;
+	batch->has_probed |= r->watch.is_probe;
 	return true;
 }
 
@@ -752,6 +757,13 @@ finish(Request *r, AttemptEnd result)
 	n_pending--;
 	dlist_delete(&r->node);
 	dlist_push_tail(&r->batch->done, &r->node);
+
+	if (r->batch->probe == r)
+	{
+		r->batch->probe = NULL;
+		while (!dlist_is_empty(&r->batch->held))
+			dlist_push_tail(&ready, dlist_pop_head_node(&r->batch->held));
+	}
 }
 
 /*

@@ -24,7 +24,8 @@
 
 typedef enum RequestState
 {
-	REQUEST_READY,				/* in the queue of those to be started */
+	REQUEST_READY,				/* in the queue of those to be started, or
+								 * held */
 	REQUEST_RUNNING,			/* the engine has its attempt */
 	REQUEST_ENDED,				/* its attempt has ended; not settled yet */
 	REQUEST_PAUSED,				/* before the next attempt */
@@ -50,7 +51,7 @@ typedef struct Request
 	bool		is_counted;		/* in the guard's statistics */
 	GuardWatch	watch;
 
-	dlist_node	queue_node;		/* of those ready, overdue, or ended */
+	dlist_node	queue_node;		/* of those ready, held, overdue, or ended */
 	Timer		timer;
 	bool		is_overdue;		/* its timer has fired: it is in "overdue" */
 } Request;
@@ -88,6 +89,9 @@ typedef struct Batch
 	bool		is_stopped;
 	bool		connect_failed; /* do not wait for others' connections */
 	bool		has_sent;		/* a request, and its attempt has ended */
+	bool		has_probed;		/* while requests were suspended */
+	Request    *probe;			/* the first; NULL: it has ended */
+	dlist_head	held;			/* ready, but for the probe's result */
 	dlist_head	pending;		/* not done */
 	dlist_head	done;			/* not handed out yet */
 	dlist_head	handed_out;

@@ -179,6 +179,29 @@ wait_for_probe();
 run_sql($ONE);
 is($sandbox->attempts . stat_of('opened || state'), '61open', 'a gateway\'s own status is a failure, too');
 
+# the rest of a batch waits for its probe
+my $ahead = 'SET sw_guest_token.read_ahead = on';
+my $row_by_row = "SELECT coalesce(error_code, 'token') FROM generate_series(1, 20) i, "
+  . "sw_try_create_guest_token(ARRAY[lpad(i::text, 32, '0')::uuid])";
+foreach ([ 'a batch', outcomes_of(20) ], [ 'reading ahead', $row_by_row ])
+{
+	my ($name, $query) = @$_;
+
+	use_script(repeated(6, '503') . '-then-201,delay=200-then-201');
+	calls(5);
+	wait_for_probe();
+	is(run_sql($ahead, $query)->{out}, "58000\n" x 20, "$name: a probe that fails, fails all, ...");
+	is($sandbox->attempts, 6, '... and is the only request');
+	wait_for_probe();
+	is(run_sql($ahead, $query)->{out}, "token\n" x 20, "$name: one that is answered lets the others go");
+	is($sandbox->attempts . stat_of('requests'), '2626', 'once each');
+}
+use_script(repeated(5, '503') . '-then-hang');
+calls(5);
+wait_for_probe();
+$session = run_sql('SET sw_guest_token.max_concurrency = 2', outcomes_of(60));
+like($session->{out}, qr/^(08006\n){1,2}(58000\n){58,59}$/, 'a batch waits for one probe');
+
 #
 # Silence
 #
