@@ -1353,6 +1353,10 @@ def main():
     n_different = 0
     numbers = range(args.queries) if args.only is None else [args.only]
     for number in numbers:
+        if number % 1000 == 999:
+            # PL/pgSQL keeps what it compiled of functions that are gone
+            differential.session.socket.close()
+            differential.connect()
         case = Case(random.Random('%d %d' % (args.seed, number))).generate()
         off = on = None
         try:
