@@ -433,21 +433,20 @@ is_let_through(Request *r, int64 now)
 	Batch	   *batch = r->batch;
 	AttemptEnd	refusal = r->deadline_us == 0 ? ATTEMPT_SUSPENDED : r->outcome.result;
 	bool		will_retry = r->outcome.n_attempts > 0 && !r->retry.is_repeat;
-	bool		may_go;
+	bool		may_go = true;
 
 	if (r->exam)
 		return true;
-	if (r->was_asked)
+	if (r->was_asked || r->was_held || batch->probe)
 		may_go = sgt_may_go_on(batch->guarded, &batch->limits, &r->watch, will_retry,
 							   now, &r->outcome.suspension);
-	else if (batch->probe &&
-			 !sgt_may_go_on(batch->guarded, &batch->limits, &r->watch, false, now,
-							&r->outcome.suspension))
+	if (!may_go && !r->was_asked && batch->probe)
 	{
+		r->was_held = true;
 		dlist_push_tail(&batch->held, &r->queue_node);
 		return false;
 	}
-	else
+	if (may_go && !r->was_asked)
 		may_go = sgt_ask_guard(batch->guarded, &batch->limits,
 							   batch->presence == PRESENCE_TURNED_AWAY, now,
 							   &r->watch, &refusal, &r->outcome.suspension);

@@ -47,6 +47,8 @@ typedef struct Request
 	int64		deadline_us;	/* 0: not started yet */
 	Retry		retry;
 
+	bool		was_held;		/* for its batch's probe, whose result counts
+								 * for it, too */
 	bool		was_asked;		/* the guard has decided on it */
 	bool		is_counted;		/* in the guard's statistics */
 	GuardWatch	watch;

@@ -199,8 +199,10 @@ foreach ([ 'a batch', outcomes_of(20) ], [ 'reading ahead', $row_by_row ])
 use_script(repeated(5, '503') . '-then-hang');
 calls(5);
 wait_for_probe();
+is(run_sql(outcomes_of(16))->{out}, "08006\n" . "58000\n" x 15, 'nor does it make another one, ...');
+wait_for_probe();
 $session = run_sql('SET sw_guest_token.max_concurrency = 2', outcomes_of(60));
-like($session->{out}, qr/^(08006\n){1,2}(58000\n){58,59}$/, 'a batch waits for one probe');
+like($session->{out}, qr/^(08006\n){1,2}(58000\n){58,59}$/, '... or wait for it');
 
 #
 # Silence
