@@ -345,11 +345,12 @@ add_header(Attempt *a, const char *name, const char *value)
  * Facts
  */
 
-/* Notes that libcurl is getting its first turn in a long time. */
+/* Notes that libcurl is getting its first turn since a time long ago. */
 void
-sgt_note_gap(Attempt *a, int64 now)
+sgt_note_gap(Attempt *a, int64 since, int64 now)
 {
 	a->gap_us = now;
+	a->before_gap_us = since;
 	a->is_starved |= a->n_sockets > 0 && !a->is_sent;
 }
 

@@ -87,6 +87,7 @@ typedef struct Attempt
 	int64		sent_us;		/* when that was */
 	int64		gap_us;			/* when libcurl had its first turn in a long
 								 * time; 0: its turns had no gap */
+	int64		before_gap_us;	/* when it had the turn before that */
 	bool		is_starved;		/* it was about to connect then */
 	size_t		length;			/* of what is sent */
 	int			n_sent;			/* how often libcurl has sent it */
@@ -192,7 +193,7 @@ sgt_is_outage(int status)
 /* These raise nothing. */
 extern void sgt_free_attempt(Attempt *a);
 extern bool sgt_prepare_attempt(Attempt *a, const AttemptOptions *options);
-extern void sgt_note_gap(Attempt *a, int64 now);
+extern void sgt_note_gap(Attempt *a, int64 since, int64 now);
 extern bool sgt_is_sending(const Attempt *a);
 extern void sgt_note_attempt_end(Attempt *a, AttemptEnd end, CURLcode code);
 extern AttemptEnd sgt_classify_attempt(const Attempt *a, CURLcode code);

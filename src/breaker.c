@@ -116,6 +116,7 @@ sgt_note_good_answer(Breaker *b, bool is_token, int64 started_us,
 	if (took_us > 0 && (is_token || b->srtt_us == 0))
 		measure(b, took_us);
 	b->points = 0;
+	b->last_good_us = Max(b->last_good_us, now);
 	if (closes)
 	{
 		b->is_open = false;

@@ -29,6 +29,7 @@ typedef struct Breaker
 	int64		rttvar_us;
 	bool		knows_tokens;	/* a token's time has gone into these */
 	int64		last_answer_us;
+	int64		last_good_us;	/* the last that cleared the points */
 
 	int			points;			/* of failures since the last good answer */
 	bool		is_open;		/* requests are suspended */

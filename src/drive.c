@@ -362,7 +362,7 @@ skip_gap(int64 now)
 			int64		wake_us = r->timer.wake_us;
 
 			if (r->state == REQUEST_RUNNING)
-				sgt_note_gap(r->attempt, now);
+				sgt_note_gap(r->attempt, driven_us, now);
 			if (r->deadline_us == 0)
 				continue;
 			r->deadline_us += gap_us;

@@ -487,8 +487,9 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
  * Whether an attempt has failed because of this session alone: it has not even
  * sent a long request, its time limit was short or went by while it did not
  * wait for the other side, or nobody drove for so long that the server may have
- * given up.  Or another one has told about the same host, or makes the
- * connection for which it has waited, and will tell how that ends.
+ * given up, or that a good answer may have come after this one.  Or another one
+ * has told about the same host, or makes the connection for which it has
+ * waited, and will tell how that ends.
  */
 static bool
 is_own_affair(const Guarded *g, const Limits *limits, const Attempt *a)
@@ -502,7 +503,8 @@ is_own_affair(const Guarded *g, const Limits *limits, const Attempt *a)
 	if (a->is_cut_short || a->is_condemned)
 		return true;
 	if (a->end != ATTEMPT_TIMED_OUT && a->end != ATTEMPT_CONNECT_TIMED_OUT)
-		return a->status == 0 && a->gap_us != 0;
+		return a->gap_us != 0 &&
+			(a->status == 0 || g->breaker.last_good_us > a->before_gap_us);
 	return sgt_waits_for_another(a) || limit_us < patience_us ||
 		waited_us < Min(patience_us, limit_us / 2);
 }

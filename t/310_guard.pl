@@ -570,6 +570,19 @@ calls(4);						# so that a slow machine's second is no silence
 $session = run_sql(busy_after_first(6, 4));
 is($session->{out}, "token true\ntoken|f\n" . "08006|t\n" x 5, 'connections that break while nobody looks');
 is(stat_of('failed || state'), '5closed', 'are no failures of the API');
+foreach ([ 1, 'closed' ], [ 0, 'open' ])
+{
+	my ($n_others, $state) = @$_;
+
+	use_script(repeated(2, '201') . '-then-' . repeated(5, '503,delay=300') . '-then-201');
+	$victim = session($node, "SET sw_guest_token.base_url = '$url'", busy_after_first(6, 4));
+	$sandbox->journal(7);
+	sleep 1;					# until they have been answered
+	calls($n_others);
+	is($victim->finish->{out}, "token true\ntoken|f\n" . "58000|t\n" x 5,
+		"statuses that are read late, $n_others good answers since");
+	is(stat_of('state'), $state, "... leave it $state");
+}
 my ($deaf, $deaf_port) = listen_dumbly();
 use_url("https://127.0.0.1:$deaf_port");
 calls(6, "SET sw_guest_token.connect_timeout = '60ms'");
