@@ -4,7 +4,8 @@
  *
  * Whoever comes first probes.  But if that were always the one who comes most
  * often, a job that repeats a request which the API cannot process would take
- * every probe, and everybody's requests would stay suspended.
+ * every probe, and everybody's requests would stay suspended.  So whoever has
+ * probed without success lets others go first, who have not, or not for longer.
  *
  * guard.c holds a spinlock while it calls these functions, so they must not
  * raise or wait.
@@ -33,63 +34,72 @@
  */
 #define LOSS_US				USECS_PER_MINUTE
 
-static bool other_waits(const Waiting *waiting, uint32 who, int64 since_us);
-static bool counts(int64 lost_us, int64 now);
-static int64 get_loss(Probers *probers, Oid role);
+static bool other_goes_first(const Waiting *waiting, uint32 who, int64 lost_us,
+							 int64 since_us);
+static int64 get_loss(Probers *probers, Oid role, int64 now);
+static int64 forget_old_loss(int64 lost_us, int64 now);
 static Loser *find_loser(Probers *probers, Oid role);
-static void note_waiting(Waiting *waiting, uint32 who, int64 now);
+static void note_waiting(Waiting *waiting, uint32 who, int64 lost_us,
+						 int64 since_us, int64 now);
 
 /*
  * How much later than others a session may probe.
  *
  * If its last probe had no success, that may be due to what it asks for: so
  * other roles go first, and then other sessions, if there are any who ask.  In
- * an outage, a session that is alone probes as often as many.
+ * an outage, all lose their probes, and take turns.  A session that is alone
+ * probes as often as many.
  */
 int64
 sgt_delay_prober(Probers *probers, int64 own_lost_us, Oid role, int64 now)
 {
 	int64		delay_us = 0;
 
-	if (counts(get_loss(probers, role), now) &&
-		other_waits(&probers->role, role, now - ROLE_WAITS_US))
+	if (other_goes_first(&probers->role, role, get_loss(probers, role, now),
+						 now - ROLE_WAITS_US))
 		delay_us += DELAY_US;
-	if (counts(own_lost_us, now) &&
-		other_waits(&probers->session, MyProcPid, now - SESSION_WAITS_US))
+	if (other_goes_first(&probers->session, MyProcPid,
+						 forget_old_loss(own_lost_us, now),
+						 now - SESSION_WAITS_US))
 		delay_us += DELAY_US;
 	return delay_us;
 }
 
-/* Whether somebody else has come since then, and has not probed. */
+/*
+ * Whether somebody else has come since then, has not probed since, and has no
+ * loss or an older one.
+ */
 static bool
-other_waits(const Waiting *waiting, uint32 who, int64 since_us)
+other_goes_first(const Waiting *waiting, uint32 who, int64 lost_us,
+				 int64 since_us)
 {
 	return waiting->who != 0 && waiting->who != who &&
-		waiting->came_us > since_us;
+		waiting->came_us > since_us && waiting->lost_us < lost_us;
 }
 
-static bool
-counts(int64 lost_us, int64 now)
-{
-	return lost_us != 0 && now - lost_us < LOSS_US;
-}
-
-/*
- * Notes who was refused, but for those who have a loss: nobody waits for them.
- */
+/* Notes who was refused. */
 void
 sgt_note_refusal(Probers *probers, int64 own_lost_us, Oid role, int64 now)
 {
-	if (!counts(get_loss(probers, role), now))
-		note_waiting(&probers->role, role, now);
-	if (!counts(own_lost_us, now))
-		note_waiting(&probers->session, MyProcPid, now);
+	note_waiting(&probers->role, role, get_loss(probers, role, now),
+				 now - ROLE_WAITS_US, now);
+	note_waiting(&probers->session, MyProcPid,
+				 forget_old_loss(own_lost_us, now),
+				 now - SESSION_WAITS_US, now);
 }
 
+/*
+ * There is one place, for whoever came last of those without a loss, or else
+ * for who has the oldest one.
+ */
 static void
-note_waiting(Waiting *waiting, uint32 who, int64 now)
+note_waiting(Waiting *waiting, uint32 who, int64 lost_us, int64 since_us,
+			 int64 now)
 {
+	if (other_goes_first(waiting, who, lost_us, since_us))
+		return;
 	waiting->who = who;
+	waiting->lost_us = lost_us;
 	waiting->came_us = now;
 }
 
@@ -130,16 +140,22 @@ sgt_note_success(Probers *probers, Oid role, int64 now)
 
 	if (loser)
 		loser->lost_us = 0;
-	note_waiting(&probers->role, role, now);
+	note_waiting(&probers->role, role, 0, now - ROLE_WAITS_US, now);
 }
 
-/* When a role's last probe went that had no success; 0 if that is not known. */
+/* When a role's last probe went that had no success; 0 if it has no loss. */
 static int64
-get_loss(Probers *probers, Oid role)
+get_loss(Probers *probers, Oid role, int64 now)
 {
 	const Loser *loser = find_loser(probers, role);
 
-	return loser ? loser->lost_us : 0;
+	return loser ? forget_old_loss(loser->lost_us, now) : 0;
+}
+
+static int64
+forget_old_loss(int64 lost_us, int64 now)
+{
+	return now - lost_us < LOSS_US ? lost_us : 0;
 }
 
 static Loser *

@@ -18,10 +18,12 @@ typedef struct Loser
 	int64		lost_us;		/* when it probed; 0: a free place */
 } Loser;
 
-/* Who came last, of those without a loss. */
+/* Who goes next, of those who were refused. */
 typedef struct Waiting
 {
 	uint32		who;			/* a role's OID, or a process's ID; 0: nobody */
+	int64		lost_us;		/* when it last probed without success; 0: not
+								 * in the last minute */
 	int64		came_us;
 } Waiting;
 

@@ -99,6 +99,22 @@ sub wait_for_stat
 	return;
 }
 
+# The same within a session, as a statement.
+sub poll_stat
+{
+	my ($condition) = @_;
+
+	return <<"EOQ";
+DO \$\$
+BEGIN
+	WHILE (SELECT NOT ($condition) FROM sw_guest_token_stat WHERE target = left('$url', 255)) LOOP
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+END
+\$\$
+EOQ
+}
+
 sub repeated
 {
 	my ($n, $script) = @_;
@@ -529,6 +545,7 @@ is(extra_wait($ONE), 1, 'even a role that does not call often');
 wait_for_probe();
 call_as('patient');
 wait_for_probe();
+sleep 6;						# as above
 is(extra_wait($ONE), 0, 'but only once');
 use_script(repeated(5, '503') . '-then-500-then-500-then-201');
 calls(5);
@@ -554,6 +571,24 @@ calls(5);
 call_as('hasty');
 is(extra_wait(), 1, 'the role still gives way when requests are suspended again');
 
+# in an outage all lose their probes, and take turns
+use_script(repeated(6, '503') . '-then-429,retry-after=30');
+calls(5);
+wait_for_probe();
+call_as('patient');
+wait_for_probe();
+calls(1);
+call_as('patient');
+is(extra_wait(), 1, 'a role whose loss is older goes first');
+use_script(repeated(6, '503') . '-then-429,retry-after=30');
+calls(5);
+wait_for_probe();
+$waiting = session($node, "SET sw_guest_token.base_url = '$url'", $ONE, poll_stat('requests >= 7'), $ONE);
+wait_for_stat('requests >= 6');
+wait_for_probe();
+is(extra_wait($ONE, poll_stat('suspended >= 1')), 1, 'and so does a session');
+$waiting->finish;
+
 # a session that does something else meanwhile does not make the API look broken
 sub busy_after_first
 {
@@ -574,10 +609,10 @@ foreach ([ 1, 'closed' ], [ 0, 'open' ])
 {
 	my ($n_others, $state) = @$_;
 
-	use_script(repeated(2, '201') . '-then-' . repeated(5, '503,delay=300') . '-then-201');
+	use_script('201-then-201,delay=300-then-' . repeated(5, '503,delay=1500') . '-then-201');
 	$victim = session($node, "SET sw_guest_token.base_url = '$url'", busy_after_first(6, 4));
 	$sandbox->journal(7);
-	sleep 1;					# until they have been answered
+	sleep 2;					# until they have been answered
 	calls($n_others);
 	is($victim->finish->{out}, "token true\ntoken|f\n" . "58000|t\n" x 5,
 		"statuses that are read late, $n_others good answers since");
