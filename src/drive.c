@@ -83,7 +83,6 @@ static void expire_overdue(void);
 static void settle_ended(void);
 static void step_all_aside(void);
 static void come_back(void);
-static void report(const Request *r);
 static void observe(Request *r);
 static bool start_again(Request *r);
 static bool wait_for_descriptor(Request *r, bool *has_dropped);
@@ -92,6 +91,7 @@ static int64 time_to_go_on(Request *r);
 static void tell_guard(Request *r, AttemptEnd result);
 static void make_ready(Request *r);
 static void finish(Request *r, AttemptEnd result);
+static void ask_for_held(Batch *batch);
 static void set_timer(Request *r, int64 wake_us);
 static void stop_timer(Request *r);
 static int64 next_wake(void);
@@ -557,6 +557,8 @@ expire_overdue(void)
 										   r->attempt, &r->watch, now, &look_us)))
 		{
 			set_timer(r, Min(r->deadline_us, look_us));
+			if (r->batch->probe == r)
+				ask_for_held(r->batch);
 			continue;
 		}
 		sgt_stop_attempt(r->attempt,
@@ -580,7 +582,12 @@ settle_ended(void)
 		/* these may raise, while the request is still in the list */
 		sgt_report_guard();
 		if (message_level_is_interesting(DEBUG1))
-			report(r);
+		{
+			/* a client may be slow to read it: this session does not wait */
+			step_all_aside();
+			sgt_report_attempt(r->attempt, r->tag, r->outcome.n_attempts);
+			come_back();
+		}
 		dlist_delete(&r->queue_node);
 		if (start_again(r))
 			continue;
@@ -598,18 +605,6 @@ settle_ended(void)
 		}
 	}
 	sgt_report_guard();
-}
-
-/*
- * Reports the attempt to the log, and to a client who has asked for that, and
- * who may not read it for a long time: meanwhile the session does not wait.
- */
-static void
-report(const Request *r)
-{
-	step_all_aside();
-	sgt_report_attempt(r->attempt, r->tag, r->outcome.n_attempts);
-	come_back();
 }
 
 /* Keeps what is known about the attempt. */
@@ -760,9 +755,16 @@ finish(Request *r, AttemptEnd result)
 	if (r->batch->probe == r)
 	{
 		r->batch->probe = NULL;
-		while (!dlist_is_empty(&r->batch->held))
-			dlist_push_tail(&ready, dlist_pop_head_node(&r->batch->held));
+		ask_for_held(r->batch);
 	}
+}
+
+/* Lets the guard decide again on the requests that are held. */
+static void
+ask_for_held(Batch *batch)
+{
+	while (!dlist_is_empty(&batch->held))
+		dlist_push_tail(&ready, dlist_pop_head_node(&batch->held));
 }
 
 /*

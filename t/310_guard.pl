@@ -212,6 +212,17 @@ foreach ([ 'a batch', outcomes_of(20) ], [ 'reading ahead', $row_by_row ])
 	is(run_sql($ahead, $query)->{out}, "token\n" x 20, "$name: one that is answered lets the others go");
 	is($sandbox->attempts . stat_of('requests'), '2626', 'once each');
 }
+use_script(repeated(5, '503') . '-then-hang-then-201');
+calls(5);
+wait_for_probe();
+my $victim = session($node, "SET sw_guest_token.base_url = '$url'", "SET sw_guest_token.timeout = '1h'", outcomes_of(20));
+$sandbox->journal(6);
+calls(0, 'SELECT FROM sw_guest_token_check()');
+wait_for_stat('issued = 19');
+is(stat_of('state || sessions'), 'closed1', 'they also go if somebody else finds out that the API works');
+$node->safe_psql('postgres',
+	"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
+$victim->finish;
 use_script(repeated(5, '503') . '-then-hang');
 calls(5);
 wait_for_probe();
@@ -421,7 +432,7 @@ $raw->finish;
 use_script(repeated(5, '503') . '-then-hang-then-201');
 calls(5);
 wait_for_probe();
-my $victim = session($node, "SET sw_guest_token.base_url = '$url'", $ONE);
+$victim = session($node, "SET sw_guest_token.base_url = '$url'", $ONE);
 wait_for_call($node);
 $node->safe_psql('postgres',
 	"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
