@@ -170,6 +170,7 @@ sgt_note_failure(Breaker *b, BreakerCause cause, int status, int n, int64 now)
 		b->suspect_us = now;
 	b->probe_us = now + pg_prng_uint64_range(&pg_global_prng_state,
 											 MIN_OPEN_US, MAX_OPEN_US);
+	b->turn_us = b->probe_us;
 	b->n_short_probes = 0;
 	return true;
 }
@@ -185,23 +186,34 @@ sgt_delay_probe(Breaker *b, int64 retry_after_s, int64 now)
 	pg_prng_uint64_range(&pg_global_prng_state, 0, MAX_JITTER_US);
 
 	b->probe_us = Max(b->probe_us, probe_us);
+	b->turn_us = Max(b->turn_us, probe_us);
 }
 
 /*
  * Takes the probe that is due: the next one is due a second later, no matter
- * how this one ends.  Returns true if it may wait for its whole timeout.
+ * how this one ends.  If it is not this session's turn, those whose turn it is
+ * need not wait for that.  Returns true if it may be a long one.
  */
 bool
-sgt_lease_probe(Breaker *b, int64 timeout_us, bool has_written, int64 now)
+sgt_lease_probe(Breaker *b, bool in_turn, bool has_written, int64 now)
 {
+	b->leased_us = now;
 	b->probe_us = now + LEASE_US;
+	b->turn_us = in_turn ? b->probe_us : now;
 	b->n_short_probes++;
-	if (b->n_short_probes < (has_written ? PROBES_PER_LOCKING : PROBES_PER_LONG) ||
-		now < b->long_until_us)
-		return false;
+	return b->n_short_probes >= (has_written ? PROBES_PER_LOCKING : PROBES_PER_LONG) &&
+		now >= b->long_until_us;
+}
+
+/*
+ * Makes the probe that has just been leased a long one: it may wait for its
+ * whole timeout.
+ */
+void
+sgt_prolong_probe(Breaker *b, int64 timeout_us, int64 now)
+{
 	b->n_short_probes = 0;
 	b->long_until_us = now + Min(timeout_us, MAX_LONG_PROBE_US);
-	return true;
 }
 
 /*
@@ -216,8 +228,12 @@ sgt_end_probe(Breaker *b, int64 locked_since_us, int64 long_until_us,
 			  int64 now)
 {
 	if (locked_since_us != 0)
-		b->probe_us = Max(b->probe_us,
-						  now + Min(LEASE_US, now - locked_since_us));
+	{
+		int64		probe_us = now + Min(LEASE_US, now - locked_since_us);
+
+		b->probe_us = Max(b->probe_us, probe_us);
+		b->turn_us = Max(b->turn_us, probe_us);
+	}
 	if (b->long_until_us == long_until_us)
 		b->long_until_us = 0;
 }

@@ -39,7 +39,10 @@ typedef struct Breaker
 	int64		opened_us;
 	int64		suspect_us;		/* when it last opened for a reason that may
 								 * lie with connections that were made before */
+	int64		leased_us;		/* when the last probe went */
 	int64		probe_us;		/* when the next probe may go */
+	int64		turn_us;		/* the same for those whose turn it is:
+								 * earlier if somebody else went meanwhile */
 	int			n_short_probes; /* since the last long one */
 	int64		long_until_us;	/* until then there is no other; 0: it ended */
 
@@ -65,8 +68,9 @@ extern bool sgt_note_good_answer(Breaker *b, bool is_token,
 extern bool sgt_note_failure(Breaker *b, BreakerCause cause, int status,
 							 int n, int64 now);
 extern void sgt_delay_probe(Breaker *b, int64 retry_after_s, int64 now);
-extern bool sgt_lease_probe(Breaker *b, int64 timeout_us, bool has_written,
+extern bool sgt_lease_probe(Breaker *b, bool in_turn, bool has_written,
 							int64 now);
+extern void sgt_prolong_probe(Breaker *b, int64 timeout_us, int64 now);
 extern void sgt_end_probe(Breaker *b, int64 locked_since_us,
 						  int64 long_until_us, int64 now);
 extern bool sgt_spend_retry(Breaker *b);

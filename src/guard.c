@@ -31,6 +31,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
+#include "storage/proc.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
 #include "utils/timestamp.h"
@@ -85,6 +86,7 @@ typedef struct OwnShare
 	int64		measured_us;	/* when an answer's time last went into srtt */
 	int64		lost_us;		/* when its last probe went, if that had no
 								 * success; otherwise 0 */
+	bool		had_long_probe; /* and lets others have the next */
 } OwnShare;
 
 static GuardArea *area = NULL;
@@ -107,8 +109,8 @@ static void start_area(void);
 static void take_back_shares(int code, Datum arg);
 static OwnShare *find_own_share(const Guarded *g);
 static bool is_crowded(const Guarded *g, const Limits *limits);
-static void lease_probe(Guarded *g, const Limits *limits, bool has_written,
-						int64 now, GuardWatch *watch);
+static void lease_probe(Guarded *g, const Limits *limits, bool in_turn,
+						bool has_written, int64 now, GuardWatch *watch);
 static void take_answer(Guarded *g, const Attempt *a);
 static void take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 						   AttemptEnd result);
@@ -299,7 +301,8 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_turned_away, int64 now,
 	if (is_open)
 		later_us = sgt_delay_prober(&g->probers, find_own_share(g)->lost_us,
 									role, now);
-	if (is_open && now < g->breaker.probe_us + later_us)
+	if (is_open && now < (later_us == 0 ? g->breaker.turn_us :
+						  g->breaker.probe_us + later_us))
 	{
 		*refusal = ATTEMPT_SUSPENDED;
 		/* "probe_in_us" tells when this session may probe */
@@ -315,24 +318,45 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_turned_away, int64 now,
 	if (may_go && g)
 		watch->suspect_us = is_open ? now : g->breaker.suspect_us;
 	if (may_go && is_open)
-		lease_probe(g, limits, has_written, now, watch);
+		lease_probe(g, limits, later_us == 0, has_written, now, watch);
 	SpinLockRelease(&area->mutex);
 	return may_go;
 }
 
 static void
-lease_probe(Guarded *g, const Limits *limits, bool has_written, int64 now,
-			GuardWatch *watch)
+lease_probe(Guarded *g, const Limits *limits, bool in_turn, bool has_written,
+			int64 now, GuardWatch *watch)
 {
+	OwnShare   *own = find_own_share(g);
+	bool		others_probe = own->lost_us != g->breaker.leased_us;
+	int64		timeout_us = limits->timeout_ms * INT64CONST(1000);
+	int64		limit_us = timeout_us;
+
+	if (StatementTimeout > 0)
+		limit_us = Min(limit_us, StatementTimeout * INT64CONST(1000));
+
 	/* until it has success */
 	sgt_note_probe(&g->probers, GetAuthenticatedUserId(), now);
-	find_own_share(g)->lost_us = now;
+	own->lost_us = now;
 
 	watch->is_probe = true;
 	watch->locked_since_us = has_written ? now : 0;
-	if (sgt_lease_probe(&g->breaker, limits->timeout_ms * INT64CONST(1000),
-						has_written, now))
-		watch->long_until_us = g->breaker.long_until_us;
+	if (!sgt_lease_probe(&g->breaker, in_turn, has_written, now) ||
+		limit_us <= sgt_silence_us(&g->breaker))
+		return;
+
+	/*
+	 * If sessions take turns, each eighth turn may always be the same one's,
+	 * whose time limit may be too short for the API.
+	 */
+	if (own->had_long_probe && others_probe)
+	{
+		own->had_long_probe = false;
+		return;
+	}
+	own->had_long_probe = true;
+	sgt_prolong_probe(&g->breaker, timeout_us, now);
+	watch->long_until_us = g->breaker.long_until_us;
 }
 
 /*
@@ -427,6 +451,7 @@ take_answer(Guarded *g, const Attempt *a)
 	}
 	sgt_note_success(&g->probers, GetAuthenticatedUserId(), a->ended_us);
 	own->lost_us = 0;
+	own->had_long_probe = false;
 	if (sgt_note_good_answer(&g->breaker, a->status == 201, a->started_us,
 							 took_us, a->ended_us))
 		note_change(g, a->ended_us);

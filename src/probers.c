@@ -4,8 +4,10 @@
  *
  * Whoever comes first probes.  But if that were always the one who comes most
  * often, a job that repeats a request which the API cannot process would take
- * every probe, and everybody's requests would stay suspended.  So whoever has
- * probed without success lets others go first, who have not, or not for longer.
+ * every probe, and everybody's requests would stay suspended.  So it is the
+ * turn of those who have not probed without success, or not for longer.  Others
+ * wait a little longer, and probe out of turn then: those whose turn it is may
+ * not come.  If they do, they need not wait for the end of such a probe's lease.
  *
  * guard.c holds a spinlock while it calls these functions, so they must not
  * raise or wait.
@@ -19,14 +21,10 @@
 #include "probers.h"
 
 /* How much later than others a role or a session probes. */
-#define DELAY_US			USECS_PER_SEC
+#define DELAY_US			(250 * 1000)
 
-/*
- * For how long somebody is expected to come again: a role that serves few
- * visitors may not call often, but a session that was refused will.
- */
-#define ROLE_WAITS_US		USECS_PER_MINUTE
-#define SESSION_WAITS_US	(5 * USECS_PER_SEC)
+/* For how long somebody is expected to come again. */
+#define WAITS_US			USECS_PER_MINUTE
 
 /*
  * For how long a loss counts.  Closing the breaker ends none: the job might
@@ -35,15 +33,15 @@
 #define LOSS_US				USECS_PER_MINUTE
 
 static bool other_goes_first(const Waiting *waiting, uint32 who, int64 lost_us,
-							 int64 since_us);
+							 int64 now);
 static int64 get_loss(Probers *probers, Oid role, int64 now);
 static int64 forget_old_loss(int64 lost_us, int64 now);
 static Loser *find_loser(Probers *probers, Oid role);
 static void note_waiting(Waiting *waiting, uint32 who, int64 lost_us,
-						 int64 since_us, int64 now);
+						 int64 now);
 
 /*
- * How much later than others a session may probe.
+ * How much later than others a session may probe; 0 if it is its turn.
  *
  * If its last probe had no success, that may be due to what it asks for: so
  * other roles go first, and then other sessions, if there are any who ask.  In
@@ -55,37 +53,31 @@ sgt_delay_prober(Probers *probers, int64 own_lost_us, Oid role, int64 now)
 {
 	int64		delay_us = 0;
 
-	if (other_goes_first(&probers->role, role, get_loss(probers, role, now),
-						 now - ROLE_WAITS_US))
+	if (other_goes_first(&probers->role, role, get_loss(probers, role, now), now))
 		delay_us += DELAY_US;
 	if (other_goes_first(&probers->session, MyProcPid,
-						 forget_old_loss(own_lost_us, now),
-						 now - SESSION_WAITS_US))
+						 forget_old_loss(own_lost_us, now), now))
 		delay_us += DELAY_US;
 	return delay_us;
 }
 
 /*
- * Whether somebody else has come since then, has not probed since, and has no
- * loss or an older one.
+ * Whether somebody else is expected who has no loss, or an older one.
  */
 static bool
-other_goes_first(const Waiting *waiting, uint32 who, int64 lost_us,
-				 int64 since_us)
+other_goes_first(const Waiting *waiting, uint32 who, int64 lost_us, int64 now)
 {
 	return waiting->who != 0 && waiting->who != who &&
-		waiting->came_us > since_us && waiting->lost_us < lost_us;
+		now - waiting->came_us < WAITS_US && waiting->lost_us < lost_us;
 }
 
 /* Notes who was refused. */
 void
 sgt_note_refusal(Probers *probers, int64 own_lost_us, Oid role, int64 now)
 {
-	note_waiting(&probers->role, role, get_loss(probers, role, now),
-				 now - ROLE_WAITS_US, now);
+	note_waiting(&probers->role, role, get_loss(probers, role, now), now);
 	note_waiting(&probers->session, MyProcPid,
-				 forget_old_loss(own_lost_us, now),
-				 now - SESSION_WAITS_US, now);
+				 forget_old_loss(own_lost_us, now), now);
 }
 
 /*
@@ -93,10 +85,9 @@ sgt_note_refusal(Probers *probers, int64 own_lost_us, Oid role, int64 now)
  * for who has the oldest one.
  */
 static void
-note_waiting(Waiting *waiting, uint32 who, int64 lost_us, int64 since_us,
-			 int64 now)
+note_waiting(Waiting *waiting, uint32 who, int64 lost_us, int64 now)
 {
-	if (other_goes_first(waiting, who, lost_us, since_us))
+	if (other_goes_first(waiting, who, lost_us, now))
 		return;
 	waiting->who = who;
 	waiting->lost_us = lost_us;
@@ -140,7 +131,7 @@ sgt_note_success(Probers *probers, Oid role, int64 now)
 
 	if (loser)
 		loser->lost_us = 0;
-	note_waiting(&probers->role, role, 0, now - ROLE_WAITS_US, now);
+	note_waiting(&probers->role, role, 0, now);
 }
 
 /* When a role's last probe went that had no success; 0 if it has no loss. */

@@ -508,20 +508,21 @@ sub call_as
 	return $out;
 }
 
-# extra_wait(SQL...): how many seconds longer than others the session must wait for its
-# next call, which is suspended.
+# extra_wait(SQL...): how much longer than others the session must wait for its next call,
+# which is suspended, in quarters of a second.
 sub extra_wait
 {
 	my $session = run_sql(@_, 'SET statement_timeout = 0', <<"EOQ");
 DO \$\$
 DECLARE
+	v_called timestamptz = clock_timestamp();
 	v_detail text;
 BEGIN
 	PERFORM sw_create_guest_token('{$ADDRESS}');
 EXCEPTION WHEN OTHERS THEN
 	GET STACKED DIAGNOSTICS v_detail = PG_EXCEPTION_DETAIL;
-	RAISE NOTICE 'extra wait %', (SELECT round(substring(v_detail FROM 'due in ([0-9.]+) s')::numeric
-		- extract(epoch FROM next_probe - clock_timestamp())) FROM sw_guest_token_stat WHERE target = left('$url', 255));
+	RAISE NOTICE 'extra wait %', (SELECT round(4 * (substring(v_detail FROM 'due in ([0-9.]+) s')::numeric
+		- extract(epoch FROM next_probe - v_called))) FROM sw_guest_token_stat WHERE target = left('$url', 255));
 END
 \$\$
 EOQ
@@ -551,13 +552,12 @@ use_script(repeated(8, '503'));
 calls(5);
 call_as('patient');
 wait_for_probe();
-sleep 6;						# a session that was refused is forgotten by now
-is(extra_wait($ONE), 1, 'even a role that does not call often');
+sleep 6;
+is(extra_wait($ONE), 2, 'even those that do not call often');
 wait_for_probe();
 call_as('patient');
 wait_for_probe();
-sleep 6;						# as above
-is(extra_wait($ONE), 0, 'but only once');
+is(extra_wait($ONE), 1, 'but the role only once');
 use_script(repeated(5, '503') . '-then-500-then-500-then-201');
 calls(5);
 call_as('patient');
@@ -599,6 +599,23 @@ wait_for_stat('requests >= 6');
 wait_for_probe();
 is(extra_wait($ONE, poll_stat('suspended >= 1')), 1, 'and so does a session');
 $waiting->finish;
+
+# ... and need not wait for the lease of a probe out of turn
+use_script(repeated(7, '503') . '-then-201');
+calls(5);
+call_as('patient');
+wait_for_probe();
+run_sql($ONE, <<"EOQ");
+DO \$\$
+BEGIN
+	PERFORM pg_current_xact_id();
+	WHILE (SELECT requests < 7 FROM sw_guest_token_stat WHERE target = left('$url', 255)) LOOP
+		PERFORM sw_try_create_guest_token('{$ADDRESS}');
+	END LOOP;
+END
+\$\$
+EOQ
+is(call_as('patient'), 'token true', 'whoever comes too late for the turn goes at once');
 
 # a session that does something else meanwhile does not make the API look broken
 sub busy_after_first
@@ -673,6 +690,50 @@ is($sandbox->attempts, 13, 'after seven short ones');
 wait_for_probe();
 $session = calls(1, "SET sw_guest_token.timeout = '3s'");
 like($session->{err}, qr/No session has had an answer/, 'the ninth is short');
+
+# ... but not if the caller has less time, ...
+use_script(repeated(12, '503') . '-then-hang');
+calls(5);
+for (1 .. 7)
+{
+	wait_for_probe();
+	calls(1);
+}
+foreach my $limit ("SET sw_guest_token.timeout = '300ms'", "SET statement_timeout = '300ms'")
+{
+	wait_for_probe();
+	calls(1, $limit);
+}
+is($sandbox->attempts, 14, 'callers with less time probe, too');
+wait_for_probe();
+$session = calls(1, "SET sw_guest_token.timeout = '3s'");
+like($session->{err}, qr/"sw_guest_token\.timeout" \(3000 ms\) ran out/, 'but do not use up the long probe');
+
+# ... nor always that of the same session
+use_script(repeated(12, '503') . '-then-hang-then-' . repeated(7, '503') . '-then-hang');
+calls(5);
+my @taking_turns = map {
+	session($node, "SET sw_guest_token.base_url = '$url'", "SET sw_guest_token.timeout = '1200ms'", <<"EOQ")
+DO \$\$
+DECLARE
+	v_detail text;
+BEGIN
+	WHILE (SELECT requests < 22 FROM sw_guest_token_stat WHERE target = left('$url', 255)) LOOP
+		BEGIN
+			PERFORM sw_create_guest_token('{$ADDRESS}');
+		EXCEPTION WHEN connection_failure THEN
+			GET STACKED DIAGNOSTICS v_detail = PG_EXCEPTION_DETAIL;
+			RAISE NOTICE '% %', SQLERRM, v_detail;
+		WHEN system_error THEN
+			PERFORM pg_sleep(0.01);
+		END;
+	END LOOP;
+END
+\$\$
+EOQ
+} 1 .. 2;
+is(join(' ', map { scalar(() = $_->finish->{err} =~ /1200 ms/g) } @taking_turns),
+	'1 1', 'sessions that take turns share the long probes, too');
 
 # but not while the last one that does so may still be waiting; nor does that one keep
 # others from probing, though it is all that may wait
