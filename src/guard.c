@@ -87,6 +87,8 @@ typedef struct OwnShare
 	int64		lost_us;		/* when its last probe went, if that had no
 								 * success; otherwise 0 */
 	bool		had_long_probe; /* and lets others have the next */
+	int64		broken_us;		/* when a connection last broke, ... */
+	int			broken_port;	/* and its local port */
 } OwnShare;
 
 static GuardArea *area = NULL;
@@ -502,6 +504,11 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
 	if (says_nothing)
 		return;
 
+	if (cause == CAUSE_BROKEN)
+	{
+		find_own_share(g)->broken_us = a->ended_us;
+		find_own_share(g)->broken_port = a->local_port;
+	}
 	take_failure(g, cause, a->status, 1, a->ended_us);
 	if (g->breaker.is_open && cause == CAUSE_STATUS && a->status == 429 &&
 		a->retry_after_s > 0)
@@ -513,8 +520,8 @@ take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
  * sent a long request, its time limit was short or went by while it did not
  * wait for the other side, or nobody drove for so long that the server may have
  * given up, or that a good answer may have come after this one.  Or another one
- * has told about the same host, or makes the connection for which it has
- * waited, and will tell how that ends.
+ * has told about the same host or connection, or makes the connection for which
+ * it has waited, and will tell how that ends.
  */
 static bool
 is_own_affair(const Guarded *g, const Limits *limits, const Attempt *a)
@@ -524,8 +531,12 @@ is_own_affair(const Guarded *g, const Limits *limits, const Attempt *a)
 	 limits->connect_timeout_ms : limits->timeout_ms);
 	int64		waited_us = a->ended_us - sgt_waiting_since_us(a);
 	int64		patience_us = sgt_patience_us(&g->breaker);
+	const OwnShare *own = find_own_share(g);
 
 	if (a->is_cut_short || a->is_condemned)
+		return true;
+	if (a->end == ATTEMPT_BROKEN && a->local_port == own->broken_port &&
+		a->sent_us < own->broken_us && own->broken_us < a->ended_us)
 		return true;
 	if (a->end != ATTEMPT_TIMED_OUT && a->end != ATTEMPT_CONNECT_TIMED_OUT)
 		return a->gap_us != 0 &&
