@@ -451,7 +451,7 @@ take_answer(Guarded *g, const Attempt *a)
 		took_us = a->ended_us - a->sent_us;
 		own->measured_us = a->ended_us;
 	}
-	sgt_note_success(&g->probers, GetAuthenticatedUserId(), a->ended_us);
+	sgt_note_success(&g->probers, GetAuthenticatedUserId());
 	own->lost_us = 0;
 	own->had_long_probe = false;
 	if (sgt_note_good_answer(&g->breaker, a->status == 201, a->started_us,

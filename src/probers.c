@@ -23,22 +23,17 @@
 /* How much later than others a role or a session probes. */
 #define DELAY_US			(250 * 1000)
 
-/* For how long somebody is expected to come again. */
-#define WAITS_US			USECS_PER_MINUTE
-
 /*
  * For how long a loss counts.  Closing the breaker ends none: the job might
  * open it again before anybody else has had much of the API.
  */
-#define LOSS_US				USECS_PER_MINUTE
+#define LOSS_US				(15 * USECS_PER_SEC)
 
-static bool other_goes_first(const Waiting *waiting, uint32 who, int64 lost_us,
-							 int64 now);
+static bool other_goes_first(const Waiting *waiting, uint32 who, int64 lost_us);
 static int64 get_loss(Probers *probers, Oid role, int64 now);
 static int64 forget_old_loss(int64 lost_us, int64 now);
 static Loser *find_loser(Probers *probers, Oid role);
-static void note_waiting(Waiting *waiting, uint32 who, int64 lost_us,
-						 int64 now);
+static void note_waiting(Waiting *waiting, uint32 who, int64 lost_us);
 
 /*
  * How much later than others a session may probe; 0 if it is its turn.
@@ -53,45 +48,45 @@ sgt_delay_prober(Probers *probers, int64 own_lost_us, Oid role, int64 now)
 {
 	int64		delay_us = 0;
 
-	if (other_goes_first(&probers->role, role, get_loss(probers, role, now), now))
+	if (other_goes_first(&probers->role, role, get_loss(probers, role, now)))
 		delay_us += DELAY_US;
 	if (other_goes_first(&probers->session, MyProcPid,
-						 forget_old_loss(own_lost_us, now), now))
+						 forget_old_loss(own_lost_us, now)))
 		delay_us += DELAY_US;
 	return delay_us;
 }
 
 /*
- * Whether somebody else is expected who has no loss, or an older one.
+ * Whether somebody else may come who has no loss, or an older one.
  */
 static bool
-other_goes_first(const Waiting *waiting, uint32 who, int64 lost_us, int64 now)
+other_goes_first(const Waiting *waiting, uint32 who, int64 lost_us)
 {
 	return waiting->who != 0 && waiting->who != who &&
-		now - waiting->came_us < WAITS_US && waiting->lost_us < lost_us;
+		waiting->lost_us < lost_us;
 }
 
 /* Notes who was refused. */
 void
 sgt_note_refusal(Probers *probers, int64 own_lost_us, Oid role, int64 now)
 {
-	note_waiting(&probers->role, role, get_loss(probers, role, now), now);
+	note_waiting(&probers->role, role, get_loss(probers, role, now));
 	note_waiting(&probers->session, MyProcPid,
-				 forget_old_loss(own_lost_us, now), now);
+				 forget_old_loss(own_lost_us, now));
 }
 
 /*
  * There is one place, for whoever came last of those without a loss, or else
- * for who has the oldest one.
+ * for who has the oldest one.  They keep it until they come, be it hours: it
+ * costs others little.
  */
 static void
-note_waiting(Waiting *waiting, uint32 who, int64 lost_us, int64 now)
+note_waiting(Waiting *waiting, uint32 who, int64 lost_us)
 {
-	if (other_goes_first(waiting, who, lost_us, now))
+	if (other_goes_first(waiting, who, lost_us))
 		return;
 	waiting->who = who;
 	waiting->lost_us = lost_us;
-	waiting->came_us = now;
 }
 
 /*
@@ -125,13 +120,13 @@ sgt_note_probe(Probers *probers, Oid role, int64 now)
  * before it comes again, it goes before those who have a loss.
  */
 void
-sgt_note_success(Probers *probers, Oid role, int64 now)
+sgt_note_success(Probers *probers, Oid role)
 {
 	Loser	   *loser = find_loser(probers, role);
 
 	if (loser)
 		loser->lost_us = 0;
-	note_waiting(&probers->role, role, 0, now);
+	note_waiting(&probers->role, role, 0);
 }
 
 /* When a role's last probe went that had no success; 0 if it has no loss. */

@@ -23,8 +23,7 @@ typedef struct Waiting
 {
 	uint32		who;			/* a role's OID, or a process's ID; 0: nobody */
 	int64		lost_us;		/* when it last probed without success; 0: not
-								 * in the last minute */
-	int64		came_us;
+								 * lately */
 } Waiting;
 
 /* Who has probed and who waits, for one target; all zero when new. */
@@ -44,6 +43,6 @@ extern int64 sgt_delay_prober(Probers *probers, int64 own_lost_us, Oid role,
 extern void sgt_note_refusal(Probers *probers, int64 own_lost_us, Oid role,
 							 int64 now);
 extern void sgt_note_probe(Probers *probers, Oid role, int64 now);
-extern void sgt_note_success(Probers *probers, Oid role, int64 now);
+extern void sgt_note_success(Probers *probers, Oid role);
 
 #endif							/* SGT_PROBERS_H */

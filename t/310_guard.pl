@@ -556,7 +556,7 @@ use_script(repeated(8, '503'));
 calls(5);
 call_as('patient');
 wait_for_probe();
-sleep 6;
+sleep 6;						# nobody is forgotten so soon
 is(extra_wait($ONE), 2, 'even those that do not call often');
 wait_for_probe();
 call_as('patient');
