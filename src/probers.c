@@ -30,7 +30,7 @@
 #define LOSS_US				(15 * USECS_PER_SEC)
 
 static bool other_goes_first(const Waiting *waiting, uint32 who, int64 lost_us);
-static int64 get_loss(Probers *probers, Oid role, int64 now);
+static int64 get_loss(const Loser *loser, int64 now);
 static int64 forget_old_loss(int64 lost_us, int64 now);
 static Loser *find_loser(Probers *probers, Oid role);
 static void note_waiting(Waiting *waiting, uint32 who, int64 lost_us);
@@ -39,19 +39,20 @@ static void note_waiting(Waiting *waiting, uint32 who, int64 lost_us);
  * How much later than others a session may probe; 0 if it is its turn.
  *
  * If its last probe had no success, that may be due to what it asks for: so
- * other roles go first, and then other sessions, if there are any who ask.  In
+ * other roles go first, and then the role's other sessions, if any ask.  In
  * an outage, all lose their probes, and take turns.  A session that is alone
  * probes as often as many.
  */
 int64
 sgt_delay_prober(Probers *probers, int64 own_lost_us, Oid role, int64 now)
 {
+	const Loser *loser = find_loser(probers, role);
 	int64		delay_us = 0;
 
-	if (other_goes_first(&probers->role, role, get_loss(probers, role, now)))
+	if (other_goes_first(&probers->role, role, get_loss(loser, now)))
 		delay_us += DELAY_US;
-	if (other_goes_first(&probers->session, MyProcPid,
-						 forget_old_loss(own_lost_us, now)))
+	if (loser && other_goes_first(&loser->session, MyProcPid,
+								  forget_old_loss(own_lost_us, now)))
 		delay_us += DELAY_US;
 	return delay_us;
 }
@@ -70,9 +71,12 @@ other_goes_first(const Waiting *waiting, uint32 who, int64 lost_us)
 void
 sgt_note_refusal(Probers *probers, int64 own_lost_us, Oid role, int64 now)
 {
-	note_waiting(&probers->role, role, get_loss(probers, role, now));
-	note_waiting(&probers->session, MyProcPid,
-				 forget_old_loss(own_lost_us, now));
+	Loser	   *loser = find_loser(probers, role);
+
+	note_waiting(&probers->role, role, get_loss(loser, now));
+	if (loser)
+		note_waiting(&loser->session, MyProcPid,
+					 forget_old_loss(own_lost_us, now));
 }
 
 /*
@@ -100,8 +104,6 @@ sgt_note_probe(Probers *probers, Oid role, int64 now)
 
 	if (probers->role.who == role)
 		probers->role.who = 0;
-	if (probers->session.who == (uint32) MyProcPid)
-		probers->session.who = 0;
 	if (loser == NULL)
 	{
 		loser = &probers->losers[0];
@@ -110,8 +112,11 @@ sgt_note_probe(Probers *probers, Oid role, int64 now)
 			if (probers->losers[i].lost_us < loser->lost_us)
 				loser = &probers->losers[i];
 		}
+		memset(loser, 0, sizeof(Loser));
+		loser->role = role;
 	}
-	loser->role = role;
+	if (loser->session.who == (uint32) MyProcPid)
+		loser->session.who = 0;
 	loser->lost_us = now;
 }
 
@@ -131,10 +136,8 @@ sgt_note_success(Probers *probers, Oid role)
 
 /* When a role's last probe went that had no success; 0 if it has no loss. */
 static int64
-get_loss(Probers *probers, Oid role, int64 now)
+get_loss(const Loser *loser, int64 now)
 {
-	const Loser *loser = find_loser(probers, role);
-
 	return loser ? forget_old_loss(loser->lost_us, now) : 0;
 }
 

@@ -11,13 +11,6 @@
 /* How many roles whose probes had no success are known at the same time. */
 #define SGT_N_LOSERS		8
 
-/* A role whose last probe had no success. */
-typedef struct Loser
-{
-	Oid			role;
-	int64		lost_us;		/* when it probed; 0: a free place */
-} Loser;
-
 /* Who goes next, of those who were refused. */
 typedef struct Waiting
 {
@@ -26,12 +19,19 @@ typedef struct Waiting
 								 * lately */
 } Waiting;
 
+/* A role whose last probe had no success. */
+typedef struct Loser
+{
+	Oid			role;
+	int64		lost_us;		/* when it probed; 0: a free place */
+	Waiting		session;		/* one of the role's */
+} Loser;
+
 /* Who has probed and who waits, for one target; all zero when new. */
 typedef struct Probers
 {
 	Loser		losers[SGT_N_LOSERS];
 	Waiting		role;
-	Waiting		session;
 } Probers;
 
 /*

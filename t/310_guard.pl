@@ -512,11 +512,11 @@ sub call_as
 	return $out;
 }
 
-# extra_wait(SQL...): how much longer than others the session must wait for its next call,
-# which is suspended, in quarters of a second.
-sub extra_wait
+# A statement that tells how much longer than others the session must wait for its next
+# call, which is suspended, in quarters of a second.
+sub tell_extra_wait
 {
-	my $session = run_sql(@_, 'SET statement_timeout = 0', <<"EOQ");
+	return <<"EOQ";
 DO \$\$
 DECLARE
 	v_called timestamptz = clock_timestamp();
@@ -530,6 +530,13 @@ EXCEPTION WHEN OTHERS THEN
 END
 \$\$
 EOQ
+}
+
+# extra_wait(SQL...): what that is after these statements.
+sub extra_wait
+{
+	my $session = run_sql(@_, 'SET statement_timeout = 0', tell_extra_wait());
+
 	return $session->{err} =~ /extra wait (.*)/ ? $1 : $session->{err};
 }
 
@@ -547,7 +554,7 @@ foreach my $limit ("SET sw_guest_token.timeout = '1ms'", "SET statement_timeout 
 	calls(5);
 	call_as('patient');
 	wait_for_probe();
-	is(extra_wait($limit, $ONE), 2, "$limit: other roles go first, and then other sessions");
+	is(extra_wait($limit, $ONE), 1, "$limit: other roles go first");
 	wait_for_probe();
 	is(call_as('patient'), 'token true', 'which another role does');
 	is(stat_of('state'), 'closed', 'and ends the suspension');
@@ -557,17 +564,17 @@ calls(5);
 call_as('patient');
 wait_for_probe();
 sleep 6;						# nobody is forgotten so soon
-is(extra_wait($ONE), 2, 'even those that do not call often');
+is(extra_wait($ONE), 1, 'even one that does not call often');
 wait_for_probe();
 call_as('patient');
 wait_for_probe();
-is(extra_wait($ONE), 1, 'but the role only once');
+is(extra_wait($ONE), 1, 'but once: now it is another session of the same role');
 use_script(repeated(5, '503') . '-then-500-then-500-then-201');
 calls(5);
 call_as('patient');
 wait_for_probe();
-is(extra_wait($ONE), 2, 'a 500 is no success, either');
-is(extra_wait(), 1, "other sessions of the role wait less long");
+is(extra_wait($ONE), 1, 'a 500 is no success, either');
+is(extra_wait(), 1, "nor is it other sessions' turn");
 wait_for_probe();
 call_as('hasty');
 is($sandbox->attempts, 7, 'another role goes');
@@ -579,7 +586,7 @@ use_script(repeated(6, '503') . '-then-201-then-503');
 calls(5);
 call_as('hasty');
 wait_for_probe();
-is(extra_wait(outcomes_of(20)), 2, 'and so does another role, even if a batch was refused meanwhile');
+is(extra_wait(outcomes_of(20)), 1, 'and so does another role, even if a batch was refused meanwhile');
 wait_for_probe();
 is(call_as('hasty'), 'token true', 'which gets its token');
 calls(5);
@@ -603,6 +610,19 @@ wait_for_stat('requests >= 6');
 wait_for_probe();
 is(extra_wait($ONE, poll_stat('suspended >= 1')), 1, 'and so does a session');
 $waiting->finish;
+
+# ... first the roles, then the sessions of each
+$node->safe_psql('postgres', 'GRANT pg_read_all_stats TO patient');
+use_script(repeated(6, '503') . '-then-429,retry-after=30');
+calls(5);
+wait_for_probe();
+$node->safe_psql('postgres', "ALTER ROLE patient SET sw_guest_token.base_url = '$url'");
+$waiting = session($node, '\connect - patient', $ONE, poll_stat('suspended >= 1'), tell_extra_wait());
+wait_for_stat('requests >= 6');
+wait_for_probe();
+calls(1);
+calls(1);
+like($waiting->finish->{err}, qr/extra wait 0$/m, 'only a session of the same role goes before a session');
 
 # ... and need not wait for the lease of a probe out of turn
 use_script(repeated(7, '503') . '-then-201');
