@@ -8,8 +8,11 @@
 
 #include "postgres.h"
 
-/* How many roles whose probes had no success are known at the same time. */
-#define SGT_N_LOSERS		8
+/*
+ * How many roles whose probes had no success are known at the same time: about
+ * as many as there are probes in the time for which they count.
+ */
+#define SGT_N_LOSERS		16
 
 /* Who goes next, of those who were refused. */
 typedef struct Waiting
