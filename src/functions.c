@@ -67,13 +67,20 @@ static char *decode_base64url(const char *str, int length,
 static bool has_wide_escape(const char *json);
 static void refuse_header(const char *detail) pg_attribute_noreturn();
 
+/*
+ * Even a WARNING serves interrupts.  If one of them left this function halfway,
+ * PostgreSQL would call it again, and defining a setting twice is an error: no
+ * function would work for the rest of the session.
+ */
 void
 _PG_init(void)
 {
+	HOLD_INTERRUPTS();
 	sgt_define_settings();
 	sgt_install_planner(sw_create_guest_token, sw_try_create_guest_token);
 	if (process_shared_preload_libraries_in_progress)
 		sgt_install_guard();
+	RESUME_INTERRUPTS();
 }
 
 /*

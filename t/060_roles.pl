@@ -96,6 +96,13 @@ is(() = $session->{err} =~ /WARNING:  55000: a secret of "sw_guest_token" was re
 like($session->{err}, qr/HINT:  Add "sw_guest_token" to "shared_preload_libraries"\./, 'and says what to do');
 unlike($session->{err} . $session->{out}, qr/PTsecret|hunter2/, 'without the secret, which is hidden from then on');
 
+# a session whose first call is cancelled as it loads the library stays usable
+my @broken = grep {
+	run_session($node, "SET statement_timeout = '${_}ms'", q{SELECT sw_token_header('eyJhbGciOiJkaXIifQ.')},
+		'SET statement_timeout = 0', q{SELECT sw_token_header('eyJhbGciOiJkaXIifQ.')})->{out} !~ /dir/
+} 1 .. 10;
+is("@broken", '', 'a time limit that runs out as the library is loaded');
+
 # parallel workers load the library, too, but warn nobody
 $session = run_session($node, $ONE,
 	'SET force_parallel_mode = on', 'SET debug_parallel_query = on',
