@@ -172,6 +172,8 @@ sgt_note_failure(Breaker *b, BreakerCause cause, int status, int n, int64 now)
 											 MIN_OPEN_US, MAX_OPEN_US);
 	b->turn_us = b->probe_us;
 	b->n_short_probes = 0;
+	b->had_long_probe = false;
+	b->most_time_us = 0;
 	return true;
 }
 
@@ -190,19 +192,37 @@ sgt_delay_probe(Breaker *b, int64 retry_after_s, int64 now)
 }
 
 /*
+ * Notes how much time somebody has who would probe.
+ */
+void
+sgt_note_limit(Breaker *b, int64 limit_us)
+{
+	b->most_time_us = Max(b->most_time_us, limit_us);
+}
+
+/*
  * Takes the probe that is due: the next one is due a second later, no matter
  * how this one ends.  If it is not this session's turn, those whose turn it is
- * need not wait for that.  Returns true if it may be a long one.
+ * need not wait for that.
+ *
+ * Returns true if it may be a long one.  That needs a time limit that is longer
+ * than a short probe's.  Once a long one has failed, the next is for whoever has
+ * the most time, unless they do not come for as long again.
  */
 bool
-sgt_lease_probe(Breaker *b, bool in_turn, bool has_written, int64 now)
+sgt_lease_probe(Breaker *b, bool in_turn, bool has_written, int64 limit_us,
+				int64 now)
 {
+	int			n_short = has_written ? PROBES_PER_LOCKING : PROBES_PER_LONG;
+
 	b->leased_us = now;
 	b->probe_us = now + LEASE_US;
 	b->turn_us = in_turn ? b->probe_us : now;
 	b->n_short_probes++;
-	return b->n_short_probes >= (has_written ? PROBES_PER_LOCKING : PROBES_PER_LONG) &&
-		now >= b->long_until_us;
+	if (b->had_long_probe && limit_us < b->most_time_us)
+		n_short += PROBES_PER_LONG;
+	return b->n_short_probes >= n_short && now >= b->long_until_us &&
+		limit_us > sgt_silence_us(b);
 }
 
 /*
@@ -213,6 +233,8 @@ void
 sgt_prolong_probe(Breaker *b, int64 timeout_us, int64 now)
 {
 	b->n_short_probes = 0;
+	b->had_long_probe = true;
+	b->most_time_us = 0;
 	b->long_until_us = now + Min(timeout_us, MAX_LONG_PROBE_US);
 }
 

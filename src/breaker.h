@@ -44,6 +44,9 @@ typedef struct Breaker
 	int64		turn_us;		/* the same for those whose turn it is:
 								 * earlier if somebody else went meanwhile */
 	int			n_short_probes; /* since the last long one */
+	bool		had_long_probe; /* since it opened */
+	int64		most_time_us;	/* the longest time limit of those who came
+								 * since the last long probe */
 	int64		long_until_us;	/* until then there is no other; 0: it ended */
 
 	int			spent_retries;	/* in tenths; see breaker.c */
@@ -68,8 +71,9 @@ extern bool sgt_note_good_answer(Breaker *b, bool is_token,
 extern bool sgt_note_failure(Breaker *b, BreakerCause cause, int status,
 							 int n, int64 now);
 extern void sgt_delay_probe(Breaker *b, int64 retry_after_s, int64 now);
+extern void sgt_note_limit(Breaker *b, int64 limit_us);
 extern bool sgt_lease_probe(Breaker *b, bool in_turn, bool has_written,
-							int64 now);
+							int64 limit_us, int64 now);
 extern void sgt_prolong_probe(Breaker *b, int64 timeout_us, int64 now);
 extern void sgt_end_probe(Breaker *b, int64 locked_since_us,
 						  int64 long_until_us, int64 now);

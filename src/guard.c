@@ -111,6 +111,7 @@ static void start_area(void);
 static void take_back_shares(int code, Datum arg);
 static OwnShare *find_own_share(const Guarded *g);
 static bool is_crowded(const Guarded *g, const Limits *limits);
+static int64 get_limit_us(const Limits *limits);
 static void lease_probe(Guarded *g, const Limits *limits, bool in_turn,
 						bool has_written, int64 now, GuardWatch *watch);
 static void take_answer(Guarded *g, const Attempt *a);
@@ -301,8 +302,11 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_turned_away, int64 now,
 	is_open = g && g->breaker.is_open && limits->breaker;
 
 	if (is_open)
+	{
+		sgt_note_limit(&g->breaker, get_limit_us(limits));
 		later_us = sgt_delay_prober(&g->probers, find_own_share(g)->lost_us,
 									role, now);
+	}
 	if (is_open && now < (later_us == 0 ? g->breaker.turn_us :
 						  g->breaker.probe_us + later_us))
 	{
@@ -325,17 +329,23 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_turned_away, int64 now,
 	return may_go;
 }
 
+/* How long a request may take. */
+static int64
+get_limit_us(const Limits *limits)
+{
+	int			limit_ms = limits->timeout_ms;
+
+	if (StatementTimeout > 0)
+		limit_ms = Min(limit_ms, StatementTimeout);
+	return limit_ms * INT64CONST(1000);
+}
+
 static void
 lease_probe(Guarded *g, const Limits *limits, bool in_turn, bool has_written,
 			int64 now, GuardWatch *watch)
 {
 	OwnShare   *own = find_own_share(g);
 	bool		others_probe = own->lost_us != g->breaker.leased_us;
-	int64		timeout_us = limits->timeout_ms * INT64CONST(1000);
-	int64		limit_us = timeout_us;
-
-	if (StatementTimeout > 0)
-		limit_us = Min(limit_us, StatementTimeout * INT64CONST(1000));
 
 	/* until it has success */
 	sgt_note_probe(&g->probers, GetAuthenticatedUserId(), now);
@@ -343,8 +353,8 @@ lease_probe(Guarded *g, const Limits *limits, bool in_turn, bool has_written,
 
 	watch->is_probe = true;
 	watch->locked_since_us = has_written ? now : 0;
-	if (!sgt_lease_probe(&g->breaker, in_turn, has_written, now) ||
-		limit_us <= sgt_silence_us(&g->breaker))
+	if (!sgt_lease_probe(&g->breaker, in_turn, has_written,
+						 get_limit_us(limits), now))
 		return;
 
 	/*
@@ -357,7 +367,7 @@ lease_probe(Guarded *g, const Limits *limits, bool in_turn, bool has_written,
 		return;
 	}
 	own->had_long_probe = true;
-	sgt_prolong_probe(&g->breaker, timeout_us, now);
+	sgt_prolong_probe(&g->breaker, limits->timeout_ms * INT64CONST(1000), now);
 	watch->long_until_us = g->breaker.long_until_us;
 }
 

@@ -733,6 +733,20 @@ wait_for_probe();
 $session = calls(1, "SET sw_guest_token.timeout = '3s'");
 like($session->{err}, qr/"sw_guest_token\.timeout" \(3000 ms\) ran out/, 'but do not use up the long probe');
 
+# ... and after one that had no success, whoever has the most time has the next
+use_script(repeated(12, '503') . '-then-hang-then-' . repeated(7, '503') . '-then-hang');
+calls(5);
+foreach my $timeout (('3s') x 7, '1500ms', ('3s') x 7, '1500ms')
+{
+	wait_for_probe();
+	$session = calls(1, "SET sw_guest_token.timeout = '$timeout'");
+}
+is($sandbox->attempts, 21, 'fifteen probes later');
+like($session->{err}, qr/No session has had an answer/, 'a caller with less time has no second long probe');
+wait_for_probe();
+$session = calls(1, "SET sw_guest_token.timeout = '3s'");
+like($session->{err}, qr/"sw_guest_token\.timeout" \(3000 ms\) ran out/, 'but the one with the most time has');
+
 # ... nor always that of the same session
 use_script(repeated(12, '503') . '-then-hang-then-' . repeated(7, '503') . '-then-hang');
 calls(5);
