@@ -168,9 +168,11 @@ sgt_cut_sockets(const SocketSet *set)
 
 	for (int i = 0; i < set->table_size && !set->is_changing; i++)
 	{
+		/* libcurl may have closed it, and something else got its number */
+		if (!set->sockets[i].is_added || sgt_is_socket_lost(set, i))
+			continue;
 		/* Linux drops what has arrived only if the socket is disconnected */
-		if (set->sockets[i].is_added &&
-			connect(i, &nowhere, sizeof(nowhere)) != 0)
+		if (connect(i, &nowhere, sizeof(nowhere)) != 0)
 			(void) shutdown(i, SHUT_RDWR);
 	}
 }
