@@ -170,7 +170,7 @@ sgt_note_failure(Breaker *b, BreakerCause cause, int status, int n, int64 now)
 		b->suspect_us = now;
 	b->probe_us = now + pg_prng_uint64_range(&pg_global_prng_state,
 											 MIN_OPEN_US, MAX_OPEN_US);
-	b->turn_us = b->probe_us;
+	b->delay_us = 0;
 	b->n_short_probes = 0;
 	b->had_long_probe = false;
 	b->most_time_us = 0;
@@ -201,23 +201,33 @@ sgt_note_limit(Breaker *b, int64 limit_us)
 }
 
 /*
+ * Whether somebody may probe who lets others go first for "delay_us".  They do
+ * not wait for the end of a lease of somebody for whom that is longer.
+ */
+bool
+sgt_may_probe(const Breaker *b, int64 delay_us, int64 now)
+{
+	return now >= (delay_us < b->delay_us ? b->turn_us : b->probe_us + delay_us);
+}
+
+/*
  * Takes the probe that is due: the next one is due a second later, no matter
- * how this one ends.  If it is not this session's turn, those whose turn it is
- * need not wait for that.
+ * how this one ends.
  *
  * Returns true if it may be a long one.  That needs a time limit that is longer
  * than a short probe's.  Once a long one has failed, the next is for whoever has
  * the most time, unless they do not come for as long again.
  */
 bool
-sgt_lease_probe(Breaker *b, bool in_turn, bool has_written, int64 limit_us,
-				int64 now)
+sgt_lease_probe(Breaker *b, int64 delay_us, bool has_written,
+				int64 limit_us, int64 now)
 {
 	int			n_short = has_written ? PROBES_PER_LOCKING : PROBES_PER_LONG;
 
 	b->leased_us = now;
 	b->probe_us = now + LEASE_US;
-	b->turn_us = in_turn ? b->probe_us : now;
+	b->delay_us = delay_us;
+	b->turn_us = now;
 	b->n_short_probes++;
 	if (b->had_long_probe && limit_us < b->most_time_us)
 		n_short += PROBES_PER_LONG;

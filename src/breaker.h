@@ -41,8 +41,9 @@ typedef struct Breaker
 								 * lie with connections that were made before */
 	int64		leased_us;		/* when the last probe went */
 	int64		probe_us;		/* when the next probe may go */
-	int64		turn_us;		/* the same for those whose turn it is:
-								 * earlier if somebody else went meanwhile */
+	int64		delay_us;		/* how much later than others the last one
+								 * went */
+	int64		turn_us;		/* when those may go who need not wait so long */
 	int			n_short_probes; /* since the last long one */
 	bool		had_long_probe; /* since it opened */
 	int64		most_time_us;	/* the longest time limit of those who came
@@ -72,7 +73,8 @@ extern bool sgt_note_failure(Breaker *b, BreakerCause cause, int status,
 							 int n, int64 now);
 extern void sgt_delay_probe(Breaker *b, int64 retry_after_s, int64 now);
 extern void sgt_note_limit(Breaker *b, int64 limit_us);
-extern bool sgt_lease_probe(Breaker *b, bool in_turn, bool has_written,
+extern bool sgt_may_probe(const Breaker *b, int64 delay_us, int64 now);
+extern bool sgt_lease_probe(Breaker *b, int64 delay_us, bool has_written,
 							int64 limit_us, int64 now);
 extern void sgt_prolong_probe(Breaker *b, int64 timeout_us, int64 now);
 extern void sgt_end_probe(Breaker *b, int64 locked_since_us,

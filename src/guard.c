@@ -112,7 +112,7 @@ static void take_back_shares(int code, Datum arg);
 static OwnShare *find_own_share(const Guarded *g);
 static bool is_crowded(const Guarded *g, const Limits *limits);
 static int64 get_limit_us(const Limits *limits);
-static void lease_probe(Guarded *g, const Limits *limits, bool in_turn,
+static void lease_probe(Guarded *g, const Limits *limits, int64 delay_us,
 						bool has_written, int64 now, GuardWatch *watch);
 static void take_answer(Guarded *g, const Attempt *a);
 static void take_other_end(Guarded *g, const Limits *limits, const Attempt *a,
@@ -307,8 +307,7 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_turned_away, int64 now,
 		later_us = sgt_delay_prober(&g->probers, find_own_share(g)->lost_us,
 									role, now);
 	}
-	if (is_open && now < (later_us == 0 ? g->breaker.turn_us :
-						  g->breaker.probe_us + later_us))
+	if (is_open && !sgt_may_probe(&g->breaker, later_us, now))
 	{
 		*refusal = ATTEMPT_SUSPENDED;
 		/* "probe_in_us" tells when this session may probe */
@@ -324,7 +323,7 @@ sgt_ask_guard(Guarded *g, const Limits *limits, bool is_turned_away, int64 now,
 	if (may_go && g)
 		watch->suspect_us = is_open ? now : g->breaker.suspect_us;
 	if (may_go && is_open)
-		lease_probe(g, limits, later_us == 0, has_written, now, watch);
+		lease_probe(g, limits, later_us, has_written, now, watch);
 	SpinLockRelease(&area->mutex);
 	return may_go;
 }
@@ -341,8 +340,8 @@ get_limit_us(const Limits *limits)
 }
 
 static void
-lease_probe(Guarded *g, const Limits *limits, bool in_turn, bool has_written,
-			int64 now, GuardWatch *watch)
+lease_probe(Guarded *g, const Limits *limits, int64 delay_us,
+			bool has_written, int64 now, GuardWatch *watch)
 {
 	OwnShare   *own = find_own_share(g);
 	bool		others_probe = own->lost_us != g->breaker.leased_us;
@@ -353,7 +352,7 @@ lease_probe(Guarded *g, const Limits *limits, bool in_turn, bool has_written,
 
 	watch->is_probe = true;
 	watch->locked_since_us = has_written ? now : 0;
-	if (!sgt_lease_probe(&g->breaker, in_turn, has_written,
+	if (!sgt_lease_probe(&g->breaker, delay_us, has_written,
 						 get_limit_us(limits), now))
 		return;
 

@@ -4,10 +4,10 @@
  *
  * Whoever comes first probes.  But if that were always the one who comes most
  * often, a job that repeats a request which the API cannot process would take
- * every probe, and everybody's requests would stay suspended.  So it is the
- * turn of those who have not probed without success, or not for longer.  Others
- * wait a little longer, and probe out of turn then: those whose turn it is may
- * not come.  If they do, they need not wait for the end of such a probe's lease.
+ * every probe, and everybody's requests would stay suspended.  So those who have
+ * not probed without success, or not for longer, go first.  Others wait a little
+ * longer, but not more than that, because the former may not come.  If they do,
+ * they need not wait for the end of such a probe's lease.
  *
  * guard.c holds a spinlock while it calls these functions, so they must not
  * raise or wait.
@@ -20,8 +20,12 @@
 
 #include "probers.h"
 
-/* How much later than others a role or a session probes. */
-#define DELAY_US			(250 * 1000)
+/*
+ * How much later somebody probes for each role, and for each session, that goes
+ * first.  Roles outweigh sessions, of which two may go first.
+ */
+#define ROLE_DELAY_US		(500 * 1000)
+#define SESSION_DELAY_US	(150 * 1000)
 
 /*
  * For how long a loss counts.  Closing the breaker ends none: the job might
@@ -29,14 +33,17 @@
  */
 #define LOSS_US				(15 * USECS_PER_SEC)
 
-static bool other_goes_first(const Waiting *waiting, uint32 who, int64 lost_us);
+static int	count_before(const Waiting *waiting, uint32 who, int64 lost_us,
+						 int64 now);
+static void note_waiting(Waiting *waiting, uint32 who, int64 lost_us,
+						 int64 now);
+static void note_gone(Waiting *waiting, uint32 who);
 static int64 get_loss(const Loser *loser, int64 now);
 static int64 forget_old_loss(int64 lost_us, int64 now);
 static Loser *find_loser(Probers *probers, Oid role);
-static void note_waiting(Waiting *waiting, uint32 who, int64 lost_us);
 
 /*
- * How much later than others a session may probe; 0 if it is its turn.
+ * How much later than others a session may probe.
  *
  * If its last probe had no success, that may be due to what it asks for: so
  * other roles go first, and then the role's other sessions, if any ask.  In
@@ -47,24 +54,33 @@ int64
 sgt_delay_prober(Probers *probers, int64 own_lost_us, Oid role, int64 now)
 {
 	const Loser *loser = find_loser(probers, role);
-	int64		delay_us = 0;
+	int64		delay_us = ROLE_DELAY_US *
+	count_before(&probers->role, role, get_loss(loser, now), now);
 
-	if (other_goes_first(&probers->role, role, get_loss(loser, now)))
-		delay_us += DELAY_US;
-	if (loser && other_goes_first(&loser->session, MyProcPid,
-								  forget_old_loss(own_lost_us, now)))
-		delay_us += DELAY_US;
+	if (loser)
+		delay_us += SESSION_DELAY_US *
+			count_before(&loser->session, MyProcPid,
+						 forget_old_loss(own_lost_us, now), now);
 	return delay_us;
 }
 
 /*
- * Whether somebody else may come who has no loss, or an older one.
+ * How many others may come who have no loss, or an older one.
  */
-static bool
-other_goes_first(const Waiting *waiting, uint32 who, int64 lost_us)
+static int
+count_before(const Waiting *waiting, uint32 who, int64 lost_us, int64 now)
 {
-	return waiting->who != 0 && waiting->who != who &&
-		waiting->lost_us < lost_us;
+	int			n = 0;
+
+	if (lost_us == 0)
+		return 0;
+	if (waiting->unbeaten != 0 && waiting->unbeaten != who)
+		n++;
+	if (waiting->loser != 0 && waiting->loser != who &&
+		forget_old_loss(waiting->lost_us, now) != 0 &&
+		waiting->lost_us < lost_us)
+		n++;
+	return n;
 }
 
 /* Notes who was refused. */
@@ -73,24 +89,39 @@ sgt_note_refusal(Probers *probers, int64 own_lost_us, Oid role, int64 now)
 {
 	Loser	   *loser = find_loser(probers, role);
 
-	note_waiting(&probers->role, role, get_loss(loser, now));
+	note_waiting(&probers->role, role, get_loss(loser, now), now);
 	if (loser)
 		note_waiting(&loser->session, MyProcPid,
-					 forget_old_loss(own_lost_us, now));
+					 forget_old_loss(own_lost_us, now), now);
 }
 
 /*
- * There is one place, for whoever came last of those without a loss, or else
- * for who has the oldest one.  They keep it until they come, be it hours: it
- * costs others little.
+ * Whoever has no loss keeps the place, be it for hours, until it comes or
+ * another does: it costs others little.
  */
 static void
-note_waiting(Waiting *waiting, uint32 who, int64 lost_us)
+note_waiting(Waiting *waiting, uint32 who, int64 lost_us, int64 now)
 {
-	if (other_goes_first(waiting, who, lost_us))
-		return;
-	waiting->who = who;
-	waiting->lost_us = lost_us;
+	if (lost_us == 0)
+	{
+		note_gone(waiting, who);
+		waiting->unbeaten = who;
+	}
+	else if (waiting->loser == 0 || lost_us < waiting->lost_us ||
+			 forget_old_loss(waiting->lost_us, now) == 0)
+	{
+		waiting->loser = who;
+		waiting->lost_us = lost_us;
+	}
+}
+
+static void
+note_gone(Waiting *waiting, uint32 who)
+{
+	if (waiting->unbeaten == who)
+		waiting->unbeaten = 0;
+	if (waiting->loser == who)
+		waiting->loser = 0;
 }
 
 /*
@@ -102,8 +133,7 @@ sgt_note_probe(Probers *probers, Oid role, int64 now)
 {
 	Loser	   *loser = find_loser(probers, role);
 
-	if (probers->role.who == role)
-		probers->role.who = 0;
+	note_gone(&probers->role, role);
 	if (loser == NULL)
 	{
 		loser = &probers->losers[0];
@@ -115,8 +145,7 @@ sgt_note_probe(Probers *probers, Oid role, int64 now)
 		memset(loser, 0, sizeof(Loser));
 		loser->role = role;
 	}
-	if (loser->session.who == (uint32) MyProcPid)
-		loser->session.who = 0;
+	note_gone(&loser->session, MyProcPid);
 	loser->lost_us = now;
 }
 
@@ -131,7 +160,7 @@ sgt_note_success(Probers *probers, Oid role)
 
 	if (loser)
 		loser->lost_us = 0;
-	note_waiting(&probers->role, role, 0);
+	note_waiting(&probers->role, role, 0, 0);
 }
 
 /* When a role's last probe went that had no success; 0 if it has no loss. */

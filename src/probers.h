@@ -14,12 +14,13 @@
  */
 #define SGT_N_LOSERS		16
 
-/* Who goes next, of those who were refused. */
+/* Who goes next: roles' OIDs, or processes' IDs; 0: nobody. */
 typedef struct Waiting
 {
-	uint32		who;			/* a role's OID, or a process's ID; 0: nobody */
-	int64		lost_us;		/* when it last probed without success; 0: not
-								 * lately */
+	uint32		unbeaten;		/* who came last, of those without a loss */
+	uint32		loser;			/* who has the oldest loss, of those who were
+								 * refused since */
+	int64		lost_us;		/* when that was */
 } Waiting;
 
 /* A role whose last probe had no success. */
