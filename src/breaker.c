@@ -51,8 +51,12 @@
 #define PROBES_PER_LOCKING	(8 * PROBES_PER_LONG)
 #define MAX_LONG_PROBE_US	(60 * USECS_PER_SEC)
 
-/* How long after a probe the next is due. */
+/*
+ * How long after a probe the next is due.  Those who go first need not wait for
+ * the end of another's lease, but there are not many more probes due to that.
+ */
 #define LEASE_US			USECS_PER_SEC
+#define MIN_EARLY_US		(2500 * 1000)
 
 /* The retry budget, a retry's cost, and what a token gives back, in tenths. */
 #define RETRY_BUDGET		100
@@ -207,7 +211,9 @@ sgt_note_limit(Breaker *b, int64 limit_us)
 bool
 sgt_may_probe(const Breaker *b, int64 delay_us, int64 now)
 {
-	return now >= (delay_us < b->delay_us ? b->turn_us : b->probe_us + delay_us);
+	if (delay_us < b->delay_us && now - b->early_us >= MIN_EARLY_US)
+		return now >= b->turn_us;
+	return now >= b->probe_us + delay_us;
 }
 
 /*
@@ -224,6 +230,8 @@ sgt_lease_probe(Breaker *b, int64 delay_us, bool has_written,
 {
 	int			n_short = has_written ? PROBES_PER_LOCKING : PROBES_PER_LONG;
 
+	if (now < b->probe_us)
+		b->early_us = now;
 	b->leased_us = now;
 	b->probe_us = now + LEASE_US;
 	b->delay_us = delay_us;

@@ -44,6 +44,7 @@ typedef struct Breaker
 	int64		delay_us;		/* how much later than others the last one
 								 * went */
 	int64		turn_us;		/* when those may go who need not wait so long */
+	int64		early_us;		/* when one of them last went that early */
 	int			n_short_probes; /* since the last long one */
 	bool		had_long_probe; /* since it opened */
 	int64		most_time_us;	/* the longest time limit of those who came
