@@ -53,7 +53,7 @@
 
 /*
  * How long after a probe the next is due.  Those who go first need not wait for
- * the end of another's lease, but there are not many more probes due to that.
+ * the end of another's lease, but only one of them does not in MIN_EARLY_US.
  */
 #define LEASE_US			USECS_PER_SEC
 #define MIN_EARLY_US		(2500 * 1000)
